@@ -339,7 +339,7 @@ def test_figures_of_the_whole_selection():
         shown = {tile.label: (tile.value, tile.note) for tile in tiles_of(cube(lab_of(made)))}
     assert shown == {
         "Messages": ("4", ""),
-        "Days with messages": ("2", "of 2 days"),
+        "Days with messages": ("2", "of 2 days from the first to the last"),
         "People": ("1", ""),
         "Sessions begun": ("4", ""),
         "Busiest day": ("30 March 2024", "2 messages (like 1 other day)"),

@@ -18,6 +18,7 @@ from aico_lab.errors import UnknownName
 from aico_lab.metrics.engine.claims import isolated
 from aico_lab.metrics.engine.days import written_days, written_moment
 from aico_lab.metrics.engine.filters import Filters
+from aico_lab.reports.first_screen import Tile, tiles
 from aico_lab.reports.page import NotAsked, Page
 from aico_lab.reports.period_before import Times, period_before
 
@@ -99,8 +100,24 @@ def test_without_a_whole_period_before_there_is_none(filters, first):
 def test_a_period_before_in_which_the_data_begin_is_called_so(since, first):
     times = Times(first_ms=ms(first), recent_ms=RECENT, synced_ms=None)
     assert period_before(Filters(since=since), times) == (
-        f"Nothing to compare with: the first message of this selection, of "
+        f"Nothing to compare with: the first message of all, of "
         f"{first.day} {first:%B %Y}, lies within the period before."
+    )
+
+
+@pytest.mark.parametrize(
+    ("filters", "of"),
+    [
+        ({"user": "a"}, "of the chosen people"),
+        ({"user": "a", "channel": "c"}, "of the chosen people in the chosen channels"),
+        ({"role": "assistant"}, "by the companion"),
+    ],
+)
+def test_a_first_message_before_the_selection_is_not_called_one_of_it(filters, of):
+    times = Times(first_ms=ms(datetime(2024, 5, 1, tzinfo=UTC)), recent_ms=RECENT, synced_ms=None)
+    assert period_before(Filters(since="30d", **filters), times) == (
+        f"Nothing to compare with: the first message {of}, of 1 May 2024, lies within the period "
+        "before."
     )
 
 
@@ -157,8 +174,17 @@ def lines_of(fragment) -> dict[str, list[str]]:
     """The lines of each tile by its label."""
     found = {}
     for tile in re.findall(r"<div><dt>(.*?)</dt>(.*?)</div>", fragment.text):
-        found[tile[0]] = re.findall(r"<dd[^>]*>(.*?)</dd>", tile[1])
+        lines = re.findall(r"<dd[^>]*>(.*?)</dd>", tile[1])
+        found[tile[0]] = [line.replace("\u00a0", " ").replace("<wbr>", "") for line in lines]
     return found
+
+
+def test_a_line_of_a_tile_is_broken_inside_a_zone_and_not_before_a_unit():
+    tile = Tile("busiest hour", "22:00", "of America/New_York, 3 messages", count=860, key="n")
+    html = tiles([tile], [Tile("then", "790", count=790, key="n")]).text
+    assert "of America/<wbr>New_York, 3 messages" in html
+    assert "before: 790 (+9\u00a0%)" in html
+    assert "anywhere" not in html.split(".aico-lab-tiles", 1)[1]
 
 
 def test_each_figure_is_compared_with_the_period_before(made):

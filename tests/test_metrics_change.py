@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -384,6 +385,16 @@ def test_a_silence_and_a_new_beginning_are_two_changes():
     assert answer.pl().select("periods", "phases").unique().rows() == [(18, 3)]
 
 
+def test_a_silence_that_is_no_phase_is_in_no_mean():
+    """Two weeks of more messages are too few for a phase beside the silence."""
+    with world(talk(*weekly([40, 45, *[0] * 9, 20, 19, 21, 18, 20, 19]))) as made:
+        assert made.ask("change_points").finding == (
+            "2 phases of messages in 17 weeks, mean per week (without the longest silence): 42.5 "
+            "from 1 January 2024, 19.5 from 18 March 2024 (uncertain: 17 weeks); "
+            "nothing was written for 9 weeks, from 15 January to 17 March 2024"
+        )
+
+
 @pytest.mark.parametrize("penalty", [0, -1, float("nan"), float("inf")])
 def test_a_penalty_is_more_than_zero(penalty):
     with world(talk(said(0))) as made, pytest.raises(InvalidValue, match="penalty"):
@@ -495,15 +506,30 @@ def test_data_begin_with_a_channel_as_with_people(name):
         ([20, 22, 19, 21, 20, 22, *[0] * 6, 5, 6, 5, 7, 5, 6],
          [("2024-01-01", "2024-02-12"), ("2024-02-12", "2024-03-25"), ("2024-03-25", None)]),
         ([5, 6, 5, 7, 0, 0, 0, 5, 6, 5, 7, 5, 6], [("2024-01-01", None)]),
+        # No change is found: two pieces of one level.
+        ([9, 8, *[0] * 5, 9, 0, 0, 7, 0, 8, 9],
+         [("2024-01-01", "2024-01-15"), ("2024-02-19", None)]),
     ],
 )  # fmt: skip
 def test_a_long_silence_is_named_and_is_no_level(weeks, drawn):
     with world(talk(*weekly(weeks))) as made:
         answer = made.ask("change_points")
-    silent = weeks.count(0)
+    silent = max(len(list(run)) for count, run in groupby(weeks) if not count)
     assert (f"nothing was written for {silent} weeks, from " in answer.finding) == (silent > 3)
     plot = answer.plot().to_dict()
     (rows,) = (rows for rows in plot["datasets"].values() if rows and "after" in rows[0])
+    # A level is the mean of the weeks over which it is drawn, and a dashed rule is a change.
+    monday = [date(2024, 1, 1) + week * timedelta(days=7) for week in range(len(weeks))]
+    for level in {row["level"] for row in rows}:
+        parts = [(row["start"][:10], row["after"][:10]) for row in rows if row["level"] == level]
+        over = [
+            count
+            for count, day in zip(weeks, monday, strict=True)
+            if any(start <= str(day) < after for start, after in parts)
+        ]
+        assert level == pytest.approx(sum(over) / len(over))
+    dashed = [layer for layer in plot["layer"] if layer["mark"].get("strokeDash")]
+    assert bool(dashed) is (answer.pl()["phases"][0] > 1)
     ends = [(row["start"][:10], row["after"][:10]) for row in rows]
     assert [start for start, _ in ends] == [start for start, _ in drawn]
     assert all(end is None or end == made for (_, end), (_, made) in zip(drawn, ends, strict=True))

@@ -172,7 +172,8 @@ def initiative_by_hand(raw, gap_minutes, scope):
             "share_started": 100 * mean(s.started_by == role for s in sessions),
             "share_ended": 100 * mean(s.ended_by == role for s in sessions),
         }
-        for role in (("assistant", "user") if sessions else ())
+        for role in ("assistant", "user")
+        if any(m.role == role for s in sessions for m in s.messages)
     ]
 
 
@@ -447,6 +448,13 @@ def test_who_comes_back_after_a_silence_begins_a_session():
         assert rows["share_ended"].to_list() == pytest.approx([200 / 3, 100 / 3])
         users = made.ask("initiative", filters={"role": "user", "user": "w"}).pl()
         assert users.select("role", "n", "share_started").rows() == [("user", 1, 100)]
+
+
+def test_without_a_companion_nothing_is_told_of_its_initiative():
+    with world(talk(said(0), said(9000, user="w"))) as made:
+        answer = made.ask("initiative")
+    assert answer.pl()["role"].to_list() == ["user"]
+    assert "companion" not in answer.finding
 
 
 @pytest.mark.slow

@@ -442,6 +442,23 @@ def test_each_side_of_a_conversation_has_one_language():
                 made.ask("languages", sample=few)
 
 
+def test_a_text_of_several_people_is_not_an_observation_of_the_first_of_them():
+    room = [
+        said(60 * n, conversation=f"r{n % 2}", user=f"u{n // 2}", content=ENGLISH)
+        for n in range(24)
+    ]
+    with world(talk(*room)) as made:
+        answer = made.ask("languages")
+        assert answer.pl().select("n", "people").rows() == [(2, 12)]
+        assert answer.finding == (
+            "Too little data (2 conversations) for more than a description: people: English in "
+            "100.0 % of 2 conversations"
+        )
+    alone = [said(9_000, conversation="a", user="u1", content=ENGLISH)]
+    with world(talk(*room, *alone)) as made:
+        assert "(3 people and conversations)" in made.ask("languages").finding
+
+
 def languages_by_hand(raw, sample):
     contents = dict(raw.select("id", "content").rows())
     texts = defaultdict(str)

@@ -544,7 +544,8 @@ function explore(cube) {
     const rated = scored(all), read = worded(all);
     set("messages", written(all.messages), filtered ? `${share(all.messages, told.total)} of the selection` : "");
     if (noDay && !days) set("days", "–", `unknown: ${noDay}`);
-    else set("days", (noDay ? "at least " : "") + written(days), noDay || `of ${counted(shown.to - shown.from + 1, "day")}`);
+    else set("days", (noDay ? "at least " : "") + written(days), noDay
+      || `of ${counted(shown.to - shown.from + 1, "day")}${isWhole(shown) && DAYS > 1 ? " from the first to the last" : ""}`);
     if (told.apart) set("people", written(told.people.filter((name, code) => sums.active[code] > 0 && code < told.own).length));
     else set("people", told.named === null ? "–" : written(told.named), filtered ? "in the whole selection" : "");
     set("sessions", written(all.sessions));

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
-from aico_lab.charts import Html, unbroken
+from aico_lab.charts import Html
 from aico_lab.metrics.engine.claims import counted
 from aico_lab.metrics.engine.days import written_day
 from aico_lab.reports.cube import SCORE_UNITS, Cube, cube
 from aico_lab.reports.merging import WEEK
 from aico_lab.reports.packing import packed
-from aico_lab.reports.written import written_mood
+from aico_lab.reports.written import in_a_tile, written_mood
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ def explorer(lab: Lab, *, names: bool = False, gap_minutes: float = 30.0, **filt
     if made.nothing:
         return Html(f'<p class="mathjax_ignore"><em>{escape(made.nothing)}</em></p>')
     shown = "".join(
-        f'<div data-tile="{tile.name}"><dt>{escape(unbroken(tile.label))}</dt>'
+        f'<div data-tile="{tile.name}"><dt>{in_a_tile(tile.label)}</dt>'
         f'<dd class="value">{escape(tile.value)}</dd>'
         f'<dd class="note">{escape(tile.note)}</dd></div>'
         for tile in tiles_of(made)
@@ -102,6 +102,8 @@ def tiles_of(made: Cube) -> list[ExplorerTile]:
     no_day = _unknown(made, cells.filter(hour=WEEK), "known by week only")
     no_hour = _unknown(made, cells.filter(pl.col("hour") < 0), "without an hour")
     span = counted(made.last_day - made.first_day + 1, "days")
+    if made.last_day > made.first_day:  # the selection may begin earlier
+        span += " from the first to the last"
     mood = all_["sentiment"] / SCORE_UNITS / scored if scored > 0 else None
     return [
         ExplorerTile("messages", "Messages", f"{all_['messages']:,}"),

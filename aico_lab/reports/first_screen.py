@@ -20,7 +20,7 @@ from aico_lab.metrics.engine.days import (
 from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.interaction.breakdown import FEWEST_REPLIES
 from aico_lab.metrics.time.extremes import RECORDS, alike
-from aico_lab.reports.written import written_mood, written_time
+from aico_lab.reports.written import in_a_tile, written_mood, written_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -279,7 +279,7 @@ def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> F
         value = tile.value or _NO_VALUE
         size = "figure long" if len(value) > _LONG else "figure"
         cells += f'<div><dt>{escape(tile.label)}</dt><dd class="{size}">{escape(value)}</dd>'
-        cells += "".join(f'<dd class="more">{escape(line)}</dd>' for line in lines if line)
+        cells += "".join(f'<dd class="more">{in_a_tile(line)}</dd>' for line in lines if line)
         cells += "</div>"
     below = f'<p class="aico-lab-note">{escape(note)}</p>' if note else ""
     return Fragment(f'{_STYLE}<dl class="aico-lab-tiles mathjax_ignore">{cells}</dl>{below}')

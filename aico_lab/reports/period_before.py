@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
+from aico_lab.metrics.engine.claims import SIDES
 from aico_lab.metrics.engine.days import written_day
 from aico_lab.zones import get_zone, midnight, to_local
 
@@ -103,9 +104,16 @@ def period_before(filters: Filters, times: Times) -> tuple[str, str] | str:
     known_ms = first_ms if "T" in since else midnight(begun.date(), zone.key)
     begin_before, end_before = replace(filters, since=since, until=until).bounds(recent_ms)
     if (begin_before or 0) < known_ms or (end_before or 0) <= first_ms:
+        # `first_ms` is of any time, so it may be from before the selected period.
+        chosen = (
+            filters.users and "of the chosen people",
+            filters.channels and "in the chosen channels",
+            filters.role and f"by {SIDES[filters.role]}",
+        )
+        of = " ".join(part for part in chosen if part) or "of all"
         return (
-            f"Nothing to compare with: the first message of this selection, of "
-            f"{written_day(begun.date())}, lies within the period before."
+            f"Nothing to compare with: the first message {of}, of {written_day(begun.date())}, "
+            "lies within the period before."
         )
     return since, until
 

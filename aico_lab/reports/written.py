@@ -1,7 +1,10 @@
-"""Times and moods as a report writes them."""
+"""Times, moods and lines of tiles as a report writes them."""
 
 from __future__ import annotations
 
+from html import escape
+
+from aico_lab.charts.figure import unbroken
 from aico_lab.metrics.engine.claims import MINUS
 from aico_lab.metrics.engine.days import written_minute
 from aico_lab.zones import get_zone, to_local
@@ -16,3 +19,11 @@ def written_mood(score: float) -> str:
 def written_time(ms: int, zone: str) -> str:
     """Return a moment in words, to the minute: '5 April 2018, 14:03'."""
     return written_minute(to_local(ms, get_zone(zone)))
+
+
+def in_a_tile(text: str) -> str:
+    """Return a line of a tile as HTML, which may be broken at a slash, but not before a unit.
+
+    The name of a time zone may be wider than a tile.
+    """
+    return escape(unbroken(text)).replace("/", "/<wbr>")

@@ -31,18 +31,21 @@ def _finish(rows: pl.DataFrame, talk: Talk, **_expressions: Any) -> pl.DataFrame
             role=pl.lit(role),
             started=started,
             ended=ended,
+            wrote=wrote,
         )
-        for role, started, ended in (
+        for role, wrote, started, ended in (
             (
                 "assistant",
+                pl.col("messages") - pl.col("by_users"),
                 pl.col("sessions") - pl.col("started"),
                 pl.col("sessions") - pl.col("ended"),
             ),
-            ("user", pl.col("started"), pl.col("ended")),
+            ("user", pl.col("by_users"), pl.col("started"), pl.col("ended")),
         )
     ]
+    present = pl.concat(sides).filter(pl.col("wrote").sum().over("role") > 0)
     found = estimate(
-        pl.concat(sides),
+        present.drop("wrote"),
         by=["role"],
         unit=talk.units,
         counted="sessions",
@@ -91,7 +94,8 @@ def initiative(talk: Talk, *, gap_minutes: float, scope: Scope) -> ir.Table:
     """The shares of sessions in which each side wrote the first and the last message.
 
     The side that wrote the only message of a session both starts and ends it. Whoever writes first
-    after a long silence starts a session, even in the middle of a conversation.
+    after a long silence starts a session, even in the middle of a conversation. A side that wrote
+    nothing in these sessions has no row.
     """
     made = talk.sessions(to_gap_ms(gap_minutes), scope)
     return talk.by_unit(
@@ -99,4 +103,6 @@ def initiative(talk: Talk, *, gap_minutes: float, scope: Scope) -> ir.Table:
         sessions=_.count(),
         started=(_.started_by == "user").cast("int64").sum(),
         ended=(_.ended_by == "user").cast("int64").sum(),
+        messages=_.n_messages.sum(),
+        by_users=_.n_user_messages.sum(),
     )

@@ -38,6 +38,7 @@ _SINGULAR: Final = {
     "days with messages": "day with messages",
     "replies": "reply",
     MIXED: "person or unnamed conversation",
+    "people and conversations": "person or conversation",
 }
 """The singulars of plurals that are not made by an s at the end."""
 

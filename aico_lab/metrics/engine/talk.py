@@ -265,8 +265,10 @@ class Talk:
 
     @cached_property
     def beginnings(self) -> ir.Table:
-        """The first message of each person; only the filter `user` restricts these rows."""
+        """The first message of each person; only `user` and `channel` restrict these rows."""
         said = self._stored("messages").filter(_.role == "user", _.user_id.notnull())
+        if self.filters.channels:
+            said = said.filter(_.channel_id.isin(self.filters.channels))
         # One wrong time before 1990 must not date a person's first message.
         usual = _.ts_ms.min(where=_.ts_ms >= FIRST_PLAUSIBLE_MS)
         firsts = said.group_by("user_id").agg(ts_ms=ibis.coalesce(usual, _.ts_ms.min()))

@@ -9,6 +9,7 @@ from ibis import _
 
 from aico_lab import charts
 from aico_lab.metrics.engine import claims, draw, periods
+from aico_lab.metrics.engine.days import written_days
 from aico_lab.metrics.engine.intervals import FEWEST
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
 from aico_lab.metrics.engine.shares import with_share
@@ -27,6 +28,8 @@ _TRIANGLE: Final = 26
 
 
 _PERIOD: Final = "_period"
+_CUT: Final = "_cut"
+"""Hidden columns: the length of periods, and whether the filters have a `since`."""
 
 
 _LONGEST: Final = 520
@@ -58,7 +61,10 @@ def _finish(rows: pl.DataFrame, talk: Talk, period: Literal["week", "month"]) ->
         .join(rows.select("cohort", "start", "active"), on=["cohort", "start"], how="left")
         .with_columns(pl.col("active").fill_null(0), complete=pl.col("complete") & pl.col("known"))
     )
-    cells = cells.with_columns(pl.lit(period).alias(_PERIOD))
+    cells = cells.with_columns(
+        pl.lit(period).alias(_PERIOD),
+        pl.lit(talk.filters.since is not None).alias(_CUT),
+    )
     return with_share(cells.sort("cohort", "start"), "active", "n", "share")
 
 
@@ -73,9 +79,15 @@ def _describe(rows: pl.DataFrame) -> str:
     when = f"in the next {period}" if since == 1 else f"{since} {period}s later"
     if people < FEWEST:
         return claims.too_little(people, "people")
+    of = f"Of {claims.counted(people, 'people')}"
+    if first[_CUT][0]:  # some may have begun before the selection
+        cohort = pl.col("cohort")
+        end = cohort.max().dt.offset_by(periods.STEP[period]).dt.offset_by("-1d")
+        began = written_days(*first.select(cohort.min(), end=end).row(0))
+        of += f" whose first message is of {began},"
     return (
-        f"Of {claims.counted(people, 'people')} {active:,} ({active * 100 / people:.0f} %) wrote "
-        f"again {when}{claims.doubt(people, 'people')}"
+        f"{of} {active:,} ({active * 100 / people:.0f} %) wrote again {when}"
+        f"{claims.doubt(people, 'people')}"
     )
 
 
@@ -94,8 +106,8 @@ def _draw(answer: Answer) -> Chart:
         text=pl.format("{}{}", pl.col("share").round().cast(pl.Int64), periods.MARK),
     )
     in_order = rows.sort("cohort")["row"].unique(maintain_order=True).to_list()
-    filters = answer.filters  # which do not change when people began
-    of_all = " of all data" if filters.since is not None or filters.channels else ""
+    # `since` does not change when people began.
+    of_all = " of all data" if answer.filters.since is not None else ""
     base = alt.Chart(rows).encode(
         alt.X("since:O", title=f"{unit.capitalize()}s since the first one (*: unfinished)").axis(
             labelAngle=0
@@ -147,12 +159,12 @@ def retention(talk: Talk, *, period: Literal["week", "month"]) -> ir.Table:
     """The share of people whose first message fell into one period that wrote in a later period.
 
     The people are named people who wrote (role user). A person's cohort is the period of their
-    first message in all data (ignoring those dated before 1990). Filters other than `user` do not
-    change cohorts; they restrict the messages that make people active, and the periods shown.
-    Cohorts without people have no rows; neither have periods after the last message, nor periods
-    more than 520 after the first one. People of the cohort in whose period the data begin may have
-    written before, so none of its rows is complete. The finding uses complete rows only. Intervals
-    are Wilson's: each person is one observation.
+    first message (ignoring those dated before 1990), with the filter `channel` of that in the
+    selected channels. `since` and `until` do not change cohorts; they restrict the messages that
+    make people active, and the periods shown. Cohorts without people have no rows; neither have
+    periods after the last message, nor periods more than 520 after the first one. People of the
+    cohort in whose period the data begin may have written before, so none of its rows is complete.
+    The finding uses complete rows only. Intervals are Wilson's: each person is one observation.
     """
     firsts = talk.beginnings
     firsts = firsts.select("user_id", cohort=period_of(firsts.local_ts, period))

@@ -64,19 +64,31 @@ def _finish(
     if len(values) >= _fewest(unit):
         ends = _segments(_cut(signal), _shortest(unit), penalty)
     segment = np.searchsorted(ends, np.arange(len(values)), side="right")
-    found = known.with_columns(segment=pl.Series(segment)).group_by("segment", maintain_order=True)
-    return found.agg(
-        pl.col("start").first(),
-        pl.col("end").last().dt.offset_by("-1d"),
-        n=pl.len(),
+    silent = _is_silent(known)
+    if own := set(segment[silent]) - set(segment[~silent]):
+        segment[silent] = min(own)  # one segment, from the first silent period to the last
+        silent[:] = False
+    found = known.with_columns(segment=pl.Series(segment), silent=pl.Series(silent))
+    return found.group_by("segment", maintain_order=True).agg(
+        pl.col("start").filter(~pl.col("silent")).first(),
+        pl.col("end").filter(~pl.col("silent")).last().dt.offset_by("-1d"),
+        n=(~pl.col("silent")).sum().cast(pl.Int64),
         people=pl.col("people").max(),
-        level=pl.col("value").mean(),
+        level=pl.col("value").filter(~pl.col("silent")).mean(),
         measure=pl.col("measure").first(),
         unit=pl.col("unit").first(),
         **{name: pl.col(name).first() for name in (MOST, NOTE, *gaps.HIDDEN)},
         periods=pl.lit(known.height),
-        phases=pl.lit(len(ends)),
+        phases=pl.lit(len(set(segment))),
     )
+
+
+def _is_silent(known: pl.DataFrame) -> NDArray[np.bool_]:
+    """Return whether each period lies in the longest gap, if that lasts weeks."""
+    row = known.row(0, named=True)
+    if not gaps.is_long(row):
+        return np.zeros(known.height, dtype=bool)
+    return known["start"].is_between(row[gaps.FIRST], row[gaps.LAST]).to_numpy(writable=True)
 
 
 def _shortest(unit: str) -> int:
@@ -162,7 +174,18 @@ def _describe_phases(rows: pl.DataFrame) -> str:
     more = ", …" if rows.height > len(phases) else ""
     listed = f"{', '.join(phases)}{more}{claims.doubt(number, f'{unit}s')}{mainly}"
     of = "; of the rows that are shown" if rows.height < found else ""
-    return f"{found} phases of {name} in {within}{of}, mean per {unit}: {listed}"
+    left_out = measure != "sentiment" and not _holds_silence(rows)
+    without = " (without the longest silence)" if left_out else ""
+    return f"{found} phases of {name} in {within}{of}, mean per {unit}{without}: {listed}"
+
+
+def _holds_silence(rows: pl.DataFrame) -> bool:
+    """Return whether a long silence is a phase of its own, or there is none."""
+    row = rows.row(0, named=True)
+    if not gaps.is_long(row):
+        return True
+    whole = (pl.col("start") <= row[gaps.FIRST]) & (pl.col("end") >= row[gaps.LAST])
+    return not rows.filter(whole, level=0).is_empty()
 
 
 def _draw(answer: Answer) -> Chart:
@@ -178,15 +201,16 @@ def _draw(answer: Answer) -> Chart:
     base = alt.Chart(_broken(rows, answer.hidden())).encode(series.axis(answer))
     y = alt.Y("level:Q", title=f"{series.TITLES[measure]} of a {unit}, mean")
     y = y.scale(zero=measure != "sentiment")
+    changes = [texts.mark_rule(color=charts.GREY, strokeDash=[4, 4], strokeWidth=1)]
     return alt.layer(
-        base.mark_rule(color=charts.GREY, strokeDash=[4, 4], strokeWidth=1),
+        *(changes if (rows["phases"] > 1).any() else []),
         base.mark_rule(strokeWidth=4, color=charts.BLUE).encode(alt.X2("after:T"), y),
         texts.mark_text(align="left", dx=3, dy=-10, fontSize=11).encode(y, text="text:N"),
     ).properties(width=draw.WIDTH, height=220)
 
 
 def _broken(rows: pl.DataFrame, hidden: claims.Row) -> pl.DataFrame:
-    """Return phases as they are drawn: without a long silence, unless its phase has the level 0.
+    """Return phases as they are drawn: without a long silence, which no other level includes.
 
     Args:
         rows: The phases, with `after`, the day after the last one.
@@ -195,11 +219,10 @@ def _broken(rows: pl.DataFrame, hidden: claims.Row) -> pl.DataFrame:
     if not gaps.is_long(hidden):
         return rows
     first, last = (pl.lit(hidden[end], pl.Date) for end in (gaps.FIRST, gaps.LAST))
-    within = (pl.col("start") <= first) & (pl.col("after") > last) & (pl.col("level") != 0)
-    before = rows.filter(within).with_columns(after=first)
-    after = rows.filter(within).with_columns(start=last.dt.offset_by("1d"))
-    parts = pl.concat([rows.filter(~within), before, after])
-    return parts.filter(pl.col("start") < pl.col("after")).sort("start")
+    around = (pl.col("start") < first) & (pl.col("end") > last)
+    before = rows.filter(around).with_columns(after=first)
+    after = rows.filter(around).with_columns(start=last.dt.offset_by("1d"))
+    return pl.concat([rows.filter(~around), before, after]).sort("start")
 
 
 @metric(
@@ -228,7 +251,7 @@ def _broken(rows: pl.DataFrame, hidden: claims.Row) -> pl.DataFrame:
     columns=[
         Column("start", "date", "first day of the segment"),
         Column("end", "date", "last day of the segment"),
-        Column("n", "integer", "periods of the segment"),
+        Column("n", "integer", "periods of the segment, of which the level is the mean"),
         Column("people", "integer", "most people in one period of the segment"),
         Column("level", "number", "mean of the measure over the periods of the segment"),
         Column("periods", "integer", "periods of all segments, in every row"),
@@ -264,8 +287,10 @@ def change_points(
     Counts enter as log(1 + count), so that doubling has the same weight at every level; periods
     without messages are 0. Sentiment is the mean of the period's scored messages; periods without
     any are left out. Values more than 3 standard deviations (estimated by the median absolute
-    deviation) from the median are clipped. Segments have at least 3 periods, or 7 days. Only whole
-    periods are used: not those in which the data or the filters begin or end. With fewer than 12
+    deviation) from the median are clipped. Segments have at least 3 periods, or 7 days. The longest
+    time without messages, if it has at least 28 days, is either one segment or counts in no level:
+    a mean with it would be that of no week in which something was written. Only whole periods are
+    used: not those in which the data or the filters begin or end. With fewer than 12
     periods, or 15 days, no changes are sought. If the span has more than 2,000 periods, longer ones
     are used (weeks, months, years, decades); see `unit`.
     """

@@ -10,7 +10,16 @@ import polars as pl
 from aico_lab.messages.language import CHARACTERS, UNKNOWN, language_of
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import at_least
-from aico_lab.metrics.engine.intervals import COUNTED, MOST, TOTAL, UNIT, UNITS, estimate, percent
+from aico_lab.metrics.engine.intervals import (
+    COUNTED,
+    MIXED,
+    MOST,
+    TOTAL,
+    UNIT,
+    UNITS,
+    estimate,
+    percent,
+)
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
 
 if TYPE_CHECKING:
@@ -27,10 +36,19 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # 
         .group_by("role", "conversation_id", maintain_order=True)
         .agg(
             pl.col("text").str.join(" ").str.slice(0, CHARACTERS),
-            # A side of a conversation has one language; its person is that of its first message.
-            pl.col("unit", "known").first(),
+            pl.col("unit").first(),
+            pl.col("known").any(),
+            people=pl.col("unit").filter("known").unique(),
         )
     )
+    if talk.by_person:
+        # A side of a conversation has one language. If several people wrote it, it is not
+        # an observation of one of them, but one of its own.
+        several = pl.col("people").list.len() > 1
+        texts = texts.with_columns(
+            unit=pl.when(several).then(pl.lit("c") + pl.col("conversation_id")).otherwise("unit"),
+            known=pl.col("known") & ~several,
+        )
     guessed = texts.with_columns(
         code=pl.Series([language_of(text) for text in texts["text"]], dtype=pl.String)
     )
@@ -49,9 +67,16 @@ def _finish(rows: pl.DataFrame, talk: Talk, *, sample: int) -> pl.DataFrame:  # 
         statistics={code: percent(f"in {code}", "told") for code in codes},
     )
     people = guessed.group_by("role", "code").agg(
-        n=pl.len(), people=pl.col("unit").filter("known").n_unique() if talk.by_person
+        n=pl.len(), people=pl.col("people").explode().drop_nulls().n_unique() if talk.by_person
         else pl.col("known").any().cast(pl.Int64),
     )  # fmt: skip
+    found = found.with_columns(
+        # Texts of several people are not unnamed, as those of the usual noun are.
+        pl.when((pl.col(UNIT) == MIXED) & (pl.col("people") == 0))
+        .then(pl.lit("conversations"))
+        .otherwise(pl.col(UNIT).replace(MIXED, "people and conversations"))
+        .alias(UNIT)
+    )
     shares = [
         found.select(
             "role", UNIT, MOST, COUNTED,
@@ -156,7 +181,8 @@ def languages(talk: Talk, *, sample: int) -> ir.Table:
     the same sample every time, and independent of what was written. Addresses, code, laughter and
     repeated letters are ignored; texts with fewer than 20 bytes of other letters, and uncertain
     guesses, are 'unknown'. Each side has one language, even if it switches. Shares are of the texts
-    with a recognised language.
+    with a recognised language. Intervals treat people as independent, and each text that several
+    people wrote.
     """
     at_least("sample", sample, 1)
     conversations = talk.texts.select("conversation_id").distinct()
