@@ -61,6 +61,8 @@ def test_a_model_that_is_missing_changes_nothing(lab, tmp_path, cli):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert "has no model.onnx" in done.stderr
+    assert cli("index", "--model", "wordllama").returncode == 0
+    assert cli("search", "soup").returncode == 0
 
 
 def test_an_exploration_keeps_the_model_that_it_was_made_with(lab, home, tmp_path):
@@ -77,4 +79,10 @@ def test_an_exploration_keeps_the_model_that_it_was_made_with(lab, home, tmp_pat
         assert set(near.pl()["text"]) == {TEXTS[0]}
         assert opened.embeddings.place_new() == 0
         assert opened.embeddings.drift(model="wordllama").pl().height == 3
+        models.write_onnx(tmp_path / "tiny", vectors=models.vectors_of_words() * 2)
+        with pytest.raises(ModelMissing, match="not where it was"):
+            opened.embeddings.neighbours("missed my family")
+        opened.primary.execute("DELETE FROM system_state WHERE key LIKE 'name of model%'")
+        with pytest.raises(ModelMissing, match="not where it was"):
+            opened.embeddings.drift()
     assert made.exploration_id

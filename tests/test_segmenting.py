@@ -134,6 +134,8 @@ def talk(connection: Connection, *texts: str, begin: int = 0, step: int = 1, **c
         "DELETE FROM conversation_segments",
         "DELETE FROM conversation_segments WHERE rowid = 1",
         "DELETE FROM segment_messages WHERE message_id = 'm1'",
+        "DELETE FROM segment_messages WHERE message_id < 'm5'",
+        "DELETE FROM segment_messages",
     ],
 )
 def test_segments_that_another_program_deletes_are_made_again(connection, statement, foreign_keys):

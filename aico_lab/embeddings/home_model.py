@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.embeddings.encoders import open_encoder
+from aico_lab.embeddings.encoders.wordllama import WordLlama
+from aico_lab.errors import ModelMissing
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
@@ -36,9 +38,16 @@ def reopen_encoder(primary: Connection, model: str) -> Encoder:
         model: The model as it is stored with the vectors.
 
     Raises:
+        ModelMissing: The model is not on this machine any more, or its files have changed.
         AicoLabError: See `aico_lab.embeddings.encoders.open_encoder`.
     """
-    return open_encoder(_read(primary, f"{_NAME}{model}"))
+    encoder = open_encoder(_read(primary, f"{_NAME}{model}"))
+    if encoder.model != model:
+        raise ModelMissing(
+            f"This was made with the model {model}, which is not where it was: put its files back, "
+            "or call explore() with another model."
+        )
+    return encoder
 
 
 def choose_model(primary: Connection, name: str) -> bool:
@@ -52,7 +61,7 @@ def choose_model(primary: Connection, name: str) -> bool:
         AicoLabError: See `aico_lab.embeddings.encoders.open_encoder`.
     """
     encoder = open_encoder(name)
-    before = open_encoder(_read(primary, _CHOSEN)).name
+    before = _read(primary, _CHOSEN) or WordLlama.name
     remember_name(primary, encoder)
     _write(primary, _CHOSEN, encoder.name)
     return encoder.name != before

@@ -270,7 +270,7 @@ class _Updating:
             for row in self._connection.fetch_all(
                 f"SELECT {', '.join(_COLUMNS)} FROM conversation_segments "
                 "WHERE segment_id IN (SELECT value FROM json_each(?))",
-                [json.dumps([name for name in old if name in new])],
+                [json.dumps(list(new))],
             )
         }
         members = self._members(there)
@@ -279,11 +279,6 @@ class _Updating:
             for name, one in zip(new, made, strict=True)
         }
         other = [name for name in new if members.get(name) != wanted[name]]
-        self._connection.execute_many(
-            f"UPDATE conversation_segments SET {', '.join(f'{name} = ?' for name in _COLUMNS)} "
-            "WHERE segment_id = ?",
-            [(*row, name) for name, row in new.items() if there.get(name, row) != row],
-        )
         self._connection.insert_many(
             "conversation_segments",
             _COLUMNS,
@@ -292,6 +287,15 @@ class _Updating:
         self._connection.execute_many(  # another program deleted some of these
             "DELETE FROM segment_messages WHERE segment_id = ?",
             [(name,) for name in other if name in there],
+        )
+        self._connection.execute_many(
+            f"UPDATE conversation_segments SET {', '.join(f'{name} = ?' for name in _COLUMNS)} "
+            "WHERE segment_id = ?",
+            [
+                (*row, name)
+                for name, row in new.items()
+                if name in there and (there[name] != row or members.get(name) != wanted[name])
+            ],
         )
         self._connection.insert_many(
             "segment_messages",
