@@ -164,6 +164,19 @@ def test_a_file_has_its_own_new_text_even_if_another_file_has_the_same(lab: Lab,
     assert passage.metadata["document"] == "a.md"
 
 
+def test_a_file_that_took_the_name_of_another_does_not_hide_it(lab: Lab, tmp_path: Path):
+    """The other one has a new name, and its text is found there; a moved file is the same one."""
+    old, new = tmp_path / "b.md", tmp_path / "a.md"
+    old.write_text("Striped zebras.")
+    lab.knowledge.add(old)
+    old.rename(new)
+    assert [one.outcome for one in lab.knowledge.add(new)] == ["unchanged"]
+    old.write_text("Tall giraffes.")
+    assert [one.outcome for one in lab.knowledge.add(tmp_path)] == ["added", "replaced"]
+    for word in ("zebras", "giraffes"):
+        assert len(lab.search(word, mode="keyword", source="knowledge")) == 1
+
+
 @pytest.mark.parametrize(
     "text",
     ["# x" + " " * 400_000 + "y", "# x" + " #" * 200_000 + " y", "a\n" + "=" * 400_000 + " =",

@@ -147,15 +147,16 @@ def _add(primary: Connection, path: Path) -> Added:
         sha256 = hashlib.sha256(content).hexdigest()
         known = primary.fetch_all(
             "SELECT document_id, sha256, (SELECT count(*) FROM knowledge_chunks AS c "
-            "WHERE c.document_id = d.document_id) FROM knowledge_documents AS d "
+            "WHERE c.document_id = d.document_id), metadata FROM knowledge_documents AS d "
             "WHERE document_id = ? OR sha256 = ?",
             [document_id, sha256],
         )
-        is_known = any(id_ == document_id for id_, _, _ in known)
+        is_known = any(id_ == document_id for id_, *_ in known)
         # The content of another file does not make a new version of this one unnecessary: each
         # file has the text that it has on the disk.
-        for id_, stored, chunks_ in known:
-            if stored == sha256 and (id_ == document_id or not is_known):
+        for id_, stored, chunks_, metadata in known:
+            is_this = id_ == document_id
+            if stored == sha256 and (is_this or not (is_known or _is_other_now(metadata, sha256))):
                 return Added(str(path), "unchanged", chunks_)
         kind = reading.KINDS[path.suffix.lower()]
         chunks = reading.read(path.name, kind, content)
@@ -164,6 +165,16 @@ def _add(primary: Connection, path: Path) -> Added:
     with primary.transaction():
         _write(primary, document_id, path, sha256, chunks)
     return Added(str(path), "replaced" if is_known else "added", len(chunks))
+
+
+def _is_other_now(metadata: str | None, sha256: str) -> bool:
+    """Return whether the file of a document exists with another content than the stored one."""
+    path = json.loads(metadata or "{}").get("path")
+    try:
+        content = reading.content_of(Path(path)) if path else None
+    except SourceError:  # it was moved, for example
+        return False
+    return content is not None and hashlib.sha256(content).hexdigest() != sha256
 
 
 def _write(

@@ -95,7 +95,7 @@ def search(
         late = {f"{UNSEGMENTED}{one.rows[0][0].decode(errors='replace')}": one for one in found}
         if left_out:
             notes.append(
-                f"{left_out:,} messages are in no segment yet and were not searched by meaning: "
+                f"{left_out:,} messages are in no segment yet and were not searched: "
                 "run `aico-lab index`."
             )
     question = _Question(text, SOURCES[source], filters, late)

@@ -61,9 +61,9 @@ class PeriodDrift:
     Attributes:
         before: The share of each theme in the passages of the earlier period, 0 to 1.
         after: The share in the later period.
-        low: The low end of the interval of the change, after minus before. All intervals together
-            hold with 95 %: if nothing changes, one of them excludes 0 in 5 % of homes. NaN with
-            fewer than `FEWEST` people.
+        low: The low end of the interval of the change, after minus before. If nothing changes, one
+            of them excludes 0 in 5 % of homes; where much changes, they hold the true changes less
+            often than in 95 %. NaN with fewer than `FEWEST` people.
         high: The high end.
         without: The change without the person who contributes most to it; NaN if nobody is left in
             one of the periods.
@@ -239,7 +239,7 @@ def _contributions(earlier: Numbers, later: Numbers, before: Numbers, after: Num
 
 
 def _reach(contributions: Numbers, signs: Numbers) -> Numbers:
-    """Return half the widths of intervals of all changes that together hold with 95 %.
+    """Return half the widths of intervals of which all hold 0 with 95 % if nothing changes.
 
     Each change by chance is taken in units of its spread. The 95th percentile of the largest of all
     themes is the half width in these units (Westfall and Young, "Resampling-Based Multiple

@@ -606,9 +606,9 @@ class Explorer:
             themes = counted(table.height, "themes")
             said = f"the {shares} of {number} of {themes} {differ} clearly from before{mainly}"
             chance = (
-                "intervals that all together hold with 95 %, by flipping the signs of people's "
-                f"contributions; the mean vectors are {drift.shift:.4f} apart, by chance up to "
-                f"{drift.by_chance:.4f}"
+                "if nothing had changed, no interval would exclude 0 in 95 % of cases (signs of "
+                f"people's contributions are flipped); the mean vectors are {drift.shift:.4f} "
+                f"apart, by chance up to about {drift.by_chance:.4f}"
             )
         before = int((times < cut).sum())
         begins = to_local(cut, get_zone(zone))
