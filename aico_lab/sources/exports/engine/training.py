@@ -145,15 +145,15 @@ class Names:
         if not known:
             return
         equal = Occurrences()
-        own: set[str] = set()
+        taken: set[str] = set()
         found: dict[str, list[tuple[str, bool]]] = {}  # the longest first, and whether it is all
         for item, messages, said in conversations:
             if _given(item) is None and isinstance(messages, list):
                 name = _named(_digest(messages), equal)
-                own.add(name)
-                if name not in known and (begins := _begun(messages, said, known)):
+                if name in known:
+                    taken.add(name)
+                elif begins := _begun(messages, said, known):
                     found[name] = begins
-        taken = set(own)
         for must_be_equal in (True, False):
             for name, begins in found.items():
                 free = (
