@@ -823,6 +823,7 @@ def test_another_person_of_a_table_without_authors_has_another_conversation(tmp_
     [
         "date,prompt,response\n2026-01-05,How are you?,{}\n2026-01-06,Slept?,{}\n",
         "date,role,text\n2026-01-05,user,{}\n2026-01-05,bot,So?\n2026-01-06,user,{}\n2026-01-06,bot,Oh\n",
+        "date,role,text\n2026-01-05,bot,So?\n2026-01-05,user,{}\n2026-01-06,bot,Oh\n2026-01-06,user,{}\n",
     ],
 )
 def test_answers_of_two_people_to_the_same_questions_stay_apart(tmp_path, lab, text):
