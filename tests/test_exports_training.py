@@ -280,7 +280,35 @@ def test_a_conversation_without_an_id_that_grew_is_the_same_one(lab, tmp_path):
     assert take("q a q2 a2", "other b") == (2, 2)  # what comes after it is later now
     assert talks() == ["other b", "q a q2 a2"]
     assert take("q a q2 a2", "other b") == (0, 0)
-    assert take("q a q2 a2 q3 a3", "q a q2 a2", "q c")[0] == 4
-    assert talks() == ["other b", "q a q2 a2 q3 a3", "q c"]
-    assert take("q a q2 a2 q3 a3", "q a q2 a2 q3 else", "q c")[0] == 6
-    assert talks() == ["other b", "q a q2 a2 q3 a3", "q a q2 a2 q3 else", "q c"]
+    assert (
+        take("q a q2 a2 q3 a3", "q a q2 a2", "q c")[0] == 6 + 2
+    )  # the equal one is the stored one
+    assert talks() == ["other b", "q a q2 a2", "q a q2 a2 q3 a3", "q c"]
+    assert take("q a q2 a2 q3 a3", "q a q2 a2", "q c") == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "file", "stored"),
+    [
+        # What is stored went on in another way.
+        (["hi yo", "hi yo wet rain"], ["hi yo bake flour"], ["hi yo bake flour", "hi yo wet rain"]),
+        # The beginning is in the file itself, before or after what begins like it.
+        (["hi yo"], ["hi yo", "hi yo bake flour"], ["hi yo", "hi yo bake flour"]),
+        (["hi yo"], ["hi yo bake flour", "hi yo"], ["hi yo", "hi yo bake flour"]),
+        # Two go on: the first one is it.
+        (["hi yo"], ["hi yo b c", "hi yo d e"], ["hi yo b c", "hi yo d e"]),
+    ],
+)
+def test_what_only_begins_like_a_stored_conversation_is_another_one(
+    lab, tmp_path, before, file, stored
+):
+    path = tmp_path / "train.jsonl"
+    files = [*([one] for one in before), file]
+    for said in (*files, *reversed(files)):
+        lab.import_from(training(path, *said), start="2026-01-01", step=60)
+    found = {}
+    for name, text in lab.primary.fetch_all(
+        "SELECT conversation_id, content FROM messages ORDER BY timestamp, id"
+    ):
+        found[name] = f"{found.get(name, '')} {text}".strip()
+    assert sorted(found.values()) == stored

@@ -798,29 +798,44 @@ def test_another_companion_of_a_table_updates_its_roles(tmp_path, lab):
 
 
 @pytest.mark.parametrize("names", list(itertools.permutations([None, "Ada", "Bea"], 2)))
-def test_another_person_of_a_table_without_authors_updates_it(tmp_path, lab, names):
+def test_another_person_of_a_table_without_authors_has_another_conversation(tmp_path, lab, names):
+    """It may be another participant's, who was asked the same; the import says so."""
     path = tmp_path / "chat.csv"
     path.write_text(
         "date,role,text\n2024-05-01 10:00,user,Hi\n2024-05-01 10:00,assistant,Hi\n"
         "2024-05-01 10:01,user,so?\n"
     )
-    assert lab.import_from(path, me=names[0]).added == 3
-    assert lab.import_from(path, me=names[1]).added == 0
-    other = tmp_path / "other.csv"
-    other.write_text("date,role,text\n2024-05-02 10:00,user,Hi\n2024-05-02 10:00,assistant,Hi\n")
-    assert lab.import_from(other, me="Cy").added == 2
-    assert len(set(stored_in(lab, "conversation_id"))) == 2
+    first = lab.import_from(path, me=names[0])
+    second = lab.import_from(path, me=names[1])
+    again = lab.import_from(path, me=names[1])
+    assert (first.added, second.added, again.added) == (3, 3, 0)
+    stored = f"are stored as the conversation direct:{names[0] or 'me'}:"
+    assert [stored in " ".join(one.notes) for one in (first, second, again)] == [
+        False, True, False
+    ]  # fmt: skip
+    assert set(stored_in(lab, "conversation_id, user_id")) >= {
+        (f"direct:{name or 'me'}", name or "me") for name in names
+    }
 
 
-def test_a_question_and_its_answer_stay_so_under_another_person(tmp_path, lab):
-    path = tmp_path / "chat.csv"
-    path.write_text("date,prompt,response\n2024-05-01 10:00,Hi,Hello\n2024-05-01 10:01,so?,well\n")
-    assert lab.import_from(path).added == 4
-    assert lab.import_from(path, me="Ada").added == 0
-    replies = lab.primary.fetch_all(
-        "SELECT a.content, q.content FROM messages a JOIN messages q ON q.message_id = a.reply_to"
-    )
-    assert sorted(replies) == [("Hello", "Hi"), ("well", "so?")]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "date,prompt,response\n2026-01-05,How are you?,{}\n2026-01-06,Slept?,{}\n",
+        "date,role,text\n2026-01-05,user,{}\n2026-01-05,bot,So?\n2026-01-06,user,{}\n2026-01-06,bot,Oh\n",
+        "date,role,text\n2026-01-05,bot,So?\n2026-01-05,user,{}\n2026-01-06,bot,Oh\n2026-01-06,user,{}\n",
+    ],
+)
+def test_answers_of_two_people_to_the_same_questions_stay_apart(tmp_path, lab, text):
+    path = tmp_path / "study.csv"
+    for _ in range(2):
+        for me, said in (("Ada", ("fine", "well")), ("Ben", ("sad", "badly"))):
+            path.write_text(text.format(*said))
+            lab.import_from(path, me=me)
+    found = stored_in(lab, "conversation_id, content")
+    assert {text for name, text in found if name == "direct:Ben"} >= {"sad", "badly"}
+    assert not {text for name, text in found if name == "direct:Ada"} & {"sad", "badly"}
+    assert len(found) == 2 * 4
 
 
 def test_tables_of_two_companions_are_two_conversations(tmp_path, lab):
@@ -1269,3 +1284,18 @@ def test_two_spellings_of_a_word_for_a_role_are_one_person(tmp_path):
     names = text.replace("Human", "Ada").replace("human", "ada")
     found = table(tmp_path, names)
     assert [one.user_id for one in found.messages if one.role == "user"] == ["ada", "Ada", "ada"]
+
+
+def test_a_task_and_what_it_is_about_are_one_question(tmp_path):
+    """As in the training files of Alpaca."""
+    path = tmp_path / "alpaca.jsonl"
+    rows = [("Say hello in French", "", "Bonjour"), ("Add them", "1 2", "3")]
+    names = ("instruction", "input", "output")
+    path.write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows))
+    found = read("table", path, start=datetime(2026, 1, 1, tzinfo=UTC))
+    assert found.contents == ["Say hello in French", "Bonjour", "Add them\n\n1 2", "3"]
+    mapped = read(
+        "table", path, start=datetime(2026, 1, 1, tzinfo=UTC),
+        columns={"question": "instruction+input", "answer": "output"},
+    )  # fmt: skip
+    assert mapped.contents == found.contents

@@ -4,8 +4,8 @@ WhatsApp writes dates without saying whether the day or the month comes first. A
 mislead, or the user may have answered wrongly. As the ids of such messages derive from their times,
 messages that were read in the wrong order are known by that order ever after.
 
-A conversation of a training file is known by its content, so one that grew is known by its
-beginning.
+A conversation of a training file is known by its content, so one that grew is known by what is
+stored of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from aico_lab.errors import AicoLabError
 from aico_lab.importing.companions import StoredMessages
 from aico_lab.importing.same_chat import SameChats
-from aico_lab.sources.exports.engine.training import CHANNEL
+from aico_lab.sources.exports.engine.training import CHANNEL, said_so_far
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 _TRAINING: Final = frozenset({"openai", "sharegpt"})
 
 # Cast to BLOB, since the driver panics on text of other programs that is not UTF-8.
-_CONVERSATIONS: Final = """
-    SELECT DISTINCT CAST(conversation_id AS BLOB) FROM messages WHERE channel_id = ?
+_SAID: Final = """
+    SELECT CAST(conversation_id AS BLOB), CAST(role AS BLOB), CAST(content AS BLOB) FROM messages
+    WHERE channel_id = ? ORDER BY timestamp, id
 """
+_ROWS: Final = 1_000
 _FORMAT: Final = "whatsapp"
 _LOOKED_AT: Final = 200
 """Messages at the beginning of a chat of which most must be stored."""
@@ -48,10 +50,20 @@ def with_stored(
         options: The answers of the user.
     """
     if source.name in _TRAINING:
-        rows = connection.fetch_all(_CONVERSATIONS, [f"{source.name}:{CHANNEL}"])
-        names = frozenset(name.decode(errors="replace") for (name,) in rows)
-        return replace(options, known_conversations=names)
+        return replace(options, known_conversations=_said(connection, source.name))
     return _with_known_order(connection, source, path, options)
+
+
+def _said(connection: Connection, name: str) -> dict[str, tuple[int, bytes]]:
+    """Return the number and the digest of the messages of each training conversation."""
+    found: dict[str, tuple[int, bytes]] = {}
+    for rows in connection.fetch_batches(_SAID, [f"{name}:{CHANNEL}"], size=_ROWS):
+        for row in rows:
+            conversation, role, text = (one.decode(errors="replace") for one in row)
+            count, digest = found.get(conversation, (0, b""))
+            for last in said_so_far([(role, text)], digest):
+                found[conversation] = (count + 1, last)
+    return found
 
 
 def _with_known_order(

@@ -60,7 +60,14 @@ def recognise(export: Opened) -> str | None:
 
 def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
     """Yield the conversations of an export."""
-    names = Names("openai", options.known_conversations)
+    read = (
+        (item, item["messages"], _messages(item["messages"], Counter()))
+        for found in documents(export, "messages")
+        if not isinstance(found, Unreadable)
+        for item in found[1:]
+        if isinstance(item.get("messages"), list)
+    )
+    names = Names("openai", options.known_conversations, read)
     for found in documents(export, "messages"):
         if isinstance(found, Unreadable):
             yield found
@@ -70,9 +77,13 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             yield Unreadable(where, "it has no list of messages")
         else:
             skipped: Counter[str] = Counter()
-            said = (_said(message, skipped) for message in objects_of(item["messages"], skipped))
-            messages = [message for message in said if message is not None]
+            messages = _messages(item["messages"], skipped)
             yield conversation(names.of(item, item["messages"]), item, messages, skipped)
+
+
+def _messages(listed: list[Any], skipped: Counter[str]) -> list[Said]:
+    said = (_said(message, skipped) for message in objects_of(listed, skipped))
+    return [message for message in said if message is not None]
 
 
 def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:

@@ -69,7 +69,14 @@ def recognise(export: Opened) -> str | None:
 
 def conversations(export: Opened, options: Options) -> Generator[ExportedConversation | Unreadable]:
     """Yield the conversations of an export."""
-    names = Names("sharegpt", options.known_conversations)
+    read = (
+        (item, item[_KEY], _messages(item[_KEY], Counter()))
+        for found in documents(export, _KEY)
+        if not isinstance(found, Unreadable)
+        for item in found[1:]
+        if isinstance(item.get(_KEY), list)
+    )
+    names = Names("sharegpt", options.known_conversations, read)
     for found in documents(export, _KEY):
         if isinstance(found, Unreadable):
             yield found
@@ -79,9 +86,13 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
             yield Unreadable(where, "it has no list of messages")
         else:
             skipped: Counter[str] = Counter()
-            said = (_said(message, skipped) for message in objects_of(item[_KEY], skipped))
-            messages = [message for message in said if message is not None]
+            messages = _messages(item[_KEY], skipped)
             yield conversation(names.of(item, item[_KEY]), item, messages, skipped)
+
+
+def _messages(listed: list[Any], skipped: Counter[str]) -> list[Said]:
+    said = (_said(message, skipped) for message in objects_of(listed, skipped))
+    return [message for message in said if message is not None]
 
 
 def _said(message: dict[str, Any], skipped: Counter[str]) -> Said | None:

@@ -105,6 +105,9 @@ NUMBERS: Final = frozenset({"nummer", "nr"})
 """Spellings of ids that may also be other numbers, such as those of telephones."""
 
 _PAIR: Final = ("question", "answer")
+_TASK: Final = ("instruction", "input")
+"""Spellings of a task and of what it is about, which are a question together."""
+
 _ONE_MESSAGE: Final = ("message", "msg")
 """Spellings of a text that is a question, if the table has answers and names no writers."""
 
@@ -209,6 +212,8 @@ def _question_and_answer(
     for field in _PAIR:
         named = [by_name[name] for name in NAMES[field] if name in by_name]
         pair[field] = found.get(field) or tuple(named[:1])
+    if "question" not in found and pair["question"][:1] == (by_name.get("input"),):
+        pair["question"] = tuple(by_name[name] for name in _TASK if name in by_name)
     texts = [name for name in NAMES["content"] if name in by_name]
     names_nobody = not any(
         name in by_name for field in ("role", "author") for name in NAMES[field]
@@ -313,9 +318,12 @@ def named_columns(
     """
     found: dict[str, tuple[str, ...]] = {}
     for field, column in check_fields(given).items():
-        parts = [column] if column in columns or field != "timestamp" else column.split("+")
+        is_one = column in columns or field not in ("timestamp", "question")
+        parts = [column] if is_one else column.split("+")
         if len(parts) > 2:  # noqa: PLR2004
-            raise InvalidValue("A time is in one column or in two, such as timestamp=Date+Time.")
+            raise InvalidValue(
+                "A time or a question is in one column or in two, such as timestamp=Date+Time."
+            )
         found[field] = tuple(
             _existing(columns, part, all_are_names=all_are_names) for part in parts
         )

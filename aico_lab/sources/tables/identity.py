@@ -1,8 +1,11 @@
 """Find out with which answers the messages of a table without ids are stored.
 
-The ids and the conversation of such messages depend on the companion, the person, and whether the
-day or the month comes first. If one of these was answered wrongly and is corrected, the messages
-are known by the answers of the first import, so that the next one updates them.
+The ids and the conversation of such messages depend on the companion, and on whether the day or the
+month comes first. If one of these was answered wrongly and is corrected, the messages are known by
+the answers of the first import, so that the next one updates them.
+
+They depend on the person too, but another person is never taken for a correction: participants of a
+study may have answered the same questions on the same days.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
+from aico_lab.messages.context import ASSUMED_USER
 from aico_lab.messages.records import Rejected
 from aico_lab.messages.storable import storable
 from aico_lab.sources.exports.engine.records import joined_id
@@ -86,13 +90,25 @@ def _others(survey: TableSurvey, stored: KnownMessages) -> Iterator[TableSurvey]
                 other = copy.copy(survey)
                 other.named_after = conversation
                 yield other
-    elif "author" not in survey.columns and "user_id" not in survey.columns:
-        for conversation in [_DIRECT, *stored.conversations(_DIRECT)]:
-            me = conversation.removeprefix(_DIRECT) or None
-            if me != survey.options.me:
-                other = copy.copy(survey)
-                other.options = replace(survey.options, me=me)
-                yield other
+
+
+def stored_under_others(survey: TableSurvey, stored: KnownMessages) -> str | None:
+    """Return the conversation of another person that has all first messages of a table, or None.
+
+    Args:
+        survey: The survey with the answers of this import.
+        stored: The messages that are stored.
+    """
+    if not survey.is_named_by_me or stored.count(_first(survey)):
+        return None
+    for conversation in stored.conversations(_DIRECT):
+        me = conversation.removeprefix(_DIRECT)
+        other = copy.copy(survey)
+        other.options = replace(survey.options, me=None if me == ASSUMED_USER else me)
+        ids = _first(other)
+        if ids and stored.count(ids) == len(ids):
+            return conversation
+    return None
 
 
 def _first(survey: TableSurvey, known: TableSurvey | None = None) -> set[tuple[str, str]]:

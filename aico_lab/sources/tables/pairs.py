@@ -32,7 +32,7 @@ class Pairs:
 
     def __init__(self, columns: Mapping[str, tuple[str, ...]]) -> None:
         """Take the columns of a table, with those of the question and of the answer."""
-        self._question, self._answer = columns["question"][0], columns["answer"][0]
+        self._question, self._answer = columns["question"], columns["answer"]
         kept = {
             name: found
             for name, found in columns.items()
@@ -46,11 +46,12 @@ class Pairs:
 
     def messages(self, row: TableRow) -> Iterator[TableRow]:
         """Yield the question and the answer of a row; each may be without text."""
-        rest = {
-            name: value for name, value in row.items() if name not in (self._question, self._answer)
-        }
-        for column, role in ((self._question, "user"), (self._answer, "assistant")):
-            own = rest | {TEXT: row.get(column), ROLE: role}
+        used = {*self._question, *self._answer}
+        rest = {name: value for name, value in row.items() if name not in used}
+        for columns, role in ((self._question, "user"), (self._answer, "assistant")):
+            parts = [part for name in columns if (part := row.get(name)) not in (None, "")]
+            text = parts[0] if len(parts) == 1 else "\n\n".join(map(str, parts))
+            own = rest | {TEXT: text, ROLE: role}
             for other in self._only[role]:
                 own.pop(other, None)
             yield own

@@ -19,7 +19,7 @@ from aico_lab.sources.tables.headers import (
     NAMES,
     columns_by_field,
 )
-from aico_lab.sources.tables.identity import known_as
+from aico_lab.sources.tables.identity import known_as, stored_under_others
 from aico_lab.sources.tables.layout import Reached
 from aico_lab.sources.tables.opened import no_table, open_table
 from aico_lab.sources.tables.rows import RowsToRecords
@@ -51,6 +51,11 @@ _WORDS: Final = {
     "response_time": "the seconds to the reply",
     "metadata": "further facts",
 }
+
+_TWO_PEOPLE: Final = (
+    "The same messages are stored as the conversation {other}: under another --me they are another "
+    "person's, and are stored beside it. If one of the two names is wrong, delete its conversation."
+)
 
 
 def recognise(export: Opened) -> str | None:
@@ -124,6 +129,8 @@ def read(
             if survey.named_after is not None and is_known_by_author:
                 survey.named_after = stored.place(survey.named_after, survey.cast.everybody())
             known = known_as(survey, stored)
+            if (other := stored_under_others(survey, stored)) is not None:
+                survey.notes.append(_TWO_PEOPLE.format(other=other))
         yield from _batches(member, survey, known, limit)
 
 

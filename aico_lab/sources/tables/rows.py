@@ -58,7 +58,7 @@ class RowsToRecords:
         self._paced = Clock(survey.options, survey.options.start, paced=True)
         self._used = {column for columns in survey.columns.values() for column in columns}
         self._begin()
-        only = survey.cast.only_person()
+        only = survey.options.me if survey.is_named_by_me else survey.cast.only_person()
         if only is not None and not {"conversation_id", "channel_id"} & survey.columns.keys():
             # For what the companion says before the person.
             self.context.place("user", only, None, None)

@@ -90,6 +90,12 @@ class TableSurvey:
         """Whether older readers of such files derive ids from texts with CR LF, as is kept here."""
         return self.table.kind in ("csv", "jsonl") and are_own(self.columns)
 
+    @property
+    def is_named_by_me(self) -> bool:
+        """Whether the only conversation has no other name than that of the person."""
+        named = {"author", "user_id", "conversation_id", "channel_id"}
+        return not named & self.columns.keys()
+
     def run(self) -> None:
         """Read the table.
 

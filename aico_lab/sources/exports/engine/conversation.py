@@ -203,7 +203,8 @@ class Options:
             None refuses such files.
         known_day_first: Whether the day comes before the month in the dates by which the messages
             are stored, if an earlier import read them in the other order; no answer of the user.
-        known_conversations: The stored conversations of training files; no answer of the user.
+        known_conversations: The stored conversations of training files, with the number and the
+            digest of their messages; no answer of the user.
         trust_times: Whether to take times that all lie within a few seconds for real.
         columns: For a table, columns by field of a message, such as `{"content": "Text"}`; a time
             in two columns is named `Date+Time`.
@@ -217,7 +218,7 @@ class Options:
     step: timedelta | None = None
     day_first: bool | None = None
     known_day_first: bool | None = None
-    known_conversations: frozenset[str] = frozenset()
+    known_conversations: Mapping[str, tuple[int, bytes]] = field(default_factory=dict)
     trust_times: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     role_map: Mapping[str, str] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.messages.context import Occurrences
+from aico_lab.messages.storable import storable
 from aico_lab.sources.exports.engine.conversation import ExportedConversation, Said, Unreadable
 from aico_lab.sources.exports.engine.epochs import to_any_time
 from aico_lab.sources.exports.engine.fields import TEXT, to_id, to_object, to_objects, to_text
@@ -19,7 +20,7 @@ from aico_lab.sources.exports.engine.replaced import TolerantDecoder
 from aico_lab.sources.files import Lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from aico_lab.sources.exports.engine.opened import Member, Opened
@@ -119,20 +120,50 @@ def _lines(member: Member) -> Iterator[dict[str, Any] | Unreadable]:
 class Names:
     """Names conversations by their id, or else by their content.
 
-    A conversation without an id that grew has the name of its stored beginning.
+    A conversation without an id that grew has the name under which it is stored. Nothing else has:
+    each conversation of a file is one of its own.
     """
 
-    def __init__(self, format_name: str, stored: Collection[str]) -> None:
-        """Begin a file.
+    def __init__(
+        self,
+        format_name: str,
+        stored: Mapping[str, tuple[int, bytes]],
+        conversations: Iterable[tuple[dict[str, Any], object, Sequence[Said]]],
+    ) -> None:
+        """Find out which stored conversations are those of a file.
 
         Args:
             format_name: The name of the format.
-            stored: The ids of the conversations that are stored.
+            stored: The number and the digest of the messages of the stored conversations.
+            conversations: The conversations of the file; their messages as the file has them, and
+                as they are read.
         """
-        self._stored = {name.removeprefix(f"{format_name}:") for name in stored}
-        self._states: dict[str, frozenset[bytes]] = {}  # of conversations that grew, by name
         self._known: dict[str, set[bytes]] = {}
         self._equal = Occurrences()
+        self._stored_as: dict[str, str] = {}
+        known = {name.removeprefix(f"{format_name}:"): said for name, said in stored.items()}
+        if not known:
+            return
+        equal = Occurrences()
+        taken: set[str] = set()
+        found: dict[str, list[tuple[str, bool]]] = {}  # the longest first, and whether it is all
+        for item, messages, said in conversations:
+            if _given(item) is None and isinstance(messages, list):
+                name = _named(_digest(messages), equal)
+                if name in known:
+                    taken.add(name)
+                elif begins := _begun(messages, said, known):
+                    found[name] = begins
+        for must_be_equal in (True, False):
+            for name, begins in found.items():
+                free = (
+                    begin
+                    for begin, is_equal in begins
+                    if begin not in taken and (is_equal or not must_be_equal)
+                )
+                if name not in self._stored_as and (begin := next(free, None)) is not None:
+                    self._stored_as[name] = begin
+                    taken.add(begin)
 
     def of(self, item: dict[str, Any], messages: object) -> str | None:
         """Return the id of a conversation; None if another one of the file has all of it.
@@ -143,48 +174,79 @@ class Names:
             item: The conversation.
             messages: Its messages as the file has them.
         """
-        try:
-            text = json.dumps(messages, sort_keys=True, separators=(",", ":"))
-        except RecursionError:  # a value is nested too deeply
-            text = json.dumps([[*map(to_text, one.values())] for one in to_objects(messages)])
-        digest = hashlib.sha256(text.encode()).digest()[:16]
-        given = next(filter(None, (to_id(item.get(key)) for key in _IDS)), None)
+        digest = _digest(messages)
+        given = _given(item)
         if given is None:
-            count = self._equal.next(digest)
-            name = f"x-{digest.hex()}" + (f"-{count + 1}" if count else "")
-            return name if name in self._stored else self._grown(messages, name)
+            name = _named(digest, self._equal)
+            return self._stored_as.get(name, name)
         known = self._known.setdefault(given, set())
         if digest in known:
             return None
         known.add(digest)
         return given if len(known) == 1 else f"{given}-{digest.hex()[:8]}"
 
-    def _grown(self, messages: object, own: str) -> str | None:
-        """Return the name of the longest beginning that is stored, or else the own one.
 
-        Of several conversations that begin so, the first one in the file is that conversation; None
-        if this one is an earlier state of it.
-        """
-        if not self._stored or not isinstance(messages, list):
-            return own
-        digest = hashlib.sha256(b"[")
-        states = []
+def said_so_far(messages: Iterable[tuple[str, str]], digest: bytes = b"") -> Iterator[bytes]:
+    """Yield, after each message with a text, the digest of all up to it.
+
+    Args:
+        messages: The roles and texts.
+        digest: The digest of what was said before.
+    """
+    for role, text in messages:
+        if words := " ".join(storable(text).split()):
+            digest = hashlib.sha256(b"\0".join((digest, role.encode(), words.encode()))).digest()[
+                :16
+            ]
+            yield digest
+
+
+def _given(item: dict[str, Any]) -> str | None:
+    return next(filter(None, (to_id(item.get(key)) for key in _IDS)), None)
+
+
+def _named(digest: bytes, equal: Occurrences) -> str:
+    count = equal.next(digest)
+    return f"x-{digest.hex()}" + (f"-{count + 1}" if count else "")
+
+
+def _digest(messages: object) -> bytes:
+    try:
+        text = json.dumps(messages, sort_keys=True, separators=(",", ":"))
+    except RecursionError:  # a value is nested too deeply
+        text = json.dumps([[*map(to_text, one.values())] for one in to_objects(messages)])
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _begun(
+    messages: list[Any], said: Sequence[Said], known: Mapping[str, tuple[int, bytes]]
+) -> list[tuple[str, bool]]:
+    """Return the stored conversations that a conversation begins with, the longest first.
+
+    Each is named after its own first state, and may have grown since; the result has its name, and
+    whether the conversation is all of it.
+    """
+    digest = hashlib.sha256(b"[")
+    names = []
+    try:
         for place, message in enumerate(messages):
             text = json.dumps(message, sort_keys=True, separators=(",", ":"))
             digest.update(f"{',' if place else ''}{text}".encode())
             whole = digest.copy()
             whole.update(b"]")
-            states.append(whole.digest()[:16])
-        for state in reversed(states[1:-1]):  # one message may begin any conversation
-            name = f"x-{state.hex()}"
-            if name not in self._stored:
-                continue
-            if name not in self._states:
-                self._states[name] = frozenset(states)
-                return name
-            if states[-1] in self._states[name]:
-                return None
-        return own
+            names.append(f"x-{whole.digest()[:16].hex()}")
+    except RecursionError:
+        return []
+    stored = [name for name in names[1:-1] if name in known]  # one message may begin any other
+    if not stored:
+        return []
+    states = list(said_so_far((one.role or "", one.content) for one in said))
+    return [
+        (name, count == len(states))
+        for name in reversed(stored)
+        for count, last in (known[name],)
+        if 0 < count <= len(states) and states[count - 1] == last
+    ]
 
 
 def conversation(
