@@ -198,7 +198,8 @@ READERS = {
     "bench etl", "bench import", "bench metrics", "bench report", "bench start", "bench storage",
     "bench vectors", "doctor", "info", "knowledge list", "metrics list", "metrics show",
     "pipeline check", "pipeline list", "pipeline runs", "pipeline show", "report list",
-    "report show", "schema describe", "schema status", "schema verify", "sources", "sql", "verify",
+    "report show", "schedule list", "schedule status", "schema describe", "schema status",
+    "schema verify", "sources", "sql", "verify",
 }  # fmt: skip
 """The commands that change nothing in a home."""
 

@@ -117,6 +117,7 @@ def update_segments(
         while run.batch():
             if progress:
                 progress("messages", run.done, run.done + run.left())
+    run.remove_empty()
     (segments,) = connection.fetch_one(
         "SELECT count(*) FROM conversation_segments WHERE segmenter IS NOT NULL"
     ) or (0,)
@@ -195,6 +196,19 @@ class _Updating:
                 self._connection.execute("DELETE FROM segmenting_changes")
             self._connection.execute(_NOTE_NEW)
             self._connection.execute(_MOVE)
+
+    def remove_empty(self) -> None:
+        """Remove segments whose messages another program took away, if messages were read."""
+        if self.messages:
+            with self._connection.transaction():
+                empty = self._connection.fetch_all(
+                    "SELECT segment_id FROM conversation_segments WHERE segmenter IS NOT NULL "
+                    "AND segment_id NOT IN (SELECT segment_id FROM segment_messages)"
+                )
+                self._connection.execute_many(
+                    "DELETE FROM conversation_segments WHERE segment_id = ?", empty
+                )
+                self.removed += len(empty)
 
     def left(self) -> int:
         """Return the number of noted messages."""

@@ -57,10 +57,7 @@ def _describe_activity(rows: pl.DataFrame, unit: Unit) -> str:
         return f"{which}: {claims.counted(top['n'], 'messages')}"
     unfinished = "" if top["complete"] else f" (the {unit} is unfinished)"
     # Those of the chart: people to whom only the companion wrote are not among them.
-    if top["users"]:
-        whom = f"; {claims.counted(top['users'], 'people')} wrote"
-    else:
-        whom = f", to {claims.counted(top['people'], 'people')}" if top["people"] else ""
+    whom = f"; {claims.counted(top['users'], 'people')} wrote" if top["users"] else ""
     return (
         f"{which}: {claims.counted(top['n'], 'messages')} in "
         f"{claims.counted(top['conversations'], 'conversations')}{whom}{unfinished}"

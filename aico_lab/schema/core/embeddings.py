@@ -91,17 +91,12 @@ _LOST_SEGMENTS: Final = {
         INSERT OR IGNORE INTO segmenting_changes
         SELECT id FROM messages WHERE message_id = OLD.message_id
             AND id <= (SELECT segmented_through FROM segmenting_state);
-        UPDATE conversation_segments SET is_stale = 1
-        WHERE segment_id = OLD.segment_id AND segmenter IS NOT NULL AND is_stale = 0;
     END""",
     "segmenting_lost_segment": """AFTER DELETE ON conversation_segments BEGIN
         DELETE FROM segment_messages WHERE segment_id = OLD.segment_id;
     END""",
 }
-# The messages and segments that lost each other before there were these triggers.
-_MARK_EMPTY: Final = """UPDATE conversation_segments SET is_stale = 1
-    WHERE segmenter IS NOT NULL
-        AND segment_id NOT IN (SELECT segment_id FROM segment_messages)"""
+# Those that lost it before there were these triggers.
 _NOTE_LOST: Final = """INSERT OR IGNORE INTO segmenting_changes
     SELECT id FROM messages AS m WHERE id <= (SELECT segmented_through FROM segmenting_state)
         AND NOT EXISTS (SELECT 1 FROM segment_messages AS sm WHERE sm.message_id = m.message_id)"""
@@ -142,7 +137,6 @@ EMBEDDINGS = {
         name="Lost segments",
         description="Messages whose segment is deleted are put into segments again.",
         sql_statements=(
-            _MARK_EMPTY,
             _NOTE_LOST,
             *(f"CREATE TRIGGER {name} {body}" for name, body in _LOST_SEGMENTS.items()),
         ),
