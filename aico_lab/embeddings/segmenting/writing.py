@@ -202,8 +202,9 @@ class _Updating:
         if self.messages:
             with self._connection.transaction():
                 empty = self._connection.fetch_all(
-                    "SELECT segment_id FROM conversation_segments WHERE segmenter IS NOT NULL "
-                    "AND segment_id NOT IN (SELECT segment_id FROM segment_messages)"
+                    "SELECT segment_id FROM conversation_segments AS s "
+                    "WHERE segmenter IS NOT NULL AND NOT EXISTS "
+                    "(SELECT 1 FROM segment_messages AS sm WHERE sm.segment_id = s.segment_id)"
                 )
                 self._connection.execute_many(
                     "DELETE FROM conversation_segments WHERE segment_id = ?", empty

@@ -14,7 +14,7 @@ ROLE: Final = "\0role"
 """Columns of the two messages, under names that no table has."""
 
 ANSWER: Final = ":answer"
-"""What the id of an answer has after that of its row."""
+"""The end of an answer's id, after the id of its row."""
 
 NO_TEXT: Final = "question or answer without text"
 """The reason for which one of the two messages is left out."""
@@ -31,7 +31,11 @@ class Pairs:
     """
 
     def __init__(self, columns: Mapping[str, tuple[str, ...]]) -> None:
-        """Take the columns of a table, with those of the question and of the answer."""
+        """Split the columns of a table into those of questions and those of answers.
+
+        Args:
+            columns: The columns of each field, `question` and `answer` among them.
+        """
         self._question, self._answer = columns["question"], columns["answer"]
         kept = {
             name: found
