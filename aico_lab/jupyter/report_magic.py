@@ -16,7 +16,7 @@ from IPython.core.error import UsageError
 from IPython.display import DisplayHandle
 
 from aico_lab.charts.figure import Html
-from aico_lab.errors import AicoLabError
+from aico_lab.errors import AicoLabError, InvalidValue
 from aico_lab.runtime.report_kernel import is_report
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def run_report(line: str) -> None:
         return
     from aico_lab.lab import Lab
 
-    notebook, parameters = _arguments(line)
     shown = DisplayHandle()  # type: ignore[no-untyped-call]
     shown.display(Html(""))  # type: ignore[no-untyped-call]
 
@@ -68,8 +67,9 @@ def run_report(line: str) -> None:
         html = Html(f'<div class="mathjax_ignore">{text}</div>')
         shown.update(html)  # type: ignore[no-untyped-call]
 
-    name = escape(Path(notebook).stem)
     try:
+        notebook, parameters = _arguments(line)
+        name = escape(Path(notebook).stem)
         with Lab.open() as lab:
             result = lab.reports.run(
                 notebook,
@@ -78,7 +78,7 @@ def run_report(line: str) -> None:
             )
             run = lab.reports.show(result.notebook.parent.name)
     except AicoLabError as error:
-        show(f"{name}: no page was made.")
+        show("No page was made.")
         raise UsageError(str(error)) from None
     show(f"{name} took {result.seconds:.0f} s, on snapshot {run.generation}. {_link(run)}")
 
@@ -109,15 +109,15 @@ def _arguments(line: str) -> tuple[str, dict[str, str]]:
     """Return the notebook to run, and the values of its parameters.
 
     Raises:
-        UsageError: The line is none of this command, or the open notebook is not known.
+        InvalidValue: The line is not one of this command, or the open notebook is not known.
     """
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise UsageError(f"%report cannot read its line ({error}): close the quotes.") from None
+        raise InvalidValue(f"%report cannot read its line ({error}): close the quotes.") from None
     names = [word for word in words if "=" not in word]
     if len(names) > 1:
-        raise UsageError(
+        raise InvalidValue(
             f"%report runs one notebook, and {names[1]!r} is a second word without '=': write "
             "%report [NOTEBOOK] [NAME=VALUE ...]."
         )
@@ -126,9 +126,9 @@ def _arguments(line: str) -> tuple[str, dict[str, str]]:
         return names[0], parameters
     opened = os.environ.get(_OPEN, "")
     if not opened.endswith(".ipynb"):
-        raise UsageError(_NO_NOTEBOOK)
+        raise InvalidValue(_NO_NOTEBOOK)
     if not Path(opened).is_file():
-        raise UsageError(
+        raise InvalidValue(
             f"{Path(opened).name} is no longer where this kernel was started: save the notebook, "
             "and restart its kernel."
         )
