@@ -337,9 +337,23 @@ def _check_vectors(lab: Lab) -> str:
 
 
 def _check_cache(lab: Lab) -> str:
+    from aico_lab.cache.store import open_for_reading, past_damage
+
+    damage = past_damage(lab.home)
+    was = (
+        f"; found damaged {damage['times']} times, last on {damage['last']}, and replaced by an "
+        f"empty one: the damaged one is {damage['folder']}, which can be deleted"
+        if damage
+        else ""
+    )
     if not lab.home.cache.exists():
-        return "none"
-    return f"{len(lab.cache.reader.items()):,} entries can be read"
+        return f"none{was}"
+    with (
+        contextlib.closing(open_for_reading(lab.home, lab.storage.keys)) as store,
+        contextlib.closing(store.scan()) as found,
+    ):
+        entries = sum(1 for _ in found)
+    return f"{entries:,} entries can be read{was}"
 
 
 def _lost_tables(lab: Lab, here: Collection[str]) -> list[str]:

@@ -423,14 +423,14 @@ class Lab:
 
     @private_files()
     def sync_cache(self, *, full: bool = False) -> Projected:
-        """Remove only from the cache what changed.
+        """Remove only from the cache what changed or expired; replace a damaged cache.
 
         Args:
-            full: Check every entry, and delete a damaged cache.
+            full: Read every entry, and delete a cache that has another key.
 
         Raises:
             DatabaseLocked: Another process has the cache open for writing.
-            StorageError: The cache is damaged, and `full` is False.
+            NotADatabase: The cache has another key, and `full` is False.
         """
         from aico_lab.projections.cache import sync_cache
 

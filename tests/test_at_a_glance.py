@@ -70,11 +70,11 @@ def test_a_notebook_runs_with_its_parameters(tmp_path):
 
 def test_a_row_that_changes_leaves_the_cache_with_the_next_sync(synced):
     store = synced.cache.store
-    store.put(b"users:u", b"a person")
-    store.put(b"session:a", b"no row")
+    store.put("configuration:users:u", "a person")
+    store.put("session:a", "no row")
     synced.primary.execute("UPDATE users SET created_at = ? WHERE user_id = 'u'", [at(1)])
     synced.sync()
-    assert (store.get(b"users:u"), store.get(b"session:a")) == (None, b"no row")
+    assert (store.get("configuration:users:u"), store.get("session:a")) == (None, "no row")
 
 
 def test_the_nearest_of_a_channels_vectors_come_first(tmp_path):

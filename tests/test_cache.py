@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.adapters.rocksdb import RocksDBAdapter, RocksDBConnection
-from aico_lab.cache.store import CACHED_TABLES, MemoryStore, open_cache, row_key
+from aico_lab.cache.store import MemoryStore, open_for_reading, open_for_writing
 from aico_lab.errors import ConnectionIsClosed, DatabaseLocked, InvalidValue
 from aico_lab.home.folder import Home
 from aico_lab.home.keys import Keys
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from aico_lab.adapters import libsql
     from aico_lab.cache.store import KeyValueStore
 
 KEYS = Keys(b"m" * 32)
@@ -70,6 +67,17 @@ def test_namespaces_are_what_stands_before_the_first_colon(store: KeyValueStore)
     assert [key for key, _ in store.items()] == [
         b":x", b"plain", b"s", b"s:a", b"s:b:c", b"session:a"
     ]  # fmt: skip
+
+
+def test_a_namespace_is_cleared_alone(store: KeyValueStore) -> None:
+    """Also if its name begins like another one's; `scan` reads the others."""
+    left = {b"s:a": b"1", b"plain": b"2", b":x": b"3"}
+    store.write({**left, b"session:a": b"4", b"session:b": b"5"})
+    store.clear(b"session")
+    store.compact()
+    assert dict(store.scan()) == left
+    store.clear(b"")
+    assert list(store.scan()) == [(b"s:a", b"1")]
 
 
 def test_a_batch_is_written_whole_or_not_at_all(store: KeyValueStore) -> None:
@@ -153,48 +161,16 @@ def test_any_sequence_of_operations_equals_a_dict(
     store.close()
 
 
-@pytest.fixture
-def primary(tmp_path: Path) -> Iterator[libsql.Connection]:
-    with LibSQLAdapter(tmp_path / "aico.db").connect() as connection:
-        yield connection
-
-
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], min_codepoint=1)), min_size=2))
-@settings(
-    max_examples=examples(100),
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-def test_the_key_of_a_row_is_the_feeds(primary: libsql.Connection, key: list[str]) -> None:
-    """Several columns are encoded exactly as SQLite's json_array encodes them."""
-    marks = ", ".join("?" for _ in key)
-    (written,) = primary.fetch_one(f"SELECT json_array({marks})", key) or ()
-    assert json.loads(written) == key
-    assert row_key("preferences", *key) == f"preferences:{written}".encode()
-
-
-def test_the_key_of_a_row_with_one_column_is_plain() -> None:
-    """It is the same as in the change feed."""
-    assert row_key("users", "ü:1") == "users:ü:1".encode()
-
-
-def test_only_rows_that_are_looked_after_have_a_key() -> None:
-    """Nothing would remove the changed rows of other tables from the cache."""
-    for table in CACHED_TABLES:
-        assert row_key(table, "x") == f"{table}:x".encode()
-    with pytest.raises(InvalidValue, match="use users, user_profiles, preferences"):
-        row_key("messages", "m")
-
-
 def test_the_cache_of_a_home_is_encrypted(tmp_path: Path) -> None:
     """It is readable only with the home's keys."""
     pytest.importorskip("rocksdict")
     home = Home(tmp_path)
-    store = open_cache(home, KEYS)
+    store = open_for_writing(home, KEYS)
     assert isinstance(store, RocksDBConnection)
     store.put(b"session:active_context", b"the time I felt homesick")
     with pytest.raises(DatabaseLocked):
-        open_cache(home, KEYS)
-    beside = open_cache(home, KEYS, read_only=True)
+        open_for_writing(home, KEYS)
+    beside = open_for_reading(home, KEYS)
     assert beside.get(b"session:active_context") == b"the time I felt homesick"
     beside.close()
     store.close()
@@ -206,7 +182,7 @@ def test_without_rocksdb_the_cache_is_in_memory(
 ) -> None:
     """RocksDB is optional."""
     monkeypatch.setitem(sys.modules, "rocksdict", None)
-    store = open_cache(Home(tmp_path), KEYS)
+    store = open_for_writing(Home(tmp_path), KEYS)
     store.put(b"k", b"v")
     assert store.get(b"k") == b"v"
     assert list(tmp_path.iterdir()) == []
@@ -214,6 +190,6 @@ def test_without_rocksdb_the_cache_is_in_memory(
 
 def test_looking_into_a_cache_that_is_not_there_makes_none(tmp_path: Path) -> None:
     """The reader is an empty store."""
-    store = open_cache(Home(tmp_path), KEYS, read_only=True)
+    store = open_for_reading(Home(tmp_path), KEYS)
     assert store.items() == []
     assert list(tmp_path.iterdir()) == []

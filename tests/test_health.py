@@ -135,7 +135,7 @@ def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
         "INSERT INTO memories VALUES ('a', 'u', 'likes tea', 'fact', 0.5, ?, NULL)", [START]
     )
     synced.sync()
-    synced.cache.store.put(b"a", b"b")
+    synced.cache.store.put("session:a", "b")
     synced.close()
     assert faults(synced) == {}
     with Lab.open(synced.home.path) as lab:
@@ -146,6 +146,13 @@ def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
     content = bytearray(sealed.read_bytes())
     content[-100] ^= 1
     sealed.write_bytes(content)
+    (synced.home.cache / "CURRENT").write_text("damage")
+    assert "CURRENT" not in faults(synced)["cache"]
+    with Lab.open(synced.home.path) as lab:
+        assert lab.sync_cache().rebuilt
+    findings = {one.check: one for one in diagnose(Settings(home=synced.home.path))}
+    assert findings["cache"].ok
+    assert "found damaged 1 times" in findings["cache"].detail
     shutil.rmtree(synced.home.cache)
     RocksDBAdapter(synced.home.cache, b"w" * 32).connect().close()
     found = faults(synced)

@@ -43,7 +43,7 @@ async def remember(lab):
 
 with Lab.create(home, protection=sys.argv[3]) as lab:
     asyncio.run(remember(lab))
-    lab.cache.store.put(b"session:a", b"value")
+    lab.cache.store.put("session:a", "value")
     lab.sync()
     lab.import_from("jsonl", home.parent / "messages.jsonl")
     lab.sync()

@@ -18,7 +18,9 @@ import pytest
 from aico_lab.adapters import sealed
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.cache.store import MemoryStore, row_key
+from aico_lab.cache.namespaces import NAMESPACES
+from aico_lab.cache.store import MemoryStore
+from aico_lab.cache.typed import CacheStore
 from aico_lab.embeddings import index as index_
 from aico_lab.embeddings.encoders import open_encoder
 from aico_lab.embeddings.encoders.wordllama import WordLlama as Encoder
@@ -29,7 +31,7 @@ from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, DatabaseLocked,
 from aico_lab.home.keys import Keys
 from aico_lab.lab import Lab
 from aico_lab.projections import vectors
-from aico_lab.projections.cache import CACHED_TABLES, invalidate, sync_cache
+from aico_lab.projections.cache import invalidate, sync_cache
 from aico_lab.projections.vectors import project_texts
 from aico_lab.schema import feed
 from tests.conftest import plain_text_files
@@ -565,56 +567,66 @@ def set_preference(primary: Connection, key: str, value: str) -> None:
 
 
 def test_rows_that_change_leave_the_cache(primary: Connection) -> None:
-    """Unchanged rows stay."""
-    store = MemoryStore()
+    """The entries of other people and namespaces stay."""
+    store = CacheStore(MemoryStore())
     set_preference(primary, "language", '"en"')
-    set_preference(primary, "style", '"friendly"')
     invalidate(primary, store)
-    mine, other = row_key("preferences", "u", "language"), row_key("preferences", "u", "style")
-    kept = {other: b"friendly", b"session:active_context": b"x", row_key("users", "u"): b"{}"}
-    store.write({mine: b"en", **kept})
+    kept = {"configuration:preferences:v": {}, "session:u": "x", "configuration:users:u": {}}
+    store.put_many({"configuration:preferences:u": {"language": "en"}, **kept})
     assert invalidate(primary, store).mode == "nothing"
     set_preference(primary, "language", '"de"')
     done = invalidate(primary, store)
     assert (done.mode, done.deleted) == ("increment", 1)
-    assert store.get(mine) is None
-    assert {key: store.get(key) for key in kept} == kept
+    assert store.get("configuration:preferences:u") is None
+    assert store.get_many(kept) == kept
     primary.execute("DELETE FROM users")
-    assert invalidate(primary, store).deleted == 2
-    assert store.get(b"session:active_context") == b"x"
+    assert invalidate(primary, store).deleted == 1
+    assert store.get_many(kept) == {"configuration:preferences:v": {}, "session:u": "x"}
+    assert store.counters()["configuration"].invalidations == 2
 
 
 def test_a_cache_that_fell_behind_forgets_all_rows(primary: Connection) -> None:
     """The cache does not delay pruning; a new one has no cursor."""
-    store = MemoryStore()
-    store.write({row_key("users", "u"): b"{}", b"session:a": b"x"})
+    store = CacheStore(MemoryStore())
+    store.put_many({"configuration:users:u": {}, "configuration:other": 1, "session:a": "x"})
     assert invalidate(primary, store).mode == "full"
-    assert store.get(row_key("users", "u")) is None
-    store.put(row_key("users", "u"), b"{}")
+    assert store.get("configuration:users:u") is None
+    assert store.get("configuration:other") == 1
+    store.put("configuration:users:u", {})
     set_preference(primary, "language", '"en"')
     set_preference(primary, "style", '"en"')
     feed.acknowledge(primary, "warehouse", feed.head(primary).seq)
     assert primary.fetch_all("SELECT consumer FROM feed_consumers") == [("warehouse",)]
     done = invalidate(primary, store)
     assert (done.mode, done.deleted) == ("full", 1)
-    assert store.get(b"session:a") == b"x"
+    assert store.get("session:a") == "x"
+
+
+def test_a_key_that_is_no_text_stops_no_invalidation(primary: Connection) -> None:
+    """Another program may write a blob as an id; no entry is about such a row."""
+    store = CacheStore(MemoryStore())
+    invalidate(primary, store)
+    primary.execute("INSERT INTO users (user_id, created_at) VALUES (x'ff00', ?)", [START])
+    assert invalidate(primary, store).deleted == 0
 
 
 def test_what_may_be_cached_is_in_the_feed(primary: Connection) -> None:
     """Otherwise a cached row would never be removed."""
-    assert set(CACHED_TABLES) <= feed.tracked_tables(primary).keys()
+    tables = {table for one in NAMESPACES.values() for table in one.tables}
+    assert tables
+    assert tables <= feed.tracked_tables(primary).keys()
 
 
 def test_a_lab_syncs_everything(lab: Lab, tmp_path: Path) -> None:
     """One call syncs warehouse, vectors and cache, and leaves nothing readable."""
     remember(lab.primary, ("a", SECRET))
-    key = row_key("users", "u")
-    lab.cache.store.put(key, b"the name of somebody")
+    key = "configuration:users:u"
+    lab.cache.store.put(key, "the name of somebody")
     assert lab.sync().rows["memories"] == 1
     assert lab.cache.store.get(key) is None
     assert lab.memories.index.query("homesick", 1)[0][0] == "a"
     assert lab.sync().mode == "nothing"
-    lab.cache.store.put(key, b"the name of somebody")
+    lab.cache.store.put(key, "the name of somebody")
     lab.primary.execute("UPDATE users SET name = 'x' WHERE user_id = 'u'")
     lab.sync()
     assert lab.cache.store.get(key) is None
@@ -631,11 +643,12 @@ def test_a_cache_that_is_held_elsewhere_stops_no_sync(lab: Lab, home: Path) -> N
     """The holder removes changed rows; other processes can read meanwhile."""
     pytest.importorskip("rocksdict")
     with Lab.open(home) as other:
-        other.cache.store.put(b"session:active_context", b"x")
+        other.cache.store.put("session:active_context", "x")
         lab.sync()
         with pytest.raises(DatabaseLocked):
             sync_cache(lab.primary, lab.home, lab.storage.keys, None)
-        assert lab.cache.reader.get(b"session:active_context") == b"x"
+        assert lab.cache.available is None
+        assert other.cache.store.get("session:active_context") == "x"
 
 
 def test_a_sync_without_memories_does_not_import_chromadb(lab: Lab, home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
 
@@ -10,8 +11,17 @@ from aico_lab.errors import CorruptDatabase, InvalidValue
 MARK = b"\0aico-lab"
 """The stored key of the entry that identifies the encryption key, or an unencrypted store."""
 
-NAMESPACE_BYTES, NONCE_BYTES, LENGTH_BYTES = 8, 12, 4
+FORMAT = b"2"
+"""The format of the entries, which the mark of an encrypted store contains.
+
+Marks of the first format are empty: its keys were hashed otherwise, so nothing would find them.
+"""
+
+NAMESPACE_BYTES, KEY_BYTES, NONCE_BYTES, LENGTH_BYTES = 8, 16, 12, 4
 MAX_PREFIXES = 1_000
+
+_FORMER = "The cache is of an earlier version of this program: delete it, nothing else is lost."
+_DAMAGED = "An entry of the cache is damaged: delete the cache, nothing else is lost."
 
 
 def namespace_of(key: bytes) -> bytes:
@@ -34,10 +44,16 @@ def checked(content: bytes) -> bytes:
 class PlainCodec:
     """Stores plain keys and values; a first byte distinguishes keys from the mark."""
 
-    mark = b"plain"
+    mark = b"plain" + FORMAT
 
     def recognises(self, mark: bytes) -> bool:
-        """Return whether this codec wrote a store's mark."""
+        """Return whether this codec wrote a store's mark.
+
+        Raises:
+            CorruptDatabase: The store has the format of an earlier version.
+        """
+        if mark == b"plain":
+            raise CorruptDatabase(_FORMER)
         return mark == self.mark
 
     def stored_key(self, key: bytes) -> bytes:
@@ -66,31 +82,46 @@ class SealingCodec:
 
         self._invalid = InvalidTag
         self._prefixes: dict[bytes, bytes] = {}  # by namespace, to hash each only once
-        self._hash_key = hmac.digest(key, b"keys", "sha256")
+        # Keyed BLAKE2b takes a quarter of the time of HMAC-SHA256, and copying it half of that.
+        self._hash = hashlib.blake2b(
+            key=hmac.digest(key, b"keys 2", "sha256"), digest_size=KEY_BYTES
+        )
         self._cipher = AESGCM(hmac.digest(key, b"values", "sha256"))
 
     @property
     def mark(self) -> bytes:
         """The mark for a new store."""
-        return self.seal(MARK, MARK, b"")
+        return self.seal(MARK, MARK, FORMAT)
 
     def recognises(self, mark: bytes) -> bool:
-        """Return whether a store's mark was written with this key."""
+        """Return whether a store's mark was written with this key.
+
+        Raises:
+            CorruptDatabase: The store has the format of an earlier version.
+        """
         try:
-            self.open(MARK, mark)
+            _, written = self.open(MARK, mark)
         except CorruptDatabase:
             return False
+        if written != FORMAT:
+            raise CorruptDatabase(_FORMER)
         return True
 
     def stored_key(self, key: bytes) -> bytes:
         """Return the hash of a key's namespace, followed by the hash of the key."""
-        return self.prefix(namespace_of(key)) + self._hash(b"k", key)
+        before, colon, _ = key.partition(b":")
+        prefix = self._prefixes.get(before) if colon else None
+        hashed = self._hash.copy()
+        hashed.update(b"k" + key)
+        return (prefix or self.prefix(namespace_of(key))) + hashed.digest()
 
     def prefix(self, namespace: bytes) -> bytes:
         """Return the common prefix of the stored keys of a namespace."""
         known = self._prefixes.get(namespace)
         if known is None:
-            known = self._hash(b"n", namespace)[:NAMESPACE_BYTES]
+            hashed = self._hash.copy()
+            hashed.update(b"n" + namespace)
+            known = hashed.digest()[:NAMESPACE_BYTES]
             if len(self._prefixes) < MAX_PREFIXES:
                 self._prefixes[namespace] = known
         return known
@@ -111,11 +142,6 @@ class SealingCodec:
         try:
             content = self._cipher.decrypt(stored[:NONCE_BYTES], stored[NONCE_BYTES:], stored_key)
         except (self._invalid, ValueError):
-            raise CorruptDatabase(
-                "An entry of the cache is damaged: delete the cache, nothing else is lost."
-            ) from None
+            raise CorruptDatabase(_DAMAGED) from None
         end = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "big")
         return content[LENGTH_BYTES:end], content[end:]
-
-    def _hash(self, use: bytes, content: bytes) -> bytes:
-        return hmac.digest(self._hash_key, use + content, "sha256")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from aico_lab.cache.store import open_cache
+from aico_lab.cache.store import open_for_writing, replace_damaged
+from aico_lab.cache.typed import CacheStore
+from aico_lab.errors import DatabaseLocked, NotADatabase
 from aico_lab.home.files import private_files
 
 if TYPE_CHECKING:
-    from aico_lab.cache.store import KeyValueStore
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import Keys
     from aico_lab.storage import Storage
 
 
@@ -21,30 +24,41 @@ class Cache:
         self._storage = storage
 
     @cached_property
-    def store(self) -> KeyValueStore:
-        """The cache, opened for reading and writing.
+    def store(self) -> CacheStore:
+        """The cache, opened for reading and writing; a damaged one is set aside and replaced.
 
         Raises:
             DatabaseLocked: Another process has opened the cache for writing.
+            NotADatabase: The folder is another program's store, or has another key.
         """
-        return self._open(read_only=False)
-
-    @cached_property
-    def reader(self) -> KeyValueStore:
-        """The cache, opened for reading, even while another process writes it."""
-        return self._open(read_only=True)
-
-    @property
-    def held(self) -> KeyValueStore | None:
-        """The store if this lab has opened it for writing, else None."""
-        store: KeyValueStore | None = self.__dict__.get("store")
-        return store
-
-    @private_files()
-    def _open(self, *, read_only: bool) -> KeyValueStore:
         self._storage.check_open()
-        store = open_cache(self._storage.home, self._storage.keys, read_only=read_only)
+        with private_files():
+            store = open_cache(self._storage.home, self._storage.keys)
         return self._storage.keep_open(contextlib.closing(store))
 
+    @property
+    def available(self) -> CacheStore | None:
+        """The store, or None if it cannot be used here, as while another process holds it."""
+        try:
+            return self.store
+        except (DatabaseLocked, NotADatabase):
+            return None
+
+    @property
+    def held(self) -> CacheStore | None:
+        """The store if this lab has opened it, else None."""
+        store: CacheStore | None = self.__dict__.get("store")
+        return store
+
     def __repr__(self) -> str:
-        return "<Cache: .store reads and writes, .reader reads beside another process>"
+        return "<Cache: .store reads and writes>"
+
+
+def open_cache(home: Home, keys: Keys) -> CacheStore:
+    """Open the cache of a home for reading and writing; in memory if RocksDB is not installed.
+
+    Raises:
+        DatabaseLocked: Another connection has the cache open for writing.
+        NotADatabase: The folder is another program's store, or has another key.
+    """
+    return CacheStore(open_for_writing(home, keys), rebuild=partial(replace_damaged, home, keys))

@@ -1,31 +1,39 @@
-"""A key-value store: RocksDB if it is installed, else in memory.
-
-Keys and values are bytes; their encoding is up to the writer. The namespace of a key is the part
-before its first colon, `session` in `session:active_context`. Rows of the tables `CACHED_TABLES`
-may be stored under `row_key`; the next sync, and nothing earlier, removes changed rows.
-"""
+"""Where the cache keeps bytes: RocksDB if it is installed, else the memory of this process."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from typing import TYPE_CHECKING, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aico_lab.adapters.rocksdb import CALLS, RocksDBAdapter
 from aico_lab.adapters.rocksdb_codec import checked, namespace_of
-from aico_lab.errors import ConnectionIsClosed, InvalidValue, LibraryMissing
+from aico_lab.errors import (
+    ConnectionIsClosed,
+    CorruptDatabase,
+    DatabaseLocked,
+    LibraryMissing,
+)
+from aico_lab.home.files import held, os_errors, remove_whole, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
+    from pathlib import Path
 
     from aico_lab.home.folder import Home
     from aico_lab.home.keys import Keys
+
+_PATIENCE: Final = 30.0
+_DAMAGE: Final = "damage.json"
 
 
 class KeyValueStore(Protocol):
     """The common interface of `RocksDBConnection` and `MemoryStore`, usable from any thread.
 
-    All methods raise ConnectionIsClosed after `close`, and InvalidValue for anything but bytes.
+    The namespace of a key is the part before its first colon. All methods raise ConnectionIsClosed
+    after `close`, and InvalidValue for anything but bytes.
     """
 
     def get(self, key: bytes) -> bytes | None:
@@ -40,11 +48,23 @@ class KeyValueStore(Protocol):
     def items(self, namespace: bytes | None = None) -> list[tuple[bytes, bytes]]:
         """Return the key-value pairs of a namespace, or all of them, sorted by key."""
 
+    def scan(self, namespace: bytes | None = None) -> Generator[tuple[bytes, bytes]]:
+        """Yield the key-value pairs of a namespace, or all of them, in any order."""
+
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         """Remove keys, then store values, atomically."""
 
+    def clear(self, namespace: bytes) -> None:
+        """Remove all keys of a namespace."""
+
+    def compact(self) -> None:
+        """Free the space of removed and replaced values."""
+
     def refresh(self) -> None:
         """Make the latest writes of another process visible to a reader."""
+
+    def ticks(self) -> dict[str, int]:
+        """Return the store's own counters since it was opened."""
 
     def close(self) -> None:
         """Release the store's resources; a second call does nothing."""
@@ -71,9 +91,13 @@ class MemoryStore:
 
     def items(self, namespace: bytes | None = None) -> list[tuple[bytes, bytes]]:
         """Return the key-value pairs of a namespace, or all of them, sorted by key."""
+        return sorted(self.scan(namespace))
+
+    def scan(self, namespace: bytes | None = None) -> Generator[tuple[bytes, bytes]]:
+        """Yield the key-value pairs of a namespace, or all of them, as of the first one."""
         with self._lock:
             found = list(self._open().items())
-        return sorted(item for item in found if namespace in (None, namespace_of(item[0])))
+        yield from (item for item in found if namespace in (None, namespace_of(item[0])))
 
     def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
         """Remove keys, then store values, atomically."""
@@ -85,8 +109,19 @@ class MemoryStore:
                 values.pop(key, None)
             values.update(new)
 
+    def clear(self, namespace: bytes) -> None:
+        """Remove all keys of a namespace."""
+        self.write({}, [key for key, _ in self.scan(namespace)])
+
+    def compact(self) -> None:
+        """Do nothing, since Python frees the space."""
+
     def refresh(self) -> None:
         """Do nothing, since there is no other writer."""
+
+    def ticks(self) -> dict[str, int]:
+        """Return no counters."""
+        return {}
 
     def close(self) -> None:
         """Discard all values; a second call does nothing."""
@@ -101,43 +136,83 @@ class MemoryStore:
         return self._values
 
 
-CACHED_TABLES = ("users", "user_profiles", "preferences")
-"""The tables whose rows may be cached: `aico_lab.projections.cache` removes their changed rows."""
+def open_for_writing(home: Home, keys: Keys) -> KeyValueStore:
+    """Open the store of a home, or an empty one in memory if RocksDB is not installed.
 
-
-def row_key(table: str, *key: str) -> bytes:
-    """Return the cache key of a row, in the form in which the change feed names the row.
-
-    Args:
-        table: One of `CACHED_TABLES`.
-        key: The values of the primary key's columns.
-
-    Raises:
-        InvalidValue: The table is not one of `CACHED_TABLES`, so nothing would remove the row.
-    """
-    if table not in CACHED_TABLES:
-        raise InvalidValue(f"Rows of {table!r} are not cached: use {', '.join(CACHED_TABLES)}.")
-    # Several columns are written as SQLite's json_array writes them.
-    named = key[0] if len(key) == 1 else json.dumps(key, ensure_ascii=False, separators=(",", ":"))
-    return f"{table}:{named}".encode()
-
-
-def open_cache(home: Home, keys: Keys, *, read_only: bool = False) -> KeyValueStore:
-    """Open the cache of a home, or an empty one in memory if RocksDB is not installed.
-
-    Args:
-        home: The lab's folder.
-        keys: The home's opened keys.
-        read_only: Open for reading beside the process that writes; without a cache on disk, the
-            store is in memory.
+    A damaged store is set aside as `cache.damaged-<time>`, which replaces an earlier one, and an
+    empty store takes its place.
 
     Raises:
         DatabaseLocked: Another connection has the cache open for writing.
-        NotADatabase: The folder is not a RocksDB database, or has another key.
+        NotADatabase: The folder is another program's store, or has another key.
     """
-    if read_only and not home.cache.exists():
-        return MemoryStore()
+    adapter = RocksDBAdapter(home.cache, keys.rocksdb())
     try:
-        return RocksDBAdapter(home.cache, keys.rocksdb(), read_only=read_only).connect()
+        return adapter.connect()
     except LibraryMissing:
         return MemoryStore()
+    except CorruptDatabase:
+        pass
+    with held(home.temporary / "cache.lock", _PATIENCE, _busy):
+        try:  # another process may have replaced it meanwhile
+            return adapter.connect()
+        except CorruptDatabase as damage:
+            _set_aside(home, str(damage))
+            return adapter.connect()
+
+
+def open_for_reading(home: Home, keys: Keys) -> KeyValueStore:
+    """Open the store of a home beside the process that writes it; in memory if there is none.
+
+    Raises:
+        NotADatabase: The folder is another program's store, or has another key.
+        CorruptDatabase: The store is damaged.
+    """
+    if not home.cache.exists():
+        return MemoryStore()
+    try:
+        return RocksDBAdapter(home.cache, keys.rocksdb(), read_only=True).connect()
+    except LibraryMissing:
+        return MemoryStore()
+
+
+def replace_damaged(home: Home, keys: Keys, reason: str) -> KeyValueStore:
+    """Set the closed store of a home aside, and return an empty one; see `open_for_writing`."""
+    with held(home.temporary / "cache.lock", _PATIENCE, _busy):
+        _set_aside(home, reason)
+        return RocksDBAdapter(home.cache, keys.rocksdb()).connect()
+
+
+def past_damage(home: Home) -> dict[str, Any] | None:
+    """Return how often the cache was found damaged, last when and why; None if it never was."""
+    for folder in _set_aside_before(home):
+        with contextlib.suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads((folder / _DAMAGE).read_bytes())
+            return {**found, "folder": folder.name}
+    return None
+
+
+def _set_aside(home: Home, reason: str) -> None:
+    """Rename the folder of the cache, and remove the one that was set aside before."""
+    before = past_damage(home)
+    now = datetime.now(UTC)
+    aside = home.path / f"cache.damaged-{now:%Y%m%dT%H%M%SZ}"
+    with os_errors(home.cache):
+        for old in _set_aside_before(home):
+            remove_whole(old)
+        if not home.cache.is_dir():  # something else lies in its place
+            aside.mkdir(mode=0o700)
+            home.cache.rename(aside / home.cache.name)
+        else:
+            home.cache.rename(aside)
+        times = before["times"] + 1 if before else 1
+        record = {"times": times, "last": f"{now:%Y-%m-%d %H:%M:%S} UTC", "reason": reason}
+        write_atomically(aside / _DAMAGE, json.dumps(record).encode())
+
+
+def _set_aside_before(home: Home) -> list[Path]:
+    return sorted(home.path.glob("cache.damaged-*"), reverse=True)
+
+
+def _busy(who: str) -> DatabaseLocked:
+    return DatabaseLocked(f"The damaged cache is being replaced by {who}: try again.")

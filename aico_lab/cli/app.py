@@ -272,7 +272,8 @@ def _sync_beside(
         say(f"Nothing changed; the {store} {'is' if store == 'cache' else 'are'} up to date.")
     else:
         if done.rebuilt:
-            say(f"The {store} were damaged and were rebuilt.")
+            was = "was" if store == "cache" else "were"
+            say(f"The {store} {was} damaged and {was} rebuilt.")
         say(
             f"{store.capitalize()}: {done.written:,} entries written, {done.deleted:,} removed, "
             f"in {done.seconds:.1f} s."
