@@ -56,6 +56,17 @@ BLOCK_CACHE = 32 << 20
 WRITE_BUFFER = 32 << 20
 BLOOM_BITS = 10
 
+GAUGES = (
+    "block-cache-usage",
+    "block-cache-capacity",
+    "cur-size-all-mem-tables",
+    "estimate-live-data-size",
+    "estimate-pending-compaction-bytes",
+    "estimate-table-readers-mem",
+    "num-running-compactions",
+)
+"""The properties of RocksDB that `RocksDBConnection.gauges` returns."""
+
 CALLS = ".get(KEY), .put(KEY, VALUE), .delete(KEY), .items(NAMESPACE); all of them bytes"
 """The calls of a key-value store, for its repr."""
 
@@ -216,10 +227,11 @@ class RocksDBConnection:
             with translated(self.name):
                 self._driver.try_catch_up_with_primary()
 
-    def property(self, name: str) -> str:
-        """Return a property of RocksDB, or empty text if it is unknown."""
+    def gauges(self) -> dict[str, int]:
+        """Return the present state of RocksDB in this process, in bytes or numbers."""
         with translated(self.name):
-            return self._driver.property_value(f"rocksdb.{name}") or ""
+            found = {name: self._driver.property_int_value(f"rocksdb.{name}") for name in GAUGES}
+        return {name: value for name, value in found.items() if value is not None}
 
     def live_files(self) -> list[dict[str, Any]]:
         """Return the tables: `name`, `size` (bytes), `level`, `num_entries`, `num_deletions`."""

@@ -81,8 +81,8 @@ def pack(kind: int, content: bytes, clock: CacheTime, now: float, ttl: float) ->
     return _PACK(kind, clock.epoch, now, now + ttl) + content
 
 
-def times_of(entry: bytes, clock: CacheTime, now: float) -> tuple[float, float]:
-    """Return when an entry was written and when it expires; the past if it has expired.
+def times_of(entry: bytes, clock: CacheTime, now: float) -> tuple[float, float, bool]:
+    """Return when an entry was written, until when it lives, and whether it is live.
 
     Raises:
         CorruptDatabase: It is not an entry.
@@ -92,7 +92,7 @@ def times_of(entry: bytes, clock: CacheTime, now: float) -> tuple[float, float]:
     except struct.error:
         raise CorruptDatabase(_NO_ENTRY) from None
     live = epoch == clock.epoch and written - TOLERANCE <= now < expires
-    return written, expires if live else 0.0
+    return written, expires, live
 
 
 def value_of(entry: bytes, clock: CacheTime, now: float) -> Any:

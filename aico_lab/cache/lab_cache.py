@@ -6,12 +6,16 @@ import contextlib
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from aico_lab.cache.store import open_for_writing, replace_damaged
+from aico_lab.cache.store import open_for_reading, open_for_writing, replace_damaged
 from aico_lab.cache.typed import CacheStore
 from aico_lab.errors import DatabaseLocked, NotADatabase
 from aico_lab.home.files import private_files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aico_lab.cache.inspection import Inspection
+    from aico_lab.cache.store import KeyValueStore
     from aico_lab.home.folder import Home
     from aico_lab.home.keys import Keys
     from aico_lab.storage import Storage
@@ -50,8 +54,36 @@ class Cache:
         store: CacheStore | None = self.__dict__.get("store")
         return store
 
+    def inspect(self) -> Inspection:
+        """Read the whole cache beside the process that writes it, and describe its use.
+
+        Counters are those that the process has stored last: they are up to 5 s or 10,000 calls old.
+
+        Raises:
+            NotADatabase: The cache is another program's store, or has another key.
+            CorruptDatabase: The cache is damaged.
+        """
+        from aico_lab.cache.inspection import describe
+
+        with self.looking() as store:
+            return describe(store)
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[KeyValueStore]:
+        """Open the bytes of the cache for reading only, as of now."""
+        self._storage.check_open()
+        if self.held is not None:
+            self.held.flush()
+            if (memory := self.held.in_memory()) is not None:
+                yield memory
+                return
+        with private_files(), contextlib.closing(
+            open_for_reading(self._storage.home, self._storage.keys)
+        ) as store:  # fmt: skip
+            yield store
+
     def __repr__(self) -> str:
-        return "<Cache: .store reads and writes>"
+        return "<Cache: .store reads and writes, .inspect() looks into it beside other programs>"
 
 
 def open_cache(home: Home, keys: Keys) -> CacheStore:

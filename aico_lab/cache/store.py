@@ -66,6 +66,12 @@ class KeyValueStore(Protocol):
     def ticks(self) -> dict[str, int]:
         """Return the store's own counters since it was opened."""
 
+    def gauges(self) -> dict[str, int]:
+        """Return the present state of the store in this process."""
+
+    def live_files(self) -> list[dict[str, Any]]:
+        """Return the store's tables."""
+
     def close(self) -> None:
         """Release the store's resources; a second call does nothing."""
 
@@ -122,6 +128,14 @@ class MemoryStore:
     def ticks(self) -> dict[str, int]:
         """Return no counters."""
         return {}
+
+    def gauges(self) -> dict[str, int]:
+        """Return nothing."""
+        return {}
+
+    def live_files(self) -> list[dict[str, Any]]:
+        """Return no tables."""
+        return []
 
     def close(self) -> None:
         """Discard all values; a second call does nothing."""

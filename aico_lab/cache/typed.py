@@ -29,6 +29,7 @@ import orjson
 from aico_lab.cache.counters import Counters
 from aico_lab.cache.entries import EXPIRED, TOLERANCE, CacheTime, encode, pack, times_of, value_of
 from aico_lab.cache.namespaces import NAMESPACES, namespace
+from aico_lab.cache.store import MemoryStore
 from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, InvalidValue
 
 if TYPE_CHECKING:
@@ -47,9 +48,13 @@ _SPARED: Final = 0.9
 _USED: Final = 1e15
 """Added to the place of a key that was used lately, to be after all times of writing."""
 
-_CLOCK: Final = b"clock:latest"
+CLOCK: Final = b"clock:latest"
+"""The key of the record of the clock: `epoch`, `latest` and `swept`."""
+
+ENGINE: Final = b"engine:rocksdb"
+"""The key of the record of RocksDB: its `ticks` since the cache was created, and its `gauges`."""
+
 _CURSOR: Final = b"projection:cache"
-_TICKS: Final = b"ticks:rocksdb"
 
 
 def counters_key(name: str) -> bytes:
@@ -122,8 +127,8 @@ class CacheStore:
         self._counters: dict[str, Counters] = {}
         for name in namespaces:
             self._counters[name] = Counters.restore(self._record(counters_key(name)))
-        self._ticks = self._record(_TICKS)
-        known = self._record(_CLOCK)
+        self._ticks: dict[str, int] = self._record(ENGINE).get("ticks", {})
+        known = self._record(CLOCK)
         self._state = CacheTime(known.get("epoch", 0), known.get("latest", 0.0))
         self._swept: float = known.get("swept", 0.0)
         self._flushed = self._now()
@@ -330,19 +335,23 @@ class CacheStore:
         """Return the counters of each namespace, which go on counting."""
         return dict(self._counters)
 
+    def in_memory(self) -> KeyValueStore | None:
+        """Return the store of bytes if it is only in this process, where nobody else can look."""
+        return self._store if isinstance(self._store, MemoryStore) else None
+
     def flush(self) -> None:
         """Store the counters."""
         with self._lock:
             now = self._now()
             self._calls, self._flushed = 0, now
             ticks = self._store.ticks()
-            puts = {_CLOCK: self._clock_record()}
+            total = {tick: self._ticks.get(tick, 0) + count for tick, count in ticks.items()}
+            puts = {CLOCK: self._clock_record()}
             for name, counters in self._counters.items():
                 counters.note_hour(now)
                 puts[counters_key(name)] = orjson.dumps(counters.record())
             if ticks:
-                total = {tick: self._ticks.get(tick, 0) + count for tick, count in ticks.items()}
-                puts[_TICKS] = orjson.dumps(total)
+                puts[ENGINE] = orjson.dumps({"ticks": total, "gauges": self._store.gauges()})
             self._run(lambda store: store.write(puts))
 
     def close(self) -> None:
@@ -441,7 +450,7 @@ class CacheStore:
                 state.epoch += 1
                 state.latest = now
                 known = self._clock_record()
-                self._run(lambda store: store.put(_CLOCK, known))
+                self._run(lambda store: store.put(CLOCK, known))
         return now
 
     def _clock_record(self) -> bytes:
@@ -495,8 +504,7 @@ class CacheStore:
         """Yield the keys of a namespace, the bytes of their entries, and whether they are live."""
         now = self._now()
         for key, entry in self._scan(name):
-            live = times_of(entry, self._state, now)[1] > 0
-            yield key, len(key) + len(entry), live
+            yield key, len(key) + len(entry), times_of(entry, self._state, now)[2]
 
     def _evict(self, one: Namespace) -> None:
         """Remove expired entries, and the least recently used ones beyond nine tenths of a limit.
@@ -512,8 +520,8 @@ class CacheStore:
 
         def places() -> Iterator[tuple[bytes, float, int]]:
             for key, entry in self._scan(one.name):
-                written, expires = times_of(entry, self._state, now)
-                place = recent.get(key, written) if expires else -1.0
+                written, _, live = times_of(entry, self._state, now)
+                place = recent.get(key, written) if live else -1.0
                 yield key, place, len(key) + len(entry)
 
         read = np.fromiter(

@@ -28,6 +28,7 @@ READER_STOPPED: Final = 141
 """The exit code that shells report for a program ended by SIGPIPE."""
 
 _KEPT: Final = {
+    "cache clear": "each namespace is emptied as a whole or not at all",
     "demo": "what was imported and synced is kept; run it again to continue",
     "import": "every batch that was stored is kept; run it again to add the rest",
     "index": "every batch of segments that was stored is kept; run it again to continue",

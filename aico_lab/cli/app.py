@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from aico_lab.cli.bench import bench
+from aico_lab.cli.cache import cache
 from aico_lab.cli.common import (
     HomeOption,
     JsonOption,
@@ -55,6 +56,7 @@ ORDER: Final = (
     "rescore",
     "info",
     "doctor",
+    "cache",
     "verify",
     "schema",
     "bench",
@@ -81,6 +83,7 @@ app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(schedule, name="schedule")
 app.add_typer(bench, name="bench")
+app.add_typer(cache, name="cache")
 app.add_typer(metrics, name="metrics")
 app.add_typer(knowledge, name="knowledge")
 app.command("lab")(open_jupyterlab)

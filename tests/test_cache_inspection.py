@@ -1,0 +1,162 @@
+"""Looking into the cache, from Python and on the command line, beside its owner."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aico_lab.cache.inspection import EXPIRED_CLASS, NOT_KNOWN, entries_of
+from aico_lab.cache.store import MemoryStore
+from aico_lab.cache.typed import CacheStore
+from aico_lab.errors import CorruptDatabase, DatabaseLocked, UnknownName
+from aico_lab.lab import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def fill(cache: CacheStore) -> None:
+    cache.put_many({f"session:{number:02}": {"turns": ["hello"]} for number in range(30)})
+    cache.put("session:large", os.urandom(3_000))
+    cache.put("recent:gone", 1, ttl=1e-6)
+    for _ in range(3):
+        cache.get("session:07")
+    cache.get("session:08")
+    cache.get("session:absent")
+
+
+def test_an_inspection_beside_the_owner_tells_all(lab: Lab, home: Path) -> None:
+    """As of the owner's last stored counters; the owner goes on."""
+    pytest.importorskip("rocksdict")
+    with Lab.open(home) as owner:
+        fill(owner.cache.store)
+        owner.cache.store.flush()
+        with pytest.raises(DatabaseLocked):
+            _ = lab.cache.store
+        found = {one.name: one for one in lab.cache.inspect().namespaces}
+        session = found["session"]
+        assert session.entries == 31
+        assert sum(session.ages.values()) == sum(session.left.values()) == 31
+        assert session.left["1 d"] == 31
+        assert next(iter(session.largest.items()))[0] == "session:large"
+        assert list(session.hottest.items())[:2] == [("session:07", 3), ("session:08", 1)]
+        assert session.hit_rate == 0.8
+        assert [sum(counts) for counts in session.hours.values()] == [5]
+        assert session.counters["puts"] == 31
+        assert found["recent"].left[EXPIRED_CLASS] == 1
+        assert (found["queue"].entries, found["queue"].hit_rate) == (0, None)
+        owner.cache.store.put("queue:x", 1)
+        queue = lab.cache.inspect().namespaces[-1]
+        assert (queue.name, queue.entries) == ("queue", 1)
+
+
+def test_the_levels_of_rocksdb(lab: Lab) -> None:
+    """Files, bytes and removed entries; what cannot be told is named."""
+    pytest.importorskip("rocksdict")
+    store = lab.cache.store
+    store.put_many({f"computed:{number}": os.urandom(200) for number in range(500)})
+    store.clear("computed")
+    store.put_many({f"computed:{number}": os.urandom(200) for number in range(500)})
+    for number in range(1_000):
+        store.get(f"computed:{number}")
+    lab.cache.store.close()
+    del lab.__dict__["cache"]
+    found = lab.cache.inspect()
+    assert sum(level.bytes for level in found.levels) > 100_000
+    assert found.not_known == NOT_KNOWN
+    engine = found.engine
+    assert engine.space_amplification is not None
+    assert engine.read_amplification >= 1
+    assert engine.ticks["bytes.written"] > 200_000
+    assert engine.block_cache_bytes is not None
+    for text in ("session", "space amplification", "Bloom"):
+        assert text in repr(found)
+
+
+def test_a_damaged_block_is_an_error_of_the_inspector(lab: Lab, home: Path) -> None:
+    """Never a shorter answer; the inspector changes nothing."""
+    pytest.importorskip("rocksdict")
+    lab.cache.store.put_many({f"session:{number}": os.urandom(1_000) for number in range(50)})
+    lab.cache.store.close()
+    del lab.__dict__["cache"]
+    lab.cache.store.close()
+    del lab.__dict__["cache"]
+    table = max((home / "cache").glob("*.sst"), key=lambda path: path.stat().st_size)
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2] ^= 1
+    table.write_bytes(content)
+    with pytest.raises(CorruptDatabase):
+        lab.cache.inspect()
+    assert bytes(content) == table.read_bytes()
+
+
+def test_values_are_masked_unless_asked_for() -> None:
+    """They are the words of people."""
+    cache = CacheStore(MemoryStore())
+    values = {"a": {"x": "secret"}, "b": ["secret"], "c": "secret", "d": b"secret", "e": None,
+              "f": True, "g": 1.5}  # fmt: skip
+    cache.put_many({f"session:{name}": value for name, value in values.items()})
+    store = cache.in_memory()
+    assert store is not None
+    masked, count = entries_of(store, "session:", 10, content=False)
+    assert count == 7
+    assert [one.value for one in masked] == [
+        "object of 1 fields", "list of 1", "text of 6 characters", "6 bytes", "null",
+        "true or false", "number",
+    ]  # fmt: skip
+    shown, _ = entries_of(store, "session:", 10, content=True)
+    assert [one.value for one in shown] == list(values.values())
+    cache.put("recent:z", 1)
+    first, count = entries_of(store, "", 2, content=True)
+    assert ([one.key for one in first], count) == (["recent:z", "session:a"], 8)
+    with pytest.raises(UnknownName):
+        entries_of(store, "sessions:", 2, content=True)
+
+
+def test_the_commands(lab: Lab, cli: Callable) -> None:
+    """Each with --json, and with an exit code that scripts can use."""
+    pytest.importorskip("rocksdict")
+    fill(lab.cache.store)
+    lab.cache.store.flush()
+    stats = json.loads(cli("cache", "stats", "--json").stdout)
+    assert stats["namespaces"][0]["entries"] == 31
+    assert "session" in cli("cache", "stats").stdout
+    listed = cli("cache", "keys", "session:", "--limit", "2")
+    assert "hello" not in listed.stdout
+    assert "29 more keys" in listed.stderr
+    (one, *_) = json.loads(cli("cache", "keys", "session:07", "--show-values", "--json").stdout)
+    assert (one["key"], one["value"], one["expired"]) == (
+        "session:07", {"turns": ["hello"]}, False
+    )  # fmt: skip
+    assert "no such key" in cli("cache", "keys", "queue:").stdout
+    assert "object of 1 fields" in cli("cache", "get", "session:07").stdout
+    assert "hello" in cli("cache", "get", "session:07", "--show-values").stdout
+    gone = json.loads(cli("cache", "get", "recent:gone", "--json").stdout)
+    assert (gone["expired"], gone["value"]) == (True, None)
+    absent = cli("cache", "get", "session:absent", "--json")
+    assert (absent.returncode, absent.stdout) == (1, "null\n")
+    assert cli("cache", "get", "nowhere:a").returncode == 2
+    assert "close it first" in cli("cache", "clear").stderr
+    lab.close()
+    assert json.loads(cli("cache", "clear", "recent", "--json").stdout) == {"cleared": "recent"}
+    assert "There is no such key" in cli("cache", "keys", "recent:").stdout
+    assert "session:07" in cli("cache", "keys", "session:").stdout
+    assert cli("cache", "clear").stdout == "The cache is empty.\n"
+    assert "There is no such key" in cli("cache", "keys").stdout
+
+
+def test_there_may_be_no_cache_and_no_rocksdb(
+    lab: Lab, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is empty; a cache in memory is seen by its own process."""
+    assert {one.entries for one in lab.cache.inspect().namespaces} == {0}
+    assert not (home / "cache").exists()
+    monkeypatch.setitem(__import__("sys").modules, "rocksdict", None)
+    lab.cache.store.put("session:a", 1)
+    found = lab.cache.inspect()
+    assert [one.entries for one in found.namespaces] == [1, 0, 0, 0, 0]
+    assert (found.levels, found.engine.read_amplification) == ((), 0)
