@@ -25,6 +25,9 @@ KEY_CREDENTIAL = "aico-lab.key"
 SOURCE_KEY_VARIABLE = "AICO_LAB_SOURCE_KEY"
 """The environment variable with the key of another program's encrypted database."""
 
+KEEP_ANSWERS_VARIABLE = "AICO_LAB_KEEP_ANSWERS"
+"""The environment variable that switches off, by `no`, that answers of metrics are kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -99,6 +102,11 @@ def _credential(env: Mapping[str, str], name: str) -> Path | None:
 def source_key() -> str | None:
     """Return the key of another program's encrypted database, or None if it is not set."""
     return os.environ.get(SOURCE_KEY_VARIABLE) or None
+
+
+def keeps_answers() -> bool:
+    """Return whether answers of metrics are kept for the next time."""
+    return os.environ.get(KEEP_ANSWERS_VARIABLE, "").lower() not in {"no", "false", "0", "off"}
 
 
 def usual_home(name: str = "aico-lab") -> Path:

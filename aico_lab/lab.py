@@ -613,10 +613,12 @@ class Lab:
             lab.metrics.reply_latency(since="30d", timezone="Europe/Berlin").plot()
 
         """
+        from aico_lab.metrics.engine.memo import Memo
         from aico_lab.metrics.lab_metrics import Metrics
 
         self.storage.check_open()
-        return Metrics(self.storage.reader, timezone=self.timezone)
+        memo = Memo(self.home, self.storage.keys.answers())
+        return Metrics(self.storage.reader, timezone=self.timezone, memo=memo)
 
     @cached_property
     def reports(self) -> Reports:

@@ -63,6 +63,22 @@ class Reader:
         """The generation that queries read now."""
         return find(self._home.snapshots, self._pinned)[0]
 
+    def identity(self) -> tuple[int, str, str] | None:
+        """Return the generation that queries read now, and the checksums of its file and its log.
+
+        None if the checksums are not recorded, or if queries may reach beyond the snapshot.
+
+        Raises:
+            NeverSynced: There is no snapshot yet.
+            UnknownName: The pinned snapshot is not kept any more.
+            CorruptDatabase: The newest snapshot's file is missing.
+        """
+        generation, path = find(self._home.snapshots, self._pinned)
+        noted = read_checksums(path.parent.with_name(CHECKSUMS))
+        if path.name not in noted or not self._confined:
+            return None
+        return generation, noted[path.name], noted.get(log(path).name, "")
+
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
     ) -> Relation | None:

@@ -20,7 +20,7 @@ from aico_lab.etl import writer_file
 from aico_lab.etl.pins import pinned
 from aico_lab.etl.soundness import checksum, read_checksums, write_checksums
 from aico_lab.etl.writer_file import WriterFile
-from aico_lab.home.files import os_errors, sync_folder
+from aico_lab.home.files import os_errors, remove_whole, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +31,9 @@ KEPT = 3
 
 CHECKSUMS = "checksums"
 """The file, beside the folder of snapshots, with the checksums of their files."""
+
+ANSWERS = "answers"
+"""The folder, beside that of the snapshots, of answers that were computed from them."""
 
 NOTE = "published"
 """The file that describes the newest snapshot, by which a sync notices that nothing changed."""
@@ -247,6 +250,7 @@ def _remove(snapshot: Path) -> None:
     try:
         snapshot.unlink(missing_ok=True)
         log(snapshot).unlink(missing_ok=True)
+        remove_whole(snapshot.parent.with_name(ANSWERS) / snapshot.stem)
     except PermissionError:  # Windows cannot remove an open file: try again next time
         return
 

@@ -61,6 +61,11 @@ class Home:
         return self.warehouse / "snapshots"
 
     @property
+    def answers(self) -> Path:
+        """The folder of kept answers of metrics, with a folder for each generation."""
+        return self.warehouse / "answers"
+
+    @property
     def vectors(self) -> Path:
         """The ChromaDB projection: this folder, or one encrypted file beside it."""
         return self.path / "vectors"

@@ -73,10 +73,14 @@ class Keys:
         """Return the key of RocksDB: 256 bits, from which the adapter derives two keys."""
         return self._derive("rocksdb", 32)
 
+    def answers(self) -> bytes | None:
+        """Return the key of kept answers of metrics: 256 bits."""
+        return self._derive("answers", 32)
+
     def texts(self) -> set[str]:
         """Return every text form of the keys and the credential, to redact them from files."""
         texts = {text for text in (self.libsql(), self.duckdb(), self.chroma()) if text}
-        for secret in (self.master, self.credential, self.rocksdb()):
+        for secret in (self.master, self.credential, self.rocksdb(), self.answers()):
             if secret:
                 texts |= _spellings(secret)
         return texts

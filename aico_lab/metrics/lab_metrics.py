@@ -7,6 +7,7 @@ first Tab completion, and shells complete names too.
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.reader import Reader
     from aico_lab.metrics.engine.answer import Answer
     from aico_lab.metrics.engine.filters import Role
+    from aico_lab.metrics.engine.memo import Memo
     from aico_lab.metrics.engine.metric import Metric, Parameter
     from aico_lab.period import Moment
 
@@ -44,7 +46,15 @@ class Metrics(Mapping[str, "Question"]):
         help(lab.metrics.reply_latency)
     """
 
-    def __init__(self, reader: Reader, *, timezone: str) -> None:
+    def __init__(self, reader: Reader, *, timezone: str, memo: Memo | None = None) -> None:
+        """Ask the metrics of a snapshot.
+
+        Args:
+            reader: The reader of the snapshot.
+            timezone: The zone of days and hours.
+            memo: Keeps answers; None computes each.
+        """
+        self.memo = memo
         self._reader = reader
         self._timezone = timezone
 
@@ -64,7 +74,7 @@ class Metrics(Mapping[str, "Question"]):
         """
         if not isinstance(name, str):
             raise UnknownName(f"Metrics have names, such as 'overview', not {name!r}.")
-        return Question(CATALOGUE[name], self._reader, self._timezone)
+        return Question(CATALOGUE[name], self._reader, self._timezone, self.memo)
 
     def __contains__(self, name: object) -> bool:
         return name in list(CATALOGUE)
@@ -105,8 +115,11 @@ class Metrics(Mapping[str, "Question"]):
 class Question:
     """A metric of a lab; calling it computes the answer."""
 
-    def __init__(self, metric: Metric, reader: Reader, timezone: str) -> None:
+    def __init__(
+        self, metric: Metric, reader: Reader, timezone: str, memo: Memo | None = None
+    ) -> None:
         self.metric = metric
+        self._memo = memo
         self._reader = reader
         self._timezone = timezone
         self.__name__ = metric.name
@@ -129,11 +142,12 @@ class Question:
     ) -> Answer:
         """Compute the metric on the newest snapshot; see `FILTERS` and the metric's parameters.
 
+        If the same question was asked of the same snapshot before, the kept answer is returned.
+
         Raises:
             WrongUse: A filter or parameter is unknown or invalid.
             NeverSynced: There is no snapshot yet, or another version of aico_lab made it.
         """
-        from aico_lab.metrics.engine.asking import ask
         from aico_lab.metrics.engine.filters import Filters
 
         filters = Filters(
@@ -146,7 +160,19 @@ class Question:
             min_cell=min_cell,
             min_people=min_people,
         )
-        return ask(self.metric, self._reader, filters, self.metric.check(parameters))
+        checked = self.metric.check(parameters)
+        memo = self._memo
+        if memo is not None:
+            kept = memo.find(self.metric, self._reader, filters, checked)
+            if kept is not None:  # an answer without rows is false
+                return kept
+        from aico_lab.metrics.engine.asking import ask
+
+        started_ms = time.time_ns() // 1_000_000
+        answer = ask(self.metric, self._reader, filters, checked)
+        if memo is not None:
+            memo.keep(answer, self._reader, filters, started_ms=started_ms)
+        return answer
 
     def __repr__(self) -> str:
         # `help()` begins with this text, cut to 100 characters.

@@ -118,6 +118,10 @@ class Catalogue:
         domains = list(MODULES)
         return sorted(metrics, key=lambda metric: domains.index(metric.domain)), broken
 
+    def ships(self, name: str) -> bool:
+        """Return whether a metric is one of this package's own."""
+        return name in _PLACES
+
     def __iter__(self) -> Iterator[str]:
         return iter([*_PLACES, *_added()])
 

@@ -1,0 +1,218 @@
+"""Kept answers of metrics: equal to computed ones, or not given at all."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aico_lab.errors import UnknownName
+from aico_lab.lab import Lab
+from aico_lab.metrics.engine import asking, memo
+from aico_lab.metrics.engine.catalogue import CATALOGUE
+from tests.conftest import plain_text_files
+from tests.messages import add, message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.databases import Homes
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The metrics that were computed, not found."""
+    computed: list[str] = []
+    ask = asking.ask
+
+    def counting(metric, *others):
+        computed.append(metric.name)
+        return ask(metric, *others)
+
+    monkeypatch.setattr(asking, "ask", counting)
+    return computed
+
+
+@pytest.fixture
+def synced(home: Path, homes: Homes) -> Iterator[Lab]:
+    with homes.open(home, messages=8, synced=True) as lab:
+        yield lab
+
+
+def same(one, other) -> bool:
+    """Whether two answers are the same to their last detail."""
+    return (
+        one._rows.equals(other._rows)
+        and one._rows.schema == other._rows.schema
+        and repr(one) == repr(other)
+        and (one.finding, one.caption, one.notes) == (other.finding, other.caption, other.notes)
+        and (one.users, one.channels, one.filters) == (other.users, other.channels, other.filters)
+    )
+
+
+QUESTIONS = [
+    ("overview", {}),
+    ("turns", {"role": "user", "timezone": "Europe/Berlin"}),
+    ("daily_activity", {"since": "3d"}),
+    ("daily_activity", {"since": date(2024, 1, 1), "until": "2030-01-01"}),
+    ("reply_latency", {"user": "u", "min_people": 2}),
+    ("vocabulary", {"channel": ["c"]}),
+    ("distinguishing_words", {"min_people": 1, "top": 3}),
+]
+
+
+def test_a_second_question_is_answered_by_another_process_too(
+    synced: Lab, counted: list[str], home: Path
+) -> None:
+    """Every detail is as it was computed; another filter is another question."""
+    asked = [(name, given) for name, given in QUESTIONS if name in CATALOGUE]
+    first = [synced.metrics[name](**given) for name, given in asked]
+    assert len(asked) > 4
+    counted.clear()
+    with Lab.open(home) as other:
+        for (name, given), answer in zip(asked, first, strict=True):
+            assert same(other.metrics[name](**given), answer)
+        assert counted == []
+        other.metrics.overview(timezone="Europe/Berlin")
+        other.metrics.turns()
+        assert counted == ["overview", "turns"]
+        kept = other.metrics.memo.remembered()
+        assert len(kept) == len(asked) + 2
+        assert {one.metric for one in kept} >= {"overview", "turns"}
+        assert kept[0].seconds > 0
+        assert "Answers kept" in repr(other.metrics.memo)
+
+
+def test_another_snapshot_is_another_question(synced: Lab, counted: list[str], home: Path) -> None:
+    """Its answers go with the snapshot; a rebuilt warehouse has none."""
+    synced.metrics.overview()
+    add(synced.primary, message(100))
+    synced.sync()
+    synced.metrics.overview()
+    assert counted == ["overview"] * 2
+    with Lab.open(home, generation=1) as pinned:
+        assert pinned.metrics.overview().generation == 1
+    assert len(counted) == 2
+    for number in range(101, 104):
+        add(synced.primary, message(number))
+        synced.sync()
+    assert [path.name for path in synced.home.answers.iterdir()] == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "swap", "folder"])
+def test_a_damaged_answer_is_computed_again(synced: Lab, counted: list[str], damage: str) -> None:
+    """Also one that was moved to the name of another."""
+    right = synced.metrics.turns()
+    synced.metrics.overview()
+    for path in synced.home.answers.glob("*/*"):
+        content = path.read_bytes()
+        if damage == "flip":
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        elif damage == "cut":
+            path.write_bytes(content[:40])
+        elif damage == "empty":
+            path.write_bytes(b"")
+        elif damage == "swap":
+            path.rename(path.with_suffix(".moved"))
+        else:
+            path.unlink()
+            path.mkdir()
+    if damage == "swap":
+        one, other = sorted(synced.home.answers.glob("*/*.moved"))
+        one.rename(other.with_suffix(".answer"))
+        other.rename(one.with_suffix(".answer"))
+    counted.clear()
+    assert same(synced.metrics.turns(), right)
+    assert counted == ["turns"]
+
+
+def test_kept_answers_are_encrypted(synced: Lab, tmp_path: Path) -> None:
+    """Their names say nothing of the question either."""
+    answer = synced.metrics.turns(user="u")
+    assert answer.users
+    synced.close()
+    (file,) = (tmp_path / "home" / "warehouse" / "answers").glob("*/*.answer")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert plain_text_files(tmp_path / "home" / "warehouse" / "answers", "turns") == []
+
+
+def test_an_unencrypted_home_keeps_answers_too(tmp_path: Path, counted: list[str]) -> None:
+    """A changed one is not believed there either."""
+    with Lab.create(tmp_path / "plain", protection="none") as lab:
+        add(lab.primary, message(1))
+        lab.sync()
+        lab.metrics.turns()
+        lab.metrics.turns()
+        assert counted == ["turns"]
+        (file,) = lab.home.answers.glob("*/*.answer")
+        content = file.read_bytes()
+        file.write_bytes(content.replace(b'"far":0', b'"far":7'))
+        assert lab.metrics.turns().far == 0
+        assert counted == ["turns"] * 2
+
+
+def test_it_can_be_switched_off(
+    synced: Lab, counted: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a lab, or by the environment; and everything can be forgotten."""
+    synced.metrics.memo.on = False
+    synced.metrics.turns()
+    assert not synced.home.answers.exists()
+    synced.metrics.memo.on = True
+    synced.metrics.turns()
+    synced.metrics.turns()
+    assert counted == ["turns"] * 2
+    with monkeypatch.context() as patched:
+        patched.setenv("AICO_LAB_KEEP_ANSWERS", "no")
+        with Lab.open(home) as other:
+            other.metrics.turns()
+    assert counted == ["turns"] * 3
+    synced.metrics.memo.forget()
+    synced.metrics.turns()
+    assert counted == ["turns"] * 4
+
+
+def test_answers_that_depend_on_the_time_end_with_it(
+    lab: Lab, counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message of the future ends them when its time comes; so does a clock that is set back."""
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    add(lab.primary, message(1))
+    add(lab.primary, message(2, timestamp=soon))
+    lab.sync()
+    lab.metrics.overview()
+    lab.metrics.overview()
+    assert counted == ["overview"]
+    real = time.time_ns
+    for hours in (2, -1):
+        monkeypatch.setattr(time, "time_ns", lambda hours=hours: real() + hours * 3_600 * 10**9)
+        lab.metrics.overview()
+    assert counted == ["overview"] * 3
+    monkeypatch.setattr(time, "time_ns", real)
+    for _ in range(2):
+        lab.metrics.overview(since="30000d")
+    assert counted == ["overview"] * 5
+
+
+def test_other_code_is_another_question(
+    synced: Lab, counted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of metrics, libraries or time zones; metrics of other packages are not kept at all."""
+    synced.metrics.turns()
+    for name in ("_definition", "_rules_of"):
+        monkeypatch.setattr(memo, name, lambda *_: "another")
+        synced.metrics.turns()
+    assert counted == ["turns"] * 3
+    monkeypatch.setattr(type(CATALOGUE), "ships", lambda *_: False)
+    synced.metrics.turns()
+    assert counted == ["turns"] * 4
+
+
+def test_wrong_questions_stay_errors(synced: Lab) -> None:
+    """Also the second time."""
+    for _ in range(2):
+        with pytest.raises(UnknownName):
+            synced.metrics.turns(user="nobody")
