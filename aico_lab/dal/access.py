@@ -123,6 +123,11 @@ class DataAccessLayer(Operations):
             finally:
                 self._transactions.pop(task, None)
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the calling task is in a transaction, and sees what is not committed."""
+        return self._joined() is not None
+
     async def close(self) -> None:
         """Refuse new operations, wait for running ones, and close; a second call does nothing."""
         _open.discard(self)

@@ -9,6 +9,7 @@ from aico_lab.domain.entities import (
     Memory,
     MemoryType,
     Relationship,
+    SessionContext,
     User,
     UserPreferences,
 )
@@ -21,6 +22,7 @@ from aico_lab.domain.interfaces import (
     Publisher,
     RelationshipRepository,
     Responder,
+    SessionCache,
     SystemStateRepository,
     UserRepository,
 )
@@ -49,6 +51,8 @@ __all__ = [
     "Relationship",
     "RelationshipRepository",
     "Responder",
+    "SessionCache",
+    "SessionContext",
     "SystemStateRepository",
     "User",
     "UserOnboardingService",

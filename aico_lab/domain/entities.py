@@ -227,6 +227,21 @@ class Memory(Entity):
 
 
 @dataclass(frozen=True, slots=True)
+class SessionContext:
+    """The last turns of a conversation, and the memories that belong to them.
+
+    Attributes:
+        user_id: The person.
+        turns: The last turns, oldest first.
+        memories: The memories that are nearest in meaning to the person's last message.
+    """
+
+    user_id: str
+    turns: tuple[Conversation, ...]
+    memories: tuple[Memory, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Relationship(Entity):
     """A relationship between a person and somebody they know.
 

@@ -17,7 +17,7 @@ from aico_lab.domain.entities import Memory, MemoryType
 from aico_lab.errors import WrongUse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from aico_lab.domain.entities import Conversation, Device, Relationship, User
@@ -249,6 +249,20 @@ class MemoryIndex(Protocol):
 
         It is called outside the event loop's thread.
         """
+
+
+class SessionCache(Protocol):
+    """Keeps the context of conversations, so that it need not be read for every message."""
+
+    async def turns(
+        self, user_id: str, read: Callable[[], Awaitable[list[Conversation]]]
+    ) -> list[Conversation]:
+        """Return the last turns of a person; `read` reads them."""
+
+    async def memories(
+        self, turn: Conversation, read: Callable[[], Awaitable[list[Memory]]]
+    ) -> list[Memory]:
+        """Return the memories that belong to a turn; `read` retrieves them."""
 
 
 class Publisher(Protocol):

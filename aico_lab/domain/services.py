@@ -10,7 +10,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from aico_lab.domain import values
-from aico_lab.domain.entities import Conversation, Memory, MemoryType, User, UserPreferences
+from aico_lab.domain.entities import (
+    Conversation,
+    Memory,
+    MemoryType,
+    SessionContext,
+    User,
+    UserPreferences,
+)
 from aico_lab.domain.interfaces import memories_of
 from aico_lab.errors import InvalidEntity
 
@@ -23,11 +30,15 @@ if TYPE_CHECKING:
         PreferencesRepository,
         Publisher,
         Responder,
+        SessionCache,
         UserRepository,
     )
 
 CONTEXT_MEMORIES = 5
 """The maximum number of memories for one answer."""
+
+CONTEXT_TURNS = 10
+"""The maximum number of turns in the context of a conversation."""
 
 
 async def reflect(message: str, memories: Sequence[Memory]) -> str:  # noqa: ARG001 - a Responder
@@ -48,10 +59,20 @@ class ConversationService:
         memory_repo: MemoryRepository,
         *,
         responder: Responder = reflect,
+        sessions: SessionCache | None = None,
     ) -> None:
+        """Use repositories.
+
+        Args:
+            conversation_repo: The turns.
+            memory_repo: The memories.
+            responder: Produces the answers.
+            sessions: Keeps the context of conversations; None reads it each time.
+        """
         self.conversation_repo = conversation_repo
         self.memory_repo = memory_repo
         self.responder = responder
+        self.sessions = sessions
 
     async def process_user_message(self, user_id: str, message: str) -> str:
         """Store a person's message, answer it from the person's memories, store the answer.
@@ -69,10 +90,9 @@ class ConversationService:
             TextTooLong: The message or the answer has more than 1,000,000 characters.
         """
         started = time.monotonic()
-        await self.conversation_repo.save(Conversation(user_id, message, values.now()))
-        memories = await memories_of(
-            self.memory_repo.get_by_context, message, CONTEXT_MEMORIES, user_id
-        )
+        turn = Conversation(user_id, message, values.now())
+        await self.conversation_repo.save(turn)
+        memories = await self._memories(turn)
         response = await self.responder(message, memories)
         answer = Conversation(
             user_id,
@@ -83,6 +103,25 @@ class ConversationService:
         )
         await self.conversation_repo.save(answer)
         return response
+
+    async def context(self, user_id: str) -> SessionContext:
+        """Return the last turns of a person, and the memories for the last message of theirs."""
+
+        async def read() -> list[Conversation]:
+            return await self.conversation_repo.get_by_user(user_id, CONTEXT_TURNS)
+
+        turns = await (self.sessions.turns(user_id, read) if self.sessions else read())
+        last = next((turn for turn in turns if not turn.is_ai_response), None)
+        memories = await self._memories(last) if last else []
+        return SessionContext(user_id, tuple(reversed(turns)), tuple(memories))
+
+    async def _memories(self, turn: Conversation) -> list[Memory]:
+        async def read() -> list[Memory]:
+            return await memories_of(
+                self.memory_repo.get_by_context, turn.message, CONTEXT_MEMORIES, turn.user_id
+            )
+
+        return await (self.sessions.memories(turn, read) if self.sessions else read())
 
 
 class UserOnboardingService:

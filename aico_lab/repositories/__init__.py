@@ -1,5 +1,10 @@
 """Repositories of the domain's entities: on libSQL with a vector index, or in memory."""
 
+from aico_lab.repositories.cached import (
+    CachedPreferencesRepository,
+    CachedSessions,
+    CachedUserRepository,
+)
 from aico_lab.repositories.full_text import empty_index
 from aico_lab.repositories.in_memory import (
     InMemoryConversationRepository,
@@ -23,6 +28,9 @@ from aico_lab.repositories.memories import ChromaDBMemoryRepository, LibSQLMemor
 from aico_lab.repositories.unit_of_work import InMemoryUnitOfWork, UnitOfWork
 
 __all__ = [
+    "CachedPreferencesRepository",
+    "CachedSessions",
+    "CachedUserRepository",
     "ChromaDBMemoryRepository",
     "InMemoryConversationRepository",
     "InMemoryDatabase",
