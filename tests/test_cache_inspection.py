@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aico_lab.cache import views
 from aico_lab.cache.inspection import EXPIRED_CLASS, NOT_KNOWN, entries_of
 from aico_lab.cache.store import MemoryStore
 from aico_lab.cache.typed import CacheStore
 from aico_lab.errors import CorruptDatabase, DatabaseLocked, UnknownName
 from aico_lab.lab import Lab
+from aico_lab.metrics.engine.memo import KeptAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from aico_lab.cache.inspection import Inspection
 
 
 def fill(cache: CacheStore) -> None:
@@ -160,3 +165,35 @@ def test_there_may_be_no_cache_and_no_rocksdb(
     found = lab.cache.inspect()
     assert [one.entries for one in found.namespaces] == [1, 0, 0, 0, 0]
     assert (found.levels, found.engine.read_amplification) == ((), 0)
+
+
+def test_findings_and_charts_of_an_inspection(lab: Lab) -> None:
+    """Keys, which contain ids, are numbered unless asked for; an empty cache draws nothing."""
+    pytest.importorskip("rocksdict")
+    empty = lab.cache.inspect()
+    assert views.contents(empty).finding == "The cache is empty"
+    assert [view.plot() for view in all_views(empty)] == [None] * 8
+    fill(lab.cache.store)
+    lab.cache.store.close()
+    del lab.__dict__["cache"]
+    found = lab.cache.inspect()
+    assert views.contents(found).finding.startswith("32 entries of 0.00 MB, 99% of it in session")
+    assert views.left(found).finding.startswith("1 of 32 entries have expired")
+    assert views.hits(found).finding == "80% of 5 reads found a value"
+    hottest, largest = views.keys(found, content=False)
+    assert hottest.finding == "session 1 was read most: 3 times"
+    assert views.keys(found, content=True)[1].finding.startswith("session:large is the largest")
+    assert "large" not in str(largest.rows)
+    for view in all_views(found)[:-1]:
+        assert view.plot().to_dict()["title"]["text"] == [view.finding]
+    kept = KeptAnswer("turns", {}, {}, 1, datetime.now(UTC), 2.5, 1_000)
+    answers = views.answers([kept, kept])
+    assert answers.finding == "2 answers are kept, which took 5.0 s to compute"
+    assert answers.plot().to_dict()["data"]
+
+
+def all_views(found: Inspection) -> list[views.CacheView]:
+    return [
+        views.contents(found), views.ages(found), views.left(found), views.hits(found),
+        views.times(found), *views.keys(found, content=False), views.answers([]),
+    ]  # fmt: skip

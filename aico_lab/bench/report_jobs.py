@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import statistics
 import subprocess
@@ -11,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.bench.harness import run_job
+from aico_lab.config import KEEP_ANSWERS_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,10 +100,13 @@ JOBS: dict[str, Callable[[Path, int], float | dict[str, float]]] = {"report": re
 
 
 def _aico_lab(*arguments: str) -> float:
-    """Run a command, and return the seconds until it ends."""
+    """Run a command, which finds no kept answers, and return the seconds until it ends."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "aico_lab", *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
+    environment = os.environ | {KEEP_ANSWERS_VARIABLE: "no"}
+    subprocess.run(  # noqa: S603 - our own command
+        command, check=True, stdout=subprocess.DEVNULL, env=environment
+    )
     return time.perf_counter() - started
 
 

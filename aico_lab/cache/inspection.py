@@ -336,13 +336,14 @@ def _engine(store: KeyValueStore, levels: tuple[LevelUse, ...]) -> EngineUse:
     def tick(name: str) -> int:
         return ticks.get(name, 0)
 
+    written = tick("flush.write.bytes") + tick("compact.write.bytes")
     tables = sum(level.bytes for level in levels)
     useful = tick("bloom.filter.useful")
     wrong = tick("bloom.filter.full.positive") - tick("bloom.filter.full.true.positive")
     hits, misses = tick("block.cache.hit"), tick("block.cache.miss")
     return EngineUse(
         _divided(tables, store.gauges().get("estimate-live-data-size", 0)),
-        _divided(tick("flush.write.bytes") + tick("compact.write.bytes"), tick("bytes.written")),
+        _divided(written, tick("bytes.written")) if written else None,
         sum(level.files if level.level == 0 else 1 for level in levels),
         _divided(useful, useful + wrong),
         _divided(hits, hits + misses),

@@ -101,6 +101,16 @@ def bench_vectors(
     _show(run_bench, rows, repeat, json=json)
 
 
+@bench.command("cache")
+def bench_cache(
+    *, rows: RowsOption = 258_145, repeat: RepeatOption = 1, json: JsonOption = False
+) -> None:
+    """Time the cache, kept answers of metrics, and a report."""
+    from aico_lab.bench.cache import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
 def _show(
     run_bench: Callable[[int, int, Callable[[str, int, int | None], None]], Outcome],
     rows: int,

@@ -29,6 +29,11 @@ HEADLINES = """
     FROM conversations
 """
 
+LAST_PEOPLE = """
+    SELECT user_id FROM conversations WHERE user_id IS NOT NULL
+    GROUP BY 1 ORDER BY max(timestamp) DESC, 1 LIMIT 20
+"""
+
 
 def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
     """Import, sync and report; skip the steps that were done before."""
@@ -44,6 +49,7 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
             report = lab.reports.run(
                 REPORT, on_cell=lambda done, all_: bar.show(f"report {REPORT}", done, all_)
             ).html
+    _talk_again(lab)
     relation = lab.sql(HEADLINES)
     assert relation is not None  # noqa: S101 - a SELECT has a result
     row = relation.fetchone() or ()
@@ -79,6 +85,37 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
     if not own.marker.exists():
         say(f"  {program()} {shlex.join(['init', '--home', str(own.path)])}")
     say(f"  {program()} {shlex.join(['import', '--home', str(own.path), 'jsonl'])} FILE")
+
+
+def _talk_again(lab: Lab) -> None:
+    """Read the context of the last conversations, as a companion does, which fills the cache."""
+    import asyncio
+
+    from aico_lab.domain import ConversationService
+    from aico_lab.repositories import (
+        CachedSessions,
+        CachedUserRepository,
+        LibSQLConversationRepository,
+        LibSQLMemoryRepository,
+        LibSQLUserRepository,
+    )
+
+    async def read(people: list[str]) -> None:
+        async with lab.data_access() as dal:
+            cache = lab.cache.available
+            service = ConversationService(
+                LibSQLConversationRepository(dal),
+                LibSQLMemoryRepository(dal, lab.memories.index),
+                sessions=CachedSessions(dal, cache),
+            )
+            users = CachedUserRepository(LibSQLUserRepository(dal), dal, cache)
+            for person in people * 2:  # at first sight, and with the next message
+                await users.get_by_id(person)
+                await service.context(person)
+
+    relation = lab.sql(LAST_PEOPLE)
+    assert relation is not None  # noqa: S101 - a SELECT has a result
+    asyncio.run(read([person for (person,) in relation.fetchall()]))
 
 
 def _next_commands(demo: Path) -> list[list[str]]:
