@@ -21,7 +21,7 @@ from tests.notebooks import html
 from tests.situations import talk
 
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "review.ipynb"
-ALL = moments.Selection("ada", None, None)
+ALL = moments.OwnMessages("ada", None, None)
 
 
 class Stored:
@@ -70,7 +70,7 @@ KIND = [
 def test_the_kindest_exchange_is_kind_on_both_sides():
     found = moments.kindest_exchange(Stored(*KIND), ALL)
     assert found == moments.Exchange(2 * 86_400_000, KIND[2][2], KIND[3][2])
-    until = moments.Selection("ada", None, 2 * 86_400_000)
+    until = moments.OwnMessages("ada", None, 2 * 86_400_000)
     assert moments.kindest_exchange(Stored(*KIND), until).message == KIND[0][2]
     assert moments.kindest_exchange(Stored(*KIND[4:8]), ALL) is None
 
@@ -95,17 +95,17 @@ def test_themes_are_those_of_the_persons_own_messages():
     lab = Stored(*spoken, themes=themes)
     day = 86_400_000
     assert moments.themes_of(lab, ALL) == [
-        moments.Theme("cats", 2, 0, is_new=True),
-        moments.Theme("dogs", 1, day, is_new=True),
+        moments.OwnTheme("cats", 2, 0, is_new=True),
+        moments.OwnTheme("dogs", 1, day, is_new=True),
     ]
-    later = moments.Selection("ada", day, None)
+    later = moments.OwnMessages("ada", day, None)
     assert moments.themes_of(lab, later) == [
-        moments.Theme("dogs", 1, day, is_new=True),
-        moments.Theme("cats", 1, 2 * day, is_new=False),
+        moments.OwnTheme("dogs", 1, day, is_new=True),
+        moments.OwnTheme("cats", 1, 2 * day, is_new=False),
     ]
     assert moments.first_message(lab, later) == (day, "x")
-    found = [*moments.themes_of(lab, ALL), moments.Theme("<b>", 1, 0, is_new=True)]
-    firsts = events.first_themes([*found, moments.Theme("old", 1, 0, is_new=False)], "UTC")
+    found = [*moments.themes_of(lab, ALL), moments.OwnTheme("<b>", 1, 0, is_new=True)]
+    firsts = events.first_themes([*found, moments.OwnTheme("old", 1, 0, is_new=False)], "UTC")
     assert events.timeline(firsts) == (
         '<ol class="events"><li><time>1 January 1970</time><div>You first talked about '
         "<em>cats</em> and <em>&lt;b&gt;</em></div></li><li><time>2 January 1970</time><div>"

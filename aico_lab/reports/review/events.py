@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from aico_lab.reports.page import Page
-    from aico_lab.reports.review.moments import Theme
+    from aico_lab.reports.review.moments import OwnTheme
     from aico_lab.reports.review.span import Span
 
 _FIRSTS: Final = 5
@@ -53,7 +53,7 @@ def first_message(day: date, quoted: str, span: Span) -> Event:
     return Event(day, text)
 
 
-def first_themes(themes: Sequence[Theme], zone: str) -> list[Event]:
+def first_themes(themes: Sequence[OwnTheme], zone: str) -> list[Event]:
     """Return the days on which the person first wrote about the largest new themes.
 
     Args:

@@ -20,7 +20,7 @@ LONGEST: Final = 280
 
 
 @dataclass(frozen=True)
-class Selection:
+class OwnMessages:
     """The messages of a person in a period.
 
     Attributes:
@@ -61,7 +61,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Theme:
+class OwnTheme:
     """A theme of a person's messages.
 
     Attributes:
@@ -77,7 +77,7 @@ class Theme:
     is_new: bool
 
 
-def kindest_exchange(lab: Lab, chosen: Selection) -> Exchange | None:
+def kindest_exchange(lab: Lab, chosen: OwnMessages) -> Exchange | None:
     """Return the exchange in which the less positive message is the most positive.
 
     Both messages have a positive sentiment score, at most `LONGEST` characters, and neither a
@@ -113,7 +113,7 @@ def kindest_exchange(lab: Lab, chosen: Selection) -> Exchange | None:
     return None
 
 
-def first_message(lab: Lab, chosen: Selection) -> tuple[int, str] | None:
+def first_message(lab: Lab, chosen: OwnMessages) -> tuple[int, str] | None:
     """Return time and text of the person's first message in the period; None without any."""
     rows = _rows(
         lab,
@@ -125,7 +125,7 @@ def first_message(lab: Lab, chosen: Selection) -> tuple[int, str] | None:
     return rows[0] if rows else None
 
 
-def themes_of(lab: Lab, chosen: Selection) -> list[Theme]:
+def themes_of(lab: Lab, chosen: OwnMessages) -> list[OwnTheme]:
     """Return the themes of the person's messages, most messages first; empty if none are known.
 
     Outliers, which have little to do with their theme, do not count.
@@ -143,7 +143,7 @@ def themes_of(lab: Lab, chosen: Selection) -> list[Theme]:
         FROM own GROUP BY name HAVING n > 0 ORDER BY n DESC, first, name""",
         chosen.values,
     )
-    return [Theme(*row) for row in rows]
+    return [OwnTheme(*row) for row in rows]
 
 
 def _rows(lab: Lab, query: str, values: dict[str, Any]) -> list[Any]:

@@ -243,17 +243,17 @@ class Review:
         return int(self._all.get("n", 0))
 
     @cached_property
-    def _selection(self) -> moments.Selection:
+    def _selection(self) -> moments.OwnMessages:
         since, until = self._overview.filters.bounds(self._recent_ms)
         (user,) = self._overview.filters.users
-        return moments.Selection(user, since, until)
+        return moments.OwnMessages(user, since, until)
 
     @cached_property
     def _recent_ms(self) -> int:
         return read_times(self._lab, self._overview.filters).recent_ms or 0
 
     @cached_property
-    def _themes(self) -> list[moments.Theme]:
+    def _themes(self) -> list[moments.OwnTheme]:
         return moments.themes_of(self._lab, self._selection)
 
     @cached_property
