@@ -208,7 +208,7 @@ def test_the_page_names_what_to_do_and_shows_no_message(stored, tmp_path, monkey
     execute_here(NOTEBOOK, tmp_path / "out.ipynb", timezone="Europe/Berlin", duplicate_minutes=20)
     text = shown(tmp_path / "out.ipynb")
     assert re.search(r"\d checks of \d+ to act on, \d+ to look at\.", text)
-    assert "3 messages repeat the author's own text within 20 min" in text
+    assert "3 messages with the author's own text of at most 20 min before" in text
     assert "aico-lab rescore" in text
     assert "Person 1: 15 April to 8 June 2024" in text
     assert "homesick" not in (tmp_path / "out.ipynb").read_text(encoding="utf-8")

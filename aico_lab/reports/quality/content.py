@@ -27,7 +27,7 @@ def empty_and_unnamed(lab: Lab) -> list[DataCheck]:
         "count(*) FILTER (m.user_id IS NULL) FROM mart.messages m JOIN mart.texts t USING (id)",
     )
     blank_text = f"{counted(blank, 'messages')} of {n:,}, such as pictures"
-    nobody_text = f"{counted(nobody, 'messages')} of {n:,} belong to nobody who is named"
+    nobody_text = f"{counted(nobody, 'messages')} of {n:,} without a person"
     return [
         found(
             "Messages without text",
@@ -64,7 +64,7 @@ def unscored(lab: Lab) -> list[DataCheck]:
             "Messages to be scored",
             due,
             "act",
-            f"{counted(due, 'messages')} have no score yet",
+            f"{counted(due, 'messages')} without a score",
             command="aico-lab rescore",
         ),
         found(
@@ -128,7 +128,7 @@ def scripts(lab: Lab) -> list[DataCheck]:
             "Damaged characters",
             damaged,
             "look",
-            f"{counted(damaged, 'messages')} have a character that could not be decoded",
+            f"{counted(damaged, 'messages')} with a character that could not be decoded",
             command="aico-lab import FILE",
         ),
     ]

@@ -52,7 +52,7 @@ def _of_proof(proof: Proof) -> list[DataCheck]:
             "Changes since the snapshot",
             pending,
             "look",
-            f"{counted(pending, 'rows')} changed and are not in the snapshot",
+            f"{counted(pending, 'rows')} changed after the snapshot",
             good="every stored change is in the snapshot",
             command=_SYNC,
         )

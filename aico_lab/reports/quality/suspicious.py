@@ -69,9 +69,9 @@ def duplicates(lab: Lab, *, minutes: int) -> list[DataCheck]:
         "SELECT count(*) FROM raw.messages "
         "WHERE json_exists(TRY_CAST(metadata AS JSON), '$.id_in_conversation')",
     )
-    within_text = f"{counted(within, 'messages')} repeat the author's own text within {minutes} min"
+    copied = f"with the author's own text of at most {minutes} min before"
     return [
-        found("Repeated texts", within, "look", within_text),
+        found("Repeated texts", within, "look", f"{counted(within, 'messages')} {copied}"),
         found(
             "The same message in two conversations",
             twice,
@@ -83,7 +83,7 @@ def duplicates(lab: Lab, *, minutes: int) -> list[DataCheck]:
         DataCheck(
             "Ids used in several conversations",
             "fine",
-            f"{counted(renamed, 'messages')} have an id that another conversation used first"
+            f"{counted(renamed, 'messages')} with an id that another conversation used first"
             if renamed
             else "none",
             renamed,
@@ -126,18 +126,19 @@ def times(lab: Lab) -> list[DataCheck]:
         )
 
     return [
-        check("Times in the future", "future", "act", "are later than now, and in no calendar",
+        check("Times in the future", "future", "act", "dated later than now, and in no calendar",
               list_of.format("> now()")),
-        check("Times on 1 January 1970", "1970", "act", "have the time 0, which stands for none",
+        check("Times on 1 January 1970", "1970", "act", "with the time 0, which stands for none",
               list_of.format("< '1970-01-02'")),
-        check("Times before 1990", "before 1990", "act", "are in no calendar",
+        check("Times before 1990", "before 1990", "act", "from before 1990, and in no calendar",
               list_of.format("< '1990-01-01'")),
         check("Conversations of one moment", "all equal", "look",
-              f"are in conversations of {FEWEST} or more messages that all have one time: that of "
+              f"of conversations of {FEWEST} or more messages that all have one time: that of "
               "an export or import", "aico-lab import FILE --start TIME"),
         check("Times before the channel", "before channel", "look",
-              "are more than a day older than their channel", "aico-lab metrics show channels"),
+              "dated more than a day before the beginning of the channel",
+              "aico-lab metrics show channels"),
         check("Estimated times", "estimated", "look",
-              "have no time of their own; reply times and records leave them out",
+              "without an exact time, left out of reply times and records",
               "aico-lab import FILE --start TIME"),
     ]  # fmt: skip
