@@ -453,6 +453,18 @@ def test_few_homes_without_a_change_have_any_clear_one(growth, apart, monkeypatc
     assert clear <= 8  # of more, 1 in 200 times if the rate is 5 %
 
 
+@pytest.mark.parametrize(("growth", "apart"), [(1, True), (4, False)])
+def test_mean_vectors_of_few_people_are_rarely_further_apart_than_chance(
+    growth, apart, monkeypatch
+):
+    """Flipping signs was exceeded in 14 of 100 homes where each person wrote in one period."""
+    monkeypatch.setattr(drift, "_FLIPS", 200)
+    random = np.random.default_rng(10)
+    found = [people_drift(random, 12, growth=growth, apart=apart) for _ in range(100)]
+    assert sum(one.shift > one.by_chance for one in found) <= 9  # 3 in 100 times more, at 5 %
+    assert np.median([one.by_chance / one.shift for one in found]) < 3  # but often nearly
+
+
 def test_a_change_of_many_people_is_clear_and_one_of_a_single_person_is_not():
     random = np.random.default_rng(9)
     found = people_drift(random, 40, change=0.5)

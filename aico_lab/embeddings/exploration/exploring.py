@@ -608,7 +608,8 @@ class Explorer:
             chance = (
                 "if nothing had changed, no interval would exclude 0 in 95 % of cases (signs of "
                 f"people's contributions are flipped); the mean vectors are {drift.shift:.4f} "
-                f"apart, by chance up to about {drift.by_chance:.4f}"
+                f"apart, and would be up to {drift.by_chance:.4f} in 95 % of cases (periods of "
+                "people are swapped)"
             )
         before = int((times < cut).sum())
         begins = to_local(cut, get_zone(zone))
