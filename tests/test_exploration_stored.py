@@ -17,6 +17,7 @@ from aico_lab.embeddings.exploration.themes import ThemeParameters
 from aico_lab.embeddings.segmenting import SegmentParameters as Segmenting
 from aico_lab.errors import InvalidValue, NeverExplored, UnknownName
 from aico_lab.runtime import report_kernel
+from aico_lab.schema import CORE
 from tests.databases import open_copy
 from tests.messages import add, message
 
@@ -116,6 +117,18 @@ def test_themes_are_those_of_the_subjects_and_reach_sql(explored):
     assert passages.fetchone() == (36, 36, 36)
     shares = explored.sql("SELECT sum(passages) FROM mart.themes").fetchone()
     assert shares == (36,)
+
+
+def test_a_theme_without_words_has_its_number_as_name_also_in_an_older_home(explored):
+    """Numbers begin with 0, names began with 1."""
+    explored.primary.execute("UPDATE themes SET name = 'Theme 2' WHERE theme = 2")
+    CORE.rollback("embeddings", 3, explored.primary)
+    before = explored.primary.fetch_all("SELECT name FROM themes WHERE theme = 2")
+    CORE.apply_core_schemas(explored.primary)
+    assert before == [("Theme 3",)]
+    assert explored.embeddings.themes().pl()["name"][2] == "Theme 2"
+    explored.sync()
+    assert explored.sql("SELECT name FROM mart.themes WHERE theme = 2").fetchall() == [("Theme 2",)]
 
 
 def test_the_same_passages_are_explored_once(explored):

@@ -290,6 +290,6 @@ def _by_chance(
     other = earlier.sum(axis=0) + later.sum(axis=0) - one
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     # Rounding leaves a length where all people are on one side.
-    apart = lengths > 1e-9 * lengths.max()  # noqa: PLR2004
+    apart = lengths > 1e-9 * lengths.max()
     distances = 1 - (one * other).sum(axis=1)[apart] / lengths[apart]
     return float(np.quantile(distances, 0.95)) if len(distances) else float("nan")

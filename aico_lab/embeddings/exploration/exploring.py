@@ -458,8 +458,8 @@ class Explorer:
         """Return groups of passages with the same text, or with nearly the same.
 
         Args:
-            near: The minimum cosine of near duplicates with the first passage of their group; above
-                1 for exact ones only.
+            near: The minimum cosine of near duplicates with the first text of their group; above 1
+                for exact ones only.
             user: Only passages with a message of these people: ids or names.
             since: The first day or moment, or a span back from the last passage, such as '30d'.
             until: The last day, which is included, or a moment.
@@ -493,7 +493,7 @@ class Explorer:
             "Which passages are there several times?",
             finding if len(some) else NOTHING,
             f"{only(chosen)}{encoder.model}, cosine of at least {near:g} with the group's first "
-            "passage; exact apart from case and spaces.",
+            "text; texts that differ only in case and spaces are the same, with a cosine of 1.",
             tables.of_duplicates(found, some),
             {
                 "passages": "Passages", "is_exact": "Exact", "cosine": "Least cosine",
