@@ -332,7 +332,7 @@ class LeakScan:
             if where.endswith(".json"):
                 shown += json_texts(where, content)
         keyed = [one.where for one in shown if self._keys.are_in(one.text)]
-        keyed += [where for where, content in files.items() if self._keys.are_in_file(content)]
+        keyed = keyed or [where for where in files if self._keys.are_in_file(files[where])]
         if keyed:
             found = f"{_listed(keyed)} {_holds(keyed)} a key or the passphrase of the home"
             return Leak(found, "change the notebook")

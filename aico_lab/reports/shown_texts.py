@@ -35,6 +35,8 @@ _CELL: Final = re.compile(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", re.DOTALL | re.IGNOREC
 _BASE64: Final = re.compile(r"base64,([A-Za-z0-9+/\s]{24,}={0,2})")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([nrtbf])|(.))")
 
+_CONTROLS: Final = dict(zip("nrtbf", "\n\r\t\b\f", strict=True))
+
 
 @dataclass(frozen=True)
 class ShownText:
@@ -136,7 +138,7 @@ def _opened(match: re.Match[str]) -> str:
 def _unescaped(match: re.Match[str]) -> str:
     code, byte, control, other = match.groups()
     if control:
-        return " "
+        return _CONTROLS[control]
     return chr(int(code or byte, 16)) if code or byte else str(other)
 
 
