@@ -600,9 +600,9 @@ def test_the_timeout_of_a_report_is_that_of_its_step(lab, reported, monkeypatch)
     given = []
     real = type(lab.reports).run
 
-    def run(self, *arguments, timeout):
+    def run(self, *arguments, timeout, **options):
         given.append(timeout)
-        return real(self, *arguments, timeout=timeout)
+        return real(self, *arguments, timeout=timeout, **options)
 
     monkeypatch.setattr(type(lab.reports), "run", run)
     reported("timeout = '2m'")

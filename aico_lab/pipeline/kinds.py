@@ -58,8 +58,14 @@ OPTIONS: Final[dict[str, dict[str, type]]] = {
         "deletes": bool,
         "full": bool,
     },
-    "report": {"name": str, "parameters": dict, "on_unchanged": str, "keep": dict},
-    "export": {"query": str, "table": str, "path": str},
+    "report": {
+        "name": str,
+        "parameters": dict,
+        "on_unchanged": str,
+        "keep": dict,
+        "encrypt": list,
+    },
+    "export": {"query": str, "table": str, "path": str, "content": bool},
     "shell": {"command": object},
 }
 """The options of each kind of step, and their types; `object` stands for several."""
@@ -214,6 +220,10 @@ def _check_report(options: Mapping[str, Any], home: Home | None) -> None:
 
     if options.get("on_unchanged", "run") not in _UNCHANGED:
         raise InvalidValue(f"on_unchanged is {' or '.join(_UNCHANGED)}.")
+    if "encrypt" in options:
+        from aico_lab.adapters.age import read_recipients
+
+        read_recipients(options["encrypt"])
     declared = read_parameters(find_notebook(options["name"], home))
     check_values(declared, bind(declared, options.get("parameters", {})))
 

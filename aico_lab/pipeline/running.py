@@ -145,6 +145,8 @@ def run_pipeline(
         last_good = next((past for past in before if past.status == "ok"), None)
         if last_good is None or last_good.versions != run.versions:
             pipeline = _without_skipping(pipeline)
+        elif last_good.file_sha256 != run.file_sha256:
+            pipeline = _without_skipping(pipeline, "encrypt")
         going = _Running(lab, pipeline, run, clock or StepClock(), on_step, on_result)
         try:
             results = going.all(allow_shell=allow_shell)
@@ -181,11 +183,14 @@ def _keep_done(steps: list[StepRecord], retried: PipelineRun) -> None:
         step.status = "kept"
 
 
-def _without_skipping(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline with every report run, since another version may write another page."""
+def _without_skipping(pipeline: Pipeline, having: str = "name") -> Pipeline:
+    """Return the pipeline with every report run that has an option; by default all of them.
+
+    Another version may write another page, and another file may name other recipients.
+    """
     steps = (
         replace(step, options=step.options | {"on_unchanged": "run"})
-        if "on_unchanged" in step.options
+        if "on_unchanged" in step.options and having in step.options
         else step
         for step in pipeline.steps
     )
