@@ -848,6 +848,18 @@ def test_a_table_that_was_corrected_is_never_doubled(tmp_path, lab, companion, i
     assert {time[5:7] for (time,) in stored_in(lab, "timestamp")} == {"01", "02", "03", "04"}
 
 
+def test_a_companion_may_be_corrected_and_corrected_back(tmp_path, lab):
+    path = tmp_path / "chat.csv"
+    path.write_text(DATED + dated(1, 2, 3, 4))
+    for companion in "OAOAO":
+        result = lab.import_from(path, companion=companion, day_first=True)
+        assert result.added == (0 if result.known + result.updated else 4)
+    assert set(stored_in(lab, "conversation_id, role, user_id")) == {
+        ("table:O", "user", "A"),
+        ("table:O", "assistant", None),
+    }
+
+
 def test_days_that_read_the_same_both_ways_decide_nothing(tmp_path, lab):
     path = tmp_path / "chat.csv"
     path.write_text(
