@@ -214,6 +214,13 @@ def test_every_chart_of_a_notebook_is_drawn_and_the_network_asked_for_nothing(ju
         page.locator(DRAWN).nth(charts - 1).wait_for(timeout=60_000)
         assert page.locator(DRAWN).count() == charts
         assert page.locator(PICTURE).count() == 0
+        below = """facts => facts.every(fact => {
+            const [name, value] = [...fact.children].map(part => part.getBoundingClientRect());
+            return name.bottom <= value.top + 1;
+        })"""  # JupyterLab lets them float side by side
+        facts = page.locator(".aico-lab-selection dl > div")
+        assert facts.count() > 1
+        assert facts.evaluate_all(below)
         assert page.get_by_text("Jupyter news").count() == 0
     assert seen.requests == []
 
