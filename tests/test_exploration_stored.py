@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 
 from aico_lab import Lab
 from aico_lab.embeddings.exploration import charts
+from aico_lab.embeddings.exploration.exploring import Explorer
 from aico_lab.embeddings.exploration.passages import read_passages
 from aico_lab.embeddings.exploration.tables import of_shares
 from aico_lab.embeddings.exploration.themes import ThemeParameters
 from aico_lab.embeddings.segmenting import SegmentParameters as Segmenting
 from aico_lab.errors import InvalidValue, NeverExplored, UnknownName
 from aico_lab.runtime import report_kernel
+from aico_lab.schema import CORE
 from tests.databases import open_copy
 from tests.messages import add, message
 
@@ -116,6 +120,18 @@ def test_themes_are_those_of_the_subjects_and_reach_sql(explored):
     assert passages.fetchone() == (36, 36, 36)
     shares = explored.sql("SELECT sum(passages) FROM mart.themes").fetchone()
     assert shares == (36,)
+
+
+def test_a_theme_without_words_has_its_number_as_name_also_in_an_older_home(explored):
+    """Numbers begin with 0, names began with 1."""
+    explored.primary.execute("UPDATE themes SET name = 'Theme 2' WHERE theme = 2")
+    CORE.rollback("embeddings", 3, explored.primary)
+    before = explored.primary.fetch_all("SELECT name FROM themes WHERE theme = 2")
+    CORE.apply_core_schemas(explored.primary)
+    assert before == [("Theme 3",)]
+    assert explored.embeddings.themes().pl()["name"][2] == "Theme 2"
+    explored.sync()
+    assert explored.sql("SELECT name FROM mart.themes WHERE theme = 2").fetchall() == [("Theme 2",)]
 
 
 def test_the_same_passages_are_explored_once(explored):
@@ -516,15 +532,35 @@ def test_why_this_number_of_themes_was_chosen_is_told(lab):
     assert "passages apart" in said
 
 
-def test_arguments_of_a_wrong_kind_are_refused_in_one_sentence(explored):
+def test_every_argument_of_a_wrong_kind_is_refused_by_its_name(explored):
+    for method, _ in inspect.getmembers(Explorer, inspect.isfunction):
+        call = getattr(explored.embeddings, method)
+        given = {"text": "pizza"} if method == "neighbours" else {}
+        for name in () if method.startswith("_") else inspect.signature(call).parameters:
+            with pytest.raises(InvalidValue, match=rf"^{name}\b.* not |^{name}=.* is not a time"):
+                call(**{**given, name: object()})
+
+
+def test_arguments_out_of_range_are_refused_in_one_sentence(explored):
     embeddings = explored.embeddings
-    for call in (
-        lambda: embeddings.explore(themes="5"), lambda: embeddings.explore(seed=1.5),
-        lambda: embeddings.duplicates(near=float("nan")), lambda: embeddings.duplicates(near="x"),
-        lambda: embeddings.by_person(top=0), lambda: embeddings.picture(user=[]),
+    for method, given in (
+        ("explore", {"themes": "5"}), ("explore", {"seed": 1.5}), ("explore", {"min_people": 0}),
+        ("explore", {"themes": 10**20}), ("duplicates", {"near": float("nan")}),
+        ("by_person", {"top": 0}), ("by_person", {"top": True}), ("by_person", {"top": 10**30}),
+        ("neighbours", {"text": "\ud800"}), ("neighbours", {"text": "a", "k": 0}),
+        ("over_time", {"themes": [0.5]}), ("over_time", {"themes": "ab"}),
+        ("over_time", {"by": ["week"]}), ("drift", {"at": "0d"}), ("drift", {"at": "2 moons"}),
+        ("use_model", {"name": 5}),
     ):  # fmt: skip
-        with pytest.raises(InvalidValue):
-            call()
+        name = list(given)[-1]
+        with pytest.raises(InvalidValue, match=rf"^{name}\b"):
+            getattr(embeddings, method)(**given)
+    with pytest.raises(InvalidValue, match="list of users is empty"):
+        embeddings.picture(user=[])
+    # Numbers of numpy and columns of polars are numbers, too.
+    some = embeddings.themes().pl()["theme"].head(np.int64(2))
+    assert embeddings.over_time(themes=some).pl()["theme"].unique().to_list() == [0, 1]
+    assert embeddings.by_person(top=np.int64(3)).pl()["person"].n_unique() == 3
 
 
 def test_without_an_exploration_or_passages_a_sentence_says_what_to_do(lab):

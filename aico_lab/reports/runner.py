@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 _INJECTED: Final = "injected-parameters"
 """The tag of the cell that papermill adds."""
 
+_MAGIC: Final = "aico_lab.jupyter.report_magic"
+"""An extension of IPython; by name, since a report does not need JupyterLab."""
+
 _STARTING: Final = 60  # seconds within which a kernel answers on a busy machine
 _CHATTY: Final = ("papermill", "traitlets")  # loggers
 
@@ -194,7 +197,7 @@ def _execute(
             progress_bar=False,
             start_timeout=max(1, min(_STARTING, int(left()))),
             timeout_func=left,
-            extra_arguments=["--log-level=ERROR"],
+            extra_arguments=["--log-level=ERROR", f"--ext={_MAGIC}"],
             kernel_manager_class=kernel,
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=progress.cell_started,

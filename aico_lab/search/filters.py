@@ -8,7 +8,6 @@ at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from aico_lab import period
 from aico_lab.constants import POSITIVE
 from aico_lab.embeddings import texts
-from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
+from aico_lab.errors import InvalidValue, did_you_mean
+from aico_lab.messages.named import find_ids
 from aico_lab.zones import get_zone, to_local, to_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.period import Moment
@@ -33,10 +33,6 @@ _SENTIMENTS: Final = {
     "positive": f"m.sentiment_score >= {POSITIVE}",
     "negative": f"m.sentiment_score <= -{POSITIVE}",
     "neutral": f"m.sentiment_score > -{POSITIVE} AND m.sentiment_score < {POSITIVE}",
-}
-_NAMES: Final = {
-    "user": "SELECT CAST(user_id AS BLOB), CAST(name AS BLOB) FROM users",
-    "channel": "SELECT CAST(channel_id AS BLOB), CAST(name AS BLOB) FROM channels",
 }
 
 
@@ -117,8 +113,8 @@ def resolve(
     check_choice("sentiment", sentiment, tuple(_SENTIMENTS))
     begins, ends = period.bounds(since, until, timezone, _recent_ms(primary) if since else 0)
     return SearchFilters(
-        _ids(primary, "user", user),
-        _ids(primary, "channel", channel),
+        () if user is None else find_ids(primary, "user", user),
+        () if channel is None else find_ids(primary, "channel", channel),
         role,  # type: ignore[arg-type]
         None if begins is None else _stored(begins),
         None if ends is None else _stored(ends),
@@ -197,28 +193,6 @@ def check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
     if value is not None and value not in known:
         end = did_you_mean(str(value), known, f": use {', '.join(known)}.")
         raise InvalidValue(f"There is no {name} {value!r}{end}")
-
-
-def _ids(primary: Connection, kind: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the ids of people or channels given by id or name; raise if one is unknown."""
-    if given is None:
-        return ()
-    wanted = [given] if isinstance(given, str) else given
-    if not isinstance(wanted, Collection) or not all(isinstance(one, str) for one in wanted):
-        raise InvalidValue(f"{kind} must be an id or a name, or a list of them, not {given!r}.")
-    if not wanted:
-        raise InvalidValue(f"The list of {kind}s is empty: leave it out for all.")
-    by_name: dict[str, list[str]] = {}
-    for raw_id, raw_name in primary.fetch_all(_NAMES[kind]):
-        id_ = raw_id.decode(errors="replace")
-        by_name.setdefault(id_, []).append(id_)
-        if raw_name and (name := raw_name.decode(errors="replace")) != id_:
-            by_name.setdefault(name, []).append(id_)
-    unknown = [one for one in wanted if one not in by_name]
-    if unknown:
-        end = did_you_mean(str(unknown[0]), by_name, ".")
-        raise UnknownName(f"There is no {kind} {unknown[0]!r}{end}")
-    return tuple(dict.fromkeys(id_ for one in wanted for id_ in by_name[one]))
 
 
 def _recent_ms(primary: Connection) -> int:

@@ -38,6 +38,12 @@ NUMBER_FIELDS: Final = ("sentiment_score", "response_time")
 _SAMPLE: Final = 2_000
 """Times by which the order of the rows is judged, and whether they are those of an import."""
 
+_SPREAD: Final = 1_000
+"""The most rows from all over a table that are kept."""
+
+_LONG: Final = 10_000
+"""Characters of a text with which a row is not kept."""
+
 MOST_CONVERSATIONS: Final = 100_000
 """The most conversations whose times are kept."""
 
@@ -51,6 +57,7 @@ class TableSurvey:
         columns: The columns of each field of a message; a time may have two.
         pairs: The question and the answer of a row, or None if a row is one message.
         rows: The number of rows.
+        sample: Rows from all over the table, with their numbers.
         cast: The roles, by the values of the columns of roles and authors.
         form: The form of the times.
         names_users: Whether any row names a user.
@@ -113,7 +120,9 @@ class TableSurvey:
         if "message_id" in self.options.columns:
             counting = None
         self._first: dict[str, object] = {}
-        self._sample: list[tuple[object, str | None, str | None]] = []
+        self._times: list[tuple[object, str | None, str | None]] = []
+        self.sample: list[tuple[int, TableRow | NotAMessageError]] = []
+        self._apart = 1  # rows between two of the sample
         is_timed = "timestamp" in self.columns
         numbers = [name for name in NUMBER_FIELDS if name in self.columns]
         for number, row in self.table.rows(Reached()):
@@ -121,6 +130,7 @@ class TableSurvey:
             if isinstance(row, NotAMessageError):
                 self.names_users |= "user_id" in self.columns
                 continue
+            self._add_to_sample(number, row)
             conversation = self.conversation(row)
             if counting is not None:
                 counting.add(self.text(row, "message_id"))
@@ -129,8 +139,8 @@ class TableSurvey:
             self.names_users |= self.cell(row, "user_id") not in (None, "")
             if is_timed and not is_missing(time := self.time(row)):
                 self.form.add(number, time)
-                if len(self._sample) < _SAMPLE:
-                    self._sample.append((time, role, author))
+                if len(self._times) < _SAMPLE:
+                    self._times.append((time, role, author))
                 if len(self._first) < MOST_CONVERSATIONS:
                     self._first.setdefault(conversation, time)
             for name in numbers:
@@ -142,6 +152,13 @@ class TableSurvey:
             del self.columns["message_id"], self._column["message_id"]
             self.notes.append(f"{counted} does not count the messages, so it is kept as metadata.")
         self._decide(is_timed=is_timed)
+
+    def _add_to_sample(self, number: int, row: TableRow) -> None:
+        is_long = any(isinstance(one, str) and len(one) > _LONG for one in row.values())
+        if self.rows % self._apart == 0 and not is_long:
+            self.sample.append((number, row))
+        if len(self.sample) > _SPREAD:
+            self.sample, self._apart = self.sample[1::2], 2 * self._apart
 
     def _decide(self, *, is_timed: bool) -> None:
         column = self.columns.get("role")
@@ -162,7 +179,7 @@ class TableSurvey:
         self.is_utc = any(says_utc(name) for name in self.columns.get("timestamp", ()))
         sample = [
             (moment, role, author)
-            for value, role, author in self._sample
+            for value, role, author in self._times
             if (moment := self._moment(value)) is not None
         ]
         naive = [moment.time.replace(tzinfo=None) for moment, _, _ in sample]
