@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import polars as pl
 
-import aico_lab
 from aico_lab import charts
 from aico_lab.adapters.duckdb import ALIAS, translated
 from aico_lab.errors import LeakFound
@@ -348,7 +347,7 @@ class LeakScan:
         """Yield the texts of this package and of its plugins' metrics, and the names if shown."""
         from aico_lab.metrics.engine.catalogue import CATALOGUE
 
-        for path in Path(aico_lab.__file__).parent.rglob("*"):
+        for path in Path(__file__).parents[1].rglob("*"):
             if path.suffix in _OWN_TEXTS:
                 yield path.read_text(encoding="utf-8")
         for metric in CATALOGUE.by_domain()[0]:
