@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import InvalidValue, UnknownName
-from aico_lab.etl import evolution
 from aico_lab.importing.importer import check_on_conflict
 from aico_lab.results import RESULTS
 from aico_lab.sources import SOURCES
@@ -192,8 +191,10 @@ def source_of(options: Mapping[str, Any], home: Home | None) -> Source | None:
 def check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> None:
     """Raise the WrongUse that a step with these options would raise."""
     match kind:
-        case "sync":
-            evolution.check(options.get("on_change"))
+        case "sync" if "on_change" in options:
+            from aico_lab.etl import evolution
+
+            evolution.check(options["on_change"])
         case "load":
             from aico_lab.etl.foreign import check_load
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from aico_lab.adapters.libsql import Connection
     from aico_lab.lab import Lab
     from aico_lab.pipeline.definition import Pipeline, Step
     from aico_lab.pipeline.records import PipelineRun, StepRecord
@@ -126,12 +127,9 @@ def run_pipeline(
     primary = lab.primary
     clear_up(primary, lab.home)
     with alone(lab.home, pipeline):
-        before = read_runs(primary, of=pipeline)
-        if period is not None and not force and is_taken(period, utc_now(), before):
-            raise PeriodDone(
-                f"{pipeline.name} has a run for {period:%Y-%m-%d %H:%M} UTC already: add --force "
-                "for another one."
-            )
+        before = read_runs(primary, of=pipeline, limit=1)
+        if period is not None and not force:
+            _refuse_second_run(primary, pipeline, period)
         steps = steps_waiting(pipeline.steps)
         if retried is not None:
             _keep_done(steps, retried)
@@ -142,7 +140,7 @@ def run_pipeline(
             retried.run_id if retried else None,
             _period_of(period, retried),
         )
-        last_good = next((past for past in before if past.status == "ok"), None)
+        last_good = next(iter(read_runs(primary, of=pipeline, status="ok", limit=1)), None)
         if last_good is None or last_good.versions != run.versions:
             pipeline = _without_skipping(pipeline)
         elif last_good.file_sha256 != run.file_sha256:
@@ -166,6 +164,16 @@ def run_pipeline(
         if on_end:
             on_end(run)
         return results
+
+
+def _refuse_second_run(primary: Connection, pipeline: Pipeline, period: datetime) -> None:
+    """Raise PeriodDone if there is a run for a period."""
+    runs = read_runs(primary, of=pipeline, period=to_timestamp(period))
+    if is_taken(period, utc_now(), runs):
+        raise PeriodDone(
+            f"{pipeline.name} has a run for {period:%Y-%m-%d %H:%M} UTC already: add --force "
+            "for another one."
+        )
 
 
 def _period_of(period: datetime | None, retried: PipelineRun | None) -> str | None:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import polars as pl
 
-import aico_lab
 from aico_lab import charts
 from aico_lab.adapters.duckdb import ALIAS, translated
 from aico_lab.errors import LeakFound
@@ -165,27 +164,46 @@ class _Shown:
         windows = _windows(
             pl.concat(words), np.concatenate([nothing, *groups]), np.concatenate([nothing, *places])
         )
-        self.windows = windows
-        self.order = np.argsort(windows.hashes, kind="stable")
-        self.hashes = windows.hashes[self.order]
+        self._windows = windows
         self._table = np.zeros(1 << _TABLE_BITS, np.bool_)
-        self._table[self.hashes >> np.uint64(64 - _TABLE_BITS)] = True
+        self._sought(np.argsort(windows.hashes, kind="stable"))
+
+    def _sought(self, order: NDArray[np.int64]) -> None:
+        """Look for these windows from now on, which are in the order of their hashes."""
+        self._order = order
+        self._hashes = self._windows.hashes[order]
+        self._places = self._windows.text[self._windows.starts[order]]
+        self._table[:] = False
+        self._table[self._hashes >> np.uint64(64 - _TABLE_BITS)] = True
+
+    def allow(self, known: _Windows) -> None:
+        """Look no longer for windows that another text has."""
+        self._sought(self._order[~np.isin(self._hashes, known.hashes)])
 
     def hits(self, windows: _Windows) -> NDArray[np.int64]:
         """Return the numbers of the windows whose hash a window of the page has."""
         shift = np.uint64(64 - _TABLE_BITS)
         maybe = np.flatnonzero(self._table[windows.hashes >> shift])
-        if not len(maybe) or not len(self.hashes):
-            return maybe[:0]
+        if not len(maybe):
+            return maybe
         sought = windows.hashes[maybe]
-        at = np.minimum(np.searchsorted(self.hashes, sought), len(self.hashes) - 1)
-        found: NDArray[np.int64] = maybe[self.hashes[at] == sought]
+        at = np.minimum(np.searchsorted(self._hashes, sought), len(self._hashes) - 1)
+        found: NDArray[np.int64] = maybe[self._hashes[at] == sought]
         return found
 
-    def same(self, value: np.uint64) -> NDArray[np.int64]:
-        """Return the numbers of the page's windows with a hash."""
-        first, last = (np.searchsorted(self.hashes, value, side) for side in ("left", "right"))
-        return self.order[first:last]
+    def take(self, windows: _Windows, hit: int) -> set[int]:
+        """Return the texts that have a window, and look no longer for anything in these."""
+        value = windows.hashes[hit]
+        first, last = (np.searchsorted(self._hashes, value, side) for side in ("left", "right"))
+        words = windows.words_of(hit)
+        found = {
+            int(place)
+            for place, one in zip(self._places[first:last], self._order[first:last], strict=True)
+            if self._windows.words_of(one) == words
+        }
+        if found:
+            self._sought(self._order[~np.isin(self._places, list(found))])
+        return found
 
 
 def places_of_messages(
@@ -199,23 +217,18 @@ def places_of_messages(
         known: Texts that may be shown; read only if something is found.
     """
     shown = _Shown(texts)
-    allowed: NDArray[np.uint64] | None = None
     found: set[int] = set()
+    is_first = True
     for some in messages:
         windows = _windows_of(some)
         hits = shown.hits(windows)
-        if not len(hits):
-            continue
-        if allowed is None:
-            own = pl.Series(list(known), dtype=pl.String)
-            allowed = np.unique(_windows_of(own).hashes)
-        hits = hits[~np.isin(windows.hashes[hits], allowed)]
-        _, firsts = np.unique(windows.hashes[hits], return_index=True)
-        for hit in hits[firsts]:
-            for window in shown.same(windows.hashes[hit]):
-                place = int(shown.windows.text[shown.windows.starts[window]])
-                if place not in found and windows.words_of(hit) == shown.windows.words_of(window):
-                    found.add(place)
+        if len(hits) and is_first:
+            is_first = False
+            shown.allow(_windows_of(pl.Series(list(known), dtype=pl.String)))
+            hits = shown.hits(windows)
+        while len(hits):
+            found |= shown.take(windows, int(hits[0]))
+            hits = hits[1:][np.isin(hits[1:], shown.hits(windows))]
     return list(dict.fromkeys(texts[place].where for place in sorted(found)))
 
 
@@ -348,7 +361,7 @@ class LeakScan:
         """Yield the texts of this package and of its plugins' metrics, and the names if shown."""
         from aico_lab.metrics.engine.catalogue import CATALOGUE
 
-        for path in Path(aico_lab.__file__).parent.rglob("*"):
+        for path in Path(__file__).parents[1].rglob("*"):
             if path.suffix in _OWN_TEXTS:
                 yield path.read_text(encoding="utf-8")
         for metric in CATALOGUE.by_domain()[0]:
