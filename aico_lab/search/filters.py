@@ -20,7 +20,7 @@ from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
 from aico_lab.zones import get_zone, to_local, to_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.period import Moment
@@ -34,9 +34,13 @@ _SENTIMENTS: Final = {
     "negative": f"m.sentiment_score <= -{POSITIVE}",
     "neutral": f"m.sentiment_score > -{POSITIVE} AND m.sentiment_score < {POSITIVE}",
 }
+LITTLE: Final = 5_000
+"""The number of messages of people below which all their segments are looked up, which takes up to
+11 ms; those who wrote more are in so many segments that the best ones are examined instead."""
+
 _NAMES: Final = {
-    "user": "SELECT CAST(user_id AS BLOB), CAST(name AS BLOB) FROM users",
-    "channel": "SELECT CAST(channel_id AS BLOB), CAST(name AS BLOB) FROM channels",
+    "user": "SELECT CAST(user_id AS BLOB), CAST(name AS BLOB) FROM users {some}",
+    "channel": "SELECT CAST(channel_id AS BLOB), CAST(name AS BLOB) FROM channels {some}",
 }
 
 
@@ -126,38 +130,23 @@ def resolve(
     )
 
 
-def condition(collection: str, filters: SearchFilters) -> tuple[str, list[str]] | None:
-    """Return the SQL condition that a message or memory `m` must meet, and its parameters.
-
-    For a collection of which nothing passes, return None.
-    """
-    if not filters:
-        return "1", []
-    if collection == texts.KNOWLEDGE or (
-        collection == texts.MEMORIES and (filters.channels or filters.role or filters.sentiment)
-    ):
-        return None
-    sql, parameters = filters.messages()
-    if collection == texts.MEMORIES:
-        sql = sql.replace("m.timestamp", "m.created_at")
-    return sql, parameters
-
-
 def candidates(primary: Connection, collection: str, filters: SearchFilters) -> set[str] | None:
     """Return the items of a collection that may pass, or None for all.
 
-    For segments these are candidates, which `passing` examines: filters that most segments pass are
+    For segments these are candidates, which `passing` examines: filters that many segments pass are
     left to it, as it looks only at the best ones.
     """
     if not filters:
         return None
-    passing_ = condition(collection, filters)
-    if passing_ is None:
+    if collection == texts.KNOWLEDGE or (
+        collection == texts.MEMORIES and (filters.channels or filters.role or filters.sentiment)
+    ):
         return set()
-    where, parameters = passing_
+    where, parameters = filters.messages()
     if collection == texts.MEMORIES:
+        where = where.replace("m.timestamp", "m.created_at")
         query = f"SELECT CAST(m.memory_id AS BLOB) FROM memories AS m WHERE {where}"
-    elif filters.users:
+    elif filters.users and _wrote_little(primary, filters.users):
         query = (
             "SELECT DISTINCT CAST(sm.segment_id AS BLOB) FROM messages AS m "
             f"CROSS JOIN segment_messages AS sm ON sm.message_id = m.message_id WHERE {where}"
@@ -176,6 +165,16 @@ def candidates(primary: Connection, collection: str, filters: SearchFilters) -> 
     return {key.decode(errors="replace") for (key,) in primary.fetch_all(query, parameters) if key}
 
 
+def _wrote_little(primary: Connection, users: Sequence[str]) -> bool:
+    """Return whether finding the segments of all messages of some people takes little time."""
+    found = primary.fetch_all(
+        "SELECT count(*) FROM (SELECT 1 FROM messages WHERE user_id IN "
+        "(SELECT value FROM json_each(?)) LIMIT ?)",
+        [json.dumps(users), LITTLE],
+    )
+    return bool(found[0][0] < LITTLE)
+
+
 def passing(
     primary: Connection, collection: str, filters: SearchFilters, items: Collection[str]
 ) -> set[str]:
@@ -190,6 +189,21 @@ def passing(
         [json.dumps(sorted(items)), *parameters],
     )
     return {key.decode(errors="replace") for (key,) in rows}
+
+
+def passing_messages(
+    primary: Connection, filters: SearchFilters, segments: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the messages of some segments that pass the filters, as ids of segments and texts."""
+    where, parameters = filters.messages()
+    rows = primary.fetch_all(
+        "SELECT CAST(sm.segment_id AS BLOB), CAST(m.content AS BLOB) FROM json_each(?) AS hit "
+        "CROSS JOIN segment_messages AS sm ON sm.segment_id = hit.value "
+        f"CROSS JOIN messages AS m ON m.message_id = sm.message_id WHERE {where}",
+        [json.dumps(segments), *parameters],
+    )
+    for key, content in rows:
+        yield key.decode(errors="replace"), (content or b"").decode(errors="replace")
 
 
 def check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
@@ -208,17 +222,32 @@ def _ids(primary: Connection, kind: str, given: str | Sequence[str] | None) -> t
         raise InvalidValue(f"{kind} must be an id or a name, or a list of them, not {given!r}.")
     if not wanted:
         raise InvalidValue(f"The list of {kind}s is empty: leave it out for all.")
-    by_name: dict[str, list[str]] = {}
-    for raw_id, raw_name in primary.fetch_all(_NAMES[kind]):
-        id_ = raw_id.decode(errors="replace")
-        by_name.setdefault(id_, []).append(id_)
-        if raw_name and (name := raw_name.decode(errors="replace")) != id_:
-            by_name.setdefault(name, []).append(id_)
+    by_name = _by_name(primary, kind, wanted)
     unknown = [one for one in wanted if one not in by_name]
     if unknown:
-        end = did_you_mean(str(unknown[0]), by_name, ".")
+        end = did_you_mean(str(unknown[0]), _by_name(primary, kind, None), ".")
         raise UnknownName(f"There is no {kind} {unknown[0]!r}{end}")
     return tuple(dict.fromkeys(id_ for one in wanted for id_ in by_name[one]))
+
+
+def _by_name(
+    primary: Connection, kind: str, wanted: Collection[str] | None
+) -> dict[str, list[str]]:
+    """Return the ids of people or channels by id and by name, of some of these or of all."""
+    some = ""
+    if wanted is not None:
+        some = "WHERE {kind}_id IN ({given}) OR name IN ({given})".format(
+            kind=kind, given="SELECT value FROM json_each(?1)"
+        )
+    found: dict[str, list[str]] = {}
+    for raw_id, raw_name in primary.fetch_all(
+        _NAMES[kind].format(some=some), [] if wanted is None else [json.dumps(list(wanted))]
+    ):
+        id_ = raw_id.decode(errors="replace")
+        found.setdefault(id_, []).append(id_)
+        if raw_name and (name := raw_name.decode(errors="replace")) != id_:
+            found.setdefault(name, []).append(id_)
+    return found
 
 
 def _recent_ms(primary: Connection) -> int:
