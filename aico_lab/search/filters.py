@@ -116,6 +116,8 @@ def resolve(
         UnknownName: There is no such person or channel.
         InvalidValue: Another value is invalid, or the period ends before it begins.
     """
+    if not isinstance(timezone, str):
+        raise InvalidValue(f"timezone must be an IANA name such as 'UTC', not {timezone!r}.")
     get_zone(timezone)  # also where it is not needed
     check_choice("role", role, ROLES)
     check_choice("sentiment", sentiment, tuple(_SENTIMENTS))
@@ -225,7 +227,10 @@ def _ids(primary: Connection, kind: str, given: str | Sequence[str] | None) -> t
     by_name = _by_name(primary, kind, wanted)
     unknown = [one for one in wanted if one not in by_name]
     if unknown:
-        end = did_you_mean(str(unknown[0]), _by_name(primary, kind, None), ".")
+        known = _by_name(primary, kind, None)
+        end = did_you_mean(
+            str(unknown[0]), known, f": give an id or a name of the table `{kind}s`."
+        )
         raise UnknownName(f"There is no {kind} {unknown[0]!r}{end}")
     return tuple(dict.fromkeys(id_ for one in wanted for id_ in by_name[one]))
 
