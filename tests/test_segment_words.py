@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aico_lab.embeddings import segment_words, texts
+from aico_lab.embeddings import segment_words, text_index, texts
+from aico_lab.embeddings.encoders import open_encoder
 from aico_lab.repositories import empty_index
 from aico_lab.repositories.words import words
+from aico_lab.schema import feed
 from aico_lab.schema.core import CORE
 from aico_lab.search import keyword
 from aico_lab.search.filters import SearchFilters
@@ -151,6 +153,28 @@ def test_a_home_that_cannot_be_written_is_searched(talked: Lab):
         ids = {id_ for id_ in found(talked, word) if not id_.startswith("messages:")}
         assert ids == segments
     assert segment_words.read_behind(talked.primary)
+
+
+def test_a_search_waits_for_no_writer(talked: Lab, monkeypatch):
+    """What the index lacks is read, as long as another connection writes."""
+    monkeypatch.setattr(feed, "PATIENCE", 0.01)
+    with talked.storage.open_primary() as other, other.transaction():
+        other.execute("UPDATE users SET name = 'Ada'")
+        for word in WORDS:
+            assert found(talked, word) == held(talked, word)
+        assert indexed(talked, "rain") == 0
+    assert talked.primary.busy_timeout > 1
+    assert found(talked, "rain") == held(talked, "rain")
+    assert indexed(talked, "rain") == len(held(talked, "rain"))
+
+
+def test_an_index_that_another_program_damaged_is_made_anew(talked: Lab):
+    """As the vectors are, by a full sync."""
+    found(talked, "rain")
+    talked.primary.execute("DELETE FROM segments_search_ids WHERE id > 5")
+    assert found(talked, "rain") < held(talked, "rain")
+    text_index.refresh(talked.primary, open_encoder(), full=True)
+    assert found(talked, "rain") == held(talked, "rain")
 
 
 def test_segments_that_are_only_ordered_have_the_order_of_their_scores(talked: Lab):

@@ -14,7 +14,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.embeddings import texts
-from aico_lab.errors import NotPermitted
+from aico_lab.errors import DatabaseLocked, NotPermitted
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -45,25 +45,37 @@ _ADD: Final = """
 _CHANGED: Final = "segment_id IN (SELECT value FROM json_each(?))"
 
 
-def refresh(primary: Connection) -> None:
+def refresh(primary: Connection, *, full: bool = False) -> None:
     """Bring the index up to date with the segments and their messages.
 
+    If the database is read-only, or another connection writes for longer than `feed.PATIENCE`, the
+    rest stays as it is: a search reads what the index lacks.
+
     Args:
-        primary: The primary database; if it is read-only, the index stays as it is.
+        primary: The primary database.
+        full: Make the index anew.
     """
-    with contextlib.suppress(NotPermitted):
-        if not _is_followed(primary):
-            with primary.transaction():
-                _follow(primary)
-        while primary.fetch_one(f"SELECT 1 {_PENDING} LIMIT 1"):
-            with primary.transaction():
-                (reached,) = primary.fetch_one(
-                    f"SELECT max(id) FROM (SELECT id {_PENDING} ORDER BY id LIMIT {BATCH})"
-                ) or (None,)
-                if reached is None:
-                    return  # another process has indexed them meanwhile
-                primary.execute(_ADD, [reached])
-                primary.execute("UPDATE segments_search_state SET indexed_through = ?", [reached])
+    patience, primary.busy_timeout = primary.busy_timeout, feed.PATIENCE
+    try:
+        with contextlib.suppress(NotPermitted, DatabaseLocked):
+            if full or _cursor(primary) != feed.head(primary):
+                with primary.transaction():
+                    _follow(primary, full=full)
+            while primary.fetch_one(f"SELECT 1 {_PENDING} LIMIT 1"):
+                with primary.transaction():
+                    _add(primary)
+    finally:
+        primary.busy_timeout = patience
+
+
+def _add(primary: Connection) -> None:
+    """Add the words of some segments that the index lacks."""
+    (reached,) = primary.fetch_all(
+        f"SELECT max(id) FROM (SELECT id {_PENDING} ORDER BY id LIMIT {BATCH})"
+    )[0]
+    if reached is not None:  # otherwise another process has added them meanwhile
+        primary.execute(_ADD, [reached])
+        primary.execute("UPDATE segments_search_state SET indexed_through = ?", [reached])
 
 
 def read_behind(primary: Connection) -> set[str]:
@@ -79,19 +91,20 @@ def read_behind(primary: Connection) -> set[str]:
     return changed | {key.decode(errors="replace") for (key,) in pending}
 
 
-def _is_followed(primary: Connection) -> bool:
-    return _cursor(primary) == feed.head(primary)
-
-
 def _cursor(primary: Connection) -> feed.Cursor | None:
     seq, anchor = primary.fetch_all(_STATE)[0]
     return None if anchor is None else feed.Cursor(feed.head(primary).database_id, seq, anchor)
 
 
-def _follow(primary: Connection) -> None:
+def _follow(primary: Connection, *, full: bool) -> None:
     """Make new ids for the segments that changed, or for all."""
     cursor, head = _cursor(primary), feed.head(primary)
-    if cursor is None or not feed.continues(primary, cursor) or not _renew(primary, cursor, head):
+    if (
+        full
+        or cursor is None
+        or not feed.continues(primary, cursor)
+        or not _renew(primary, cursor, head)
+    ):
         primary.execute("INSERT INTO segments_search (segments_search) VALUES ('delete-all')")
         primary.execute("DELETE FROM segments_search_ids")
         primary.execute(f"INSERT INTO segments_search_ids (segment_id) {_SEGMENTS}")

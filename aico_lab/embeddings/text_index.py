@@ -179,7 +179,7 @@ def refresh(
                 "UPDATE text_index_state SET model = ?, seq = ?, anchor = ?",
                 [encoder.model, target.seq, target.anchor],
             )
-        segment_words.refresh(primary)  # before the feed is pruned up to here
+        segment_words.refresh(primary, full=full)  # before the feed is pruned up to here
         mode: Literal["full", "increment", "nothing"] = (
             "full" if not follows else "increment" if read else "nothing"
         )
