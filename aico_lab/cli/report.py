@@ -35,6 +35,13 @@ def report_run(
     timeout: Annotated[
         float, typer.Option(min=1, help="The maximum duration of the run, in seconds.")
     ] = 600,
+    encrypt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RECIPIENT",
+            help="A recipient of age, who alone can open the report; repeatable.",
+        ),
+    ] = None,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
@@ -53,6 +60,7 @@ def report_run(
             name,
             parameters,
             timeout=timeout,
+            encrypt=encrypt or (),
             on_cell=lambda done, all_: bar.show(notebook.stem, done, all_),
         )
         run_id = result.notebook.parent.name  # since another run may be newer

@@ -18,7 +18,7 @@ from aico_lab.reports.records import clear_up, find_same, page_of, read_runs, re
 from aico_lab.shipped import shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from aico_lab.home.folder import Home
     from aico_lab.reports.parameters import NotebookParameter
@@ -97,6 +97,7 @@ class Reports:
         parameters: Mapping[str, object] | None = None,
         *,
         timeout: float = SECONDS,
+        encrypt: Collection[str] = (),
         on_cell: Callable[[int, int], None] | None = None,
     ) -> RunResult:
         """Execute a notebook on a snapshot, and keep it with an HTML page as a recorded run.
@@ -107,24 +108,34 @@ class Reports:
             parameters: Values for its parameters cell. By default `generation` is the lab's pinned
                 or else the newest snapshot, and `timezone` the lab's.
             timeout: Seconds after which the run is stopped.
+            encrypt: The age recipients, such as `age1…`, for whom both files are sealed; none for
+                plain text.
             on_cell: Called with the number of executed code cells, and their total.
 
         Raises:
             UnknownName: The notebook, or a parameter, person or channel does not exist.
-            InvalidValue: A parameter has the wrong type, or a value that its filter rejects.
+            InvalidValue: A parameter has the wrong type, or a value that its filter rejects; or
+                `encrypt` has no recipient of age.
             NeverSynced: There is no snapshot yet.
             DiskFull: The disk is full.
+            LeakFound: It holds a key or, unless the parameter `content` is true, eight words of a
+                message; nothing is kept.
             ReportError: A cell raised, or the timeout was exceeded; the partial notebook is kept.
         """
+        from aico_lab.reports.leaks import LeakScan
         from aico_lab.reports.runner import run_notebook
         from aico_lab.reports.values import check_in_snapshot
         from aico_lab.reports.written import written_time
 
         storage, home = self._storage, self._storage.home
         check_timeout(timeout)
+        if encrypt:
+            from aico_lab.adapters.age import read_recipients
+
+            read_recipients(encrypt)
         notebook, declared, values, generation = self._resolve(str(name), parameters)
         with contextlib.closing(storage.read_snapshot(generation)) as reader:
-            reader.connection()
+            scan = LeakScan(storage, reader.connection(), values)
             check_in_snapshot(reader, declared, values)
             now = datetime.now(UTC)
             run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -148,11 +159,17 @@ class Reports:
                     environment=storage.settings.environment(),
                     secrets=storage.keys.texts() | {storage.settings.passphrase or ""},
                     withheld=() if values.get("names", True) else _IDS,
+                    scan=scan,
+                    encrypt=encrypt,
                     on_cell=on_cell,
                 )
 
     def find_same(
-        self, name: str | Path, parameters: Mapping[str, object] | None = None
+        self,
+        name: str | Path,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        sealed: bool = False,
     ) -> ReportRun | None:
         """Return the newest good run that `run` would only repeat; None if there is none.
 
@@ -161,6 +178,7 @@ class Reports:
         Args:
             name: See `run`.
             parameters: See `run`.
+            sealed: Whether its page is sealed.
 
         Raises:
             UnknownName: The notebook or a parameter does not exist.
@@ -170,7 +188,12 @@ class Reports:
         notebook, _, values, generation = self._resolve(str(name), parameters)
         storage = self._storage
         return find_same(
-            storage.primary, storage.home, notebook, parameters=values, generation=generation
+            storage.primary,
+            storage.home,
+            notebook,
+            parameters=values,
+            generation=generation,
+            sealed=sealed,
         )
 
     def _resolve(

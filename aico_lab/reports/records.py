@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 PRIVATE: Final = ".run-"
 """Prefix of the private folder, inside the run's folder, in which a notebook is executed."""
 
+SEALED: Final = ".age"
+"""The suffix, after the usual one, of a file that only its recipients can open."""
+
 _ALIVE: Final = ".running"
 """The file in a run's folder that is locked while the run is alive."""
 
@@ -41,8 +44,8 @@ _END: Final = ".end.json"
 _STARTING: Final = 60
 """Age in seconds from which an empty folder counts as abandoned."""
 
-_UNFINISHED: Final = (f"{PRIVATE}*", ".*.html.*")
-"""Files that a killed run leaves in its folder: the kernel's, and a partly written page."""
+_UNFINISHED: Final = (f"{PRIVATE}*", ".*.html.*", ".*.ipynb.*")
+"""Files that a killed run leaves in its folder: the kernel's, and partly written ones."""
 
 _INTERRUPTED: Final = "It was interrupted."
 
@@ -75,8 +78,10 @@ class ReportRun:
 
 
 def page_of(home: Home, run: ReportRun) -> Path:
-    """Return the path of a run's page, whether or not the file exists."""
-    return _folder(home, run.report, run.run_id) / f"{run.report}.html"
+    """Return the path of a run's page, which may be sealed, whether or not the file exists."""
+    page = _folder(home, run.report, run.run_id) / f"{run.report}.html"
+    sealed = page.with_name(page.name + SEALED)
+    return sealed if sealed.is_file() else page
 
 
 def _folder(home: Home, report: str, run_id: str) -> Path:
@@ -262,6 +267,7 @@ def find_same(
     *,
     parameters: Mapping[str, object],
     generation: int,
+    sealed: bool,
 ) -> ReportRun | None:
     """Return the newest good run of the same notebook, parameters and snapshot, if it has a page.
 
@@ -271,6 +277,7 @@ def find_same(
         notebook: The notebook.
         parameters: The values of the notebook's parameters.
         generation: The generation of the snapshot.
+        sealed: Whether its page is sealed.
     """
     digest = hashlib.sha256(notebook.read_bytes()).hexdigest()
     same = connection.fetch_all(
@@ -281,7 +288,7 @@ def find_same(
     for run in read_runs(connection, notebook.stem):
         if (run.run_id,) in same and run.parameters == dict(parameters):
             page = page_of(home, run)
-            if page.is_file():
+            if page.is_file() and (page.suffix == SEALED) == sealed:
                 return replace(run, html=page)
     return None
 
