@@ -38,7 +38,8 @@ def bounds(
     start = None if since is None else start_of(since, timezone, recent_ms)
     end = None if until is None else _end(until, get_zone(timezone))
     if start is not None and end is not None and start >= end:
-        raise InvalidValue(f"The period ends before it begins: since is {since}, until is {until}.")
+        first, last = (one.isoformat() if isinstance(one, date) else one for one in (since, until))
+        raise InvalidValue(f"The period ends before it begins: since is {first}, until is {last}.")
     return start, end
 
 

@@ -209,6 +209,8 @@ def test_every_result_has_only_what_the_filters_choose(explored):
     assert set(views["picture"].pl()["segment_id"]) == own
     assert set(views["neighbours"].pl()["segment_id"]) == own
     assert views["themes"].pl()["passages"].sum() == 2
+    weeks = embeddings.themes(since="2024-02-04").pl()  # two passages, the later ones first
+    assert weeks["passages"].to_list() == sorted(weeks["passages"], reverse=True)
     assert views["by_person"].pl().select("person", "n").unique().rows() == [("Person 2", 2)]
     assert views["over_time"].pl()["n"].unique().to_list() == [2]
     assert "1 person" in views["drift"].caption
@@ -335,6 +337,7 @@ def test_neighbours_of_a_sentence_are_about_it(explored):
     found = explored.embeddings.neighbours("We ate pizza and bread", k=5)
     assert found.pl()["name"].n_unique() == 1
     assert all("pizza" in text or "bread" in text for text in found.pl()["text"])
+    assert found.finding == "The 5 nearest of 36 passages to “We ate pizza and bread”."
     itself = found.pl()["segment_id"][0]
     assert itself not in explored.embeddings.neighbours(itself, k=40).pl()["segment_id"]
     for wrong in ({"text": " "}, {"text": "pizza", "k": 0}):
@@ -407,7 +410,8 @@ def test_as_many_passages_are_drawn_as_the_map_says(explored, monkeypatch):
     )
     assert len(points) == 20
     # Nothing is listed before a region is selected, and then with time and theme.
-    listed = view.plot().to_dict()["vconcat"][1]
+    hint, listed = view.plot().to_dict()["vconcat"][1]["layer"]
+    assert "region_store" in hint["mark"]["opacity"]["expr"]
     assert {"filter": {"param": "region", "empty": False}} in listed["transform"]
     assert "datum.started" in str(listed["transform"])
 
@@ -421,6 +425,9 @@ def test_a_widget_draws_all_passages_of_a_large_map(explored, monkeypatch):
     widget = embeddings.picture().widget()
     assert len(widget.points) == 36
     assert widget.tooltip_properties == ["theme", "time"]
+    themes = embeddings.themes().pl()["name"].to_list()
+    legend = [value[:2] for value in widget.legend_encoding["color"]["values"]]
+    assert legend == list(zip(themes, map(tuple, widget.color), strict=True))
     assert embeddings.picture(content=True).widget().tooltip_properties[-1] == "text"
     monkeypatch.setattr(report_kernel, "_marked", [True])
     assert embeddings.picture().widget() is None

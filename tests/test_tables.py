@@ -848,6 +848,18 @@ def test_a_table_that_was_corrected_is_never_doubled(tmp_path, lab, companion, i
     assert {time[5:7] for (time,) in stored_in(lab, "timestamp")} == {"01", "02", "03", "04"}
 
 
+def test_a_companion_may_be_corrected_and_corrected_back(tmp_path, lab):
+    path = tmp_path / "chat.csv"
+    path.write_text(DATED + dated(1, 2, 3, 4))
+    for companion in "OAOAO":
+        result = lab.import_from(path, companion=companion, day_first=True)
+        assert result.added == (0 if result.known + result.updated else 4)
+    assert set(stored_in(lab, "conversation_id, role, user_id")) == {
+        ("table:O", "user", "A"),
+        ("table:O", "assistant", None),
+    }
+
+
 def test_days_that_read_the_same_both_ways_decide_nothing(tmp_path, lab):
     path = tmp_path / "chat.csv"
     path.write_text(
@@ -1122,6 +1134,22 @@ def test_an_error_quotes_no_message_of_a_file_without_a_header(tmp_path):
         assert "dearly" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("x,my secret love\nx,so do I\n", {"content": "x"}),
+        ("text,my secret love is Otto dearest\nx,so do I\n", {}),
+        ("date,role,text\n2024-05-01,my secret love is Otto,x\n", {}),
+        ("date,author,text\n2024-05-01,my secret love is Otto,x\n2024-05-01,Ada,x\n", {}),
+    ],
+)
+def test_an_error_quotes_no_sentence_as_a_name(text, columns, tmp_path):
+    """Of a first line that is no header, and of columns of authors or roles that have messages."""
+    with pytest.raises(AicoLabError) as refused:
+        table(tmp_path, text, columns=columns)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_table_of_unknown_columns_is_refused_with_the_option_that_names_them(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("Wert;Stempel\nhallo;2024-05-01 10:00\n")
@@ -1326,6 +1354,35 @@ def test_columns_of_questions_and_answers_can_be_named(tmp_path):
         table(tmp_path, text, columns={"question": "Gefragt"})
     with pytest.raises(InvalidValue, match="one message"):
         table(tmp_path, text, columns={**both, "content": "text"})
+
+
+@pytest.mark.parametrize("name", ["response_time", "answer_time"])
+def test_a_time_of_the_answer_in_the_same_row_is_its_own(name, tmp_path):
+    text = f"question,question_time,answer,{name}\n" + "".join(
+        f"hi {n},5/1/2026 10:0{n},yo {n},{seconds}\n"
+        for n, seconds in enumerate(["13/1/2026 10:00:30", "", "5/1/2026 10:02:05"])
+    )
+    found = table(tmp_path, text)
+    assert [time[8:19] for time in found.times] == [
+        *("05T10:00:00", "13T10:00:30", "05T10:01:00", "05T10:01:00"),
+        *("05T10:02:00", "05T10:02:05"),
+    ]
+    assert [bool(one) for one in found.metadata] == [False, False, False, True, False, False]
+    untimed = table(tmp_path, text.replace(name, "other"), day_first=True)
+    assert [one.message_id for one in found.messages] == [
+        one.message_id for one in untimed.messages
+    ]
+    slow = text.replace("13/1/2026 10:00:30", "2.5").replace("5/1/2026 10:02:05", "3")
+    found = table(tmp_path, slow, day_first=True)
+    kept = [one.response_time for one in found.messages]
+    assert kept == ([None, 2.5, None, None, None, 3.0] if name == "response_time" else [None] * 6)
+    assert found.rejected == []
+
+
+def test_a_question_of_blanks_is_none(tmp_path):
+    found = table(tmp_path, "time,prompt,response\n2024-05-01 10:00,  ,Hello\n")
+    assert found.contents == ["Hello"]
+    assert found.skipped.total() == 1
 
 
 def test_a_response_beside_a_writer_is_no_answer(tmp_path):

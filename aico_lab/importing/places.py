@@ -296,6 +296,8 @@ def _as_read(
 
 def _paired(stored: Sequence[_Stored], given: Sequence[MessageRecord]) -> list[_Stored | None]:
     """Return for each message of a slot the stored message that it is, or None if it is new."""
+    if len(stored) == len(given) == 1:  # however unlike, as an older export has the earlier text
+        return list(stored)
     known = {one.message_id: one for one in stored}
     same = [known.get(message.message_id) for message in given]
     if all(
@@ -343,9 +345,6 @@ def _aligned(
 
     Of all ways to make the given messages from the stored ones, it is the one that costs least.
     """
-    if len(stored) == len(given) == 1:  # however unlike, as an older export has the earlier text
-        yield 0, 0
-        return
     begin = 0
     while begin < min(len(stored), len(given)) and _is_same(stored[begin], given[begin]):
         yield begin, begin

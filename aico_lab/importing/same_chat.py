@@ -175,6 +175,9 @@ class SameChats:
             rows = self._connection.fetch_all(_WITH, [own.channel_id, *bounds])
             names |= dict.fromkeys(found.decode(errors="replace") for (found,) in rows)
         by_me = {joined_id(name, f"{one} with {rest}") for one in person}
+        messages = [one for one in batch.messages if one.conversation_id == own.conversation_id]
+        # The name of `--me` alone excludes no account, as their names need not be stored.
+        is_told = len(person) == 1 and not has_ids and messages[0].message_id not in batch.derived
         stored, may_be = 0, []
         for found in names:
             place = ChatPlace(found, found if is_channel else own.channel_id)
@@ -182,11 +185,10 @@ class SameChats:
             if first is not None and not first.isdisjoint(person):
                 return place
             stored += first is not None
-            if first is not None and (not (person and first) or found in by_me):
+            if first is not None and (is_told or not (person and first) or found in by_me):
                 may_be.append(place)
         if has_ids and not person and stored == 1:  # `_place` knows others by their ids
             return may_be[0]
-        messages = [one for one in batch.messages if one.conversation_id == own.conversation_id]
         same = self._same(may_be, messages, batch.derived)
         if same is not None or person or not may_be:
             return same or own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
 
 _NAMES: Final = {
-    "user": "SELECT CAST(user_id AS BLOB), CAST(name AS BLOB) FROM users",
-    "channel": "SELECT CAST(channel_id AS BLOB), CAST(name AS BLOB) FROM channels",
+    "user": "SELECT CAST(user_id AS BLOB), CAST(name AS BLOB) FROM users {some}",
+    "channel": "SELECT CAST(channel_id AS BLOB), CAST(name AS BLOB) FROM channels {some}",
 }
 
 
@@ -32,14 +33,32 @@ def find_ids(
         raise InvalidValue(f"{kind} must be an id or a name, or a list of them, not {given!r}.")
     if not wanted:
         raise InvalidValue(f"The list of {kind}s is empty: leave it out for all.")
-    by_name: dict[str, list[str]] = {}
-    for raw_id, raw_name in primary.fetch_all(_NAMES[kind]):
-        id_ = raw_id.decode(errors="replace")
-        by_name.setdefault(id_, []).append(id_)
-        if raw_name and (name := raw_name.decode(errors="replace")) != id_:
-            by_name.setdefault(name, []).append(id_)
+    by_name = _by_name(primary, kind, wanted)
     unknown = [one for one in wanted if one not in by_name]
     if unknown:
-        end = did_you_mean(str(unknown[0]), by_name, ".")
+        known = _by_name(primary, kind, None)
+        end = did_you_mean(
+            str(unknown[0]), known, f": give an id or a name of the table `{kind}s`."
+        )
         raise UnknownName(f"There is no {kind} {unknown[0]!r}{end}")
     return tuple(dict.fromkeys(id_ for one in wanted for id_ in by_name[one]))
+
+
+def _by_name(
+    primary: Connection, kind: str, wanted: Collection[str] | None
+) -> dict[str, list[str]]:
+    """Return the ids of people or channels by id and by name, of some of these or of all."""
+    some = ""
+    if wanted is not None:
+        some = "WHERE {kind}_id IN ({given}) OR name IN ({given})".format(
+            kind=kind, given="SELECT value FROM json_each(?1)"
+        )
+    found: dict[str, list[str]] = {}
+    for raw_id, raw_name in primary.fetch_all(
+        _NAMES[kind].format(some=some), [] if wanted is None else [json.dumps(list(wanted))]
+    ):
+        id_ = raw_id.decode(errors="replace")
+        found.setdefault(id_, []).append(id_)
+        if raw_name and (name := raw_name.decode(errors="replace")) != id_:
+            found.setdefault(name, []).append(id_)
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import textwrap
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aico_lab.period import Moment
+
+
+_SHORT: Final = 80
+"""The maximum number of characters of the text that is repeated in the result."""
 
 
 class PassageViews(PassageReader):
@@ -74,9 +79,14 @@ class PassageViews(PassageReader):
         rows = tables.of_neighbours(found, chosen.passages, places[0], cosines[0], zone)
         among = counted(len(chosen.passages), "passages")
         nearest_ones = f"The {rows.height} nearest of" if rows.height > 1 else "The nearest of"
+        to = (
+            f"passage {text}"
+            if asked is not None
+            else f"“{textwrap.shorten(text, _SHORT, placeholder='…')}”"
+        )
         return View(
             "Which passages are nearest?",
-            f"{nearest_ones} {among}." if rows.height else NOTHING,
+            f"{nearest_ones} {among} to {to}." if rows.height else NOTHING,
             f"{only(chosen)}Cosine of the vectors of {found.model}, compared with all of them.",
             rows,
             {

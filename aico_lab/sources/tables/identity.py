@@ -25,7 +25,7 @@ from aico_lab.sources.tables.layout import Reached
 from aico_lab.sources.tables.rows import RowsToRecords
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from aico_lab.messages.records import MessageRecord, NotAMessageError
     from aico_lab.sources.tables.layout import TableRow
@@ -92,6 +92,9 @@ class OtherAnswers:
         known = stored.times({_key(one) for some in (own, *tried) for one in some if one})
         keys = {_key(one) for one in own if one}
         rows = {at for at, one in enumerate(own) if one and _key(one) not in known}
+        people = {at for at in rows if (one := own[at]) and one.role == "user"}
+        begin = range(max(_LOOKED_AT, len(own) // 4))
+        companions = survey.cast.companions() if survey.named_after is not None else ()
         places: defaultdict[str | None, set[int]] = defaultdict(set)
         straight: set[int] = set()
         turned: set[int] = set()
@@ -102,14 +105,15 @@ class OtherAnswers:
             if self._is_turned(other):
                 # The key of a row may be that of another one, with the same text.
                 found = {at for at in found if (one := some[at]) and _key(one) not in keys}
-                turned |= found
                 pairs = enumerate(zip(own, some, strict=True))
                 differ |= {at for at, (one, two) in pairs if one and two and _key(one) != _key(two)}
-            else:
-                straight |= found
+            if _is_named_after(other.named_after, companions) and not _are_most(
+                found & people, people, people.intersection(begin)
+            ):
+                found = set()  # another person's, who was asked the same
+            (turned if self._is_turned(other) else straight).update(found)
             places[other.named_after] |= found
             used += [other] if found else []
-        begin = range(max(_LOOKED_AT, len(own) // 4))
         self._are_turned = _are_most(turned, rows - straight, differ.intersection(begin))
         place = max(places, key=lambda one: len(places[one]))
         if place != survey.named_after and _are_most(places[place], rows, {*begin[: len(own)]}):
@@ -243,14 +247,17 @@ def _other_places(survey: TableSurvey, stored: KnownMessages) -> Iterator[str]:
     """Yield the stored conversations that are named after people of a table."""
     if survey.named_after is None or {"conversation_id", "channel_id"} & survey.columns.keys():
         return
-    others = survey.cast.authors().difference(survey.cast.companions())
-    names = {joined_id("table", storable(author)) for author in others}
     for conversation in stored.conversations("table:"):
-        is_named = any(
-            conversation == name or conversation.startswith(f"{name} with ") for name in names
-        )
+        is_named = _is_named_after(conversation, survey.cast.authors())
         if is_named and conversation != survey.named_after:
             yield conversation
+
+
+def _is_named_after(conversation: str | None, authors: Iterable[str]) -> bool:
+    names = (joined_id("table", storable(author)) for author in authors)
+    return conversation is not None and any(
+        conversation == name or conversation.startswith(f"{name} with ") for name in names
+    )
 
 
 def stored_under_others(survey: TableSurvey, stored: KnownMessages) -> str | None:

@@ -49,6 +49,7 @@ _WORDS: Final = {
     "reply_to": "the message that is answered",
     "sentiment_score": "the sentiment",
     "response_time": "the seconds to the reply",
+    "answer_time": "the time of the answer",
     "metadata": "further facts",
 }
 

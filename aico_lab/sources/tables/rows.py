@@ -109,7 +109,7 @@ class RowsToRecords:
                 yield number, row
                 continue
             for message in pairs.messages(row):
-                if message[TEXT] is None or message[TEXT] == "":
+                if message[TEXT] is None:
                     self._skipped[NO_TEXT] += 1
                 else:
                     yield number, message
@@ -127,7 +127,11 @@ class RowsToRecords:
         if author is not None:
             metadata[AUTHOR] = author
         time, written, is_estimated = self._time(row, conversation)
-        is_estimated |= self._asked is not None  # the time is that of the question
+        answered = self._answered(row, conversation)
+        if answered is not None:
+            time, is_estimated = answered
+        elif self._asked is not None:  # the time is that of the question
+            is_estimated = True
         stamp = to_timestamp(time)
         if is_estimated:
             metadata[TIMESTAMP_ESTIMATED] = True
@@ -227,6 +231,18 @@ class RowsToRecords:
         self._last = found
         written = to_timestamp(time.replace(tzinfo=UTC) if time.tzinfo is None else found)
         return found, written, is_guess or not moment.has_clock
+
+    def _answered(self, row: TableRow, conversation: str) -> tuple[datetime, bool] | None:
+        """Return the time of an answer that has its own, and whether it is estimated."""
+        value = self._survey.cell(row, "answer_time")
+        if self._survey.pairs is None or is_missing(value):
+            return None
+        moment = self._survey.form.time_of(value)
+        time = moment.time
+        if time.tzinfo is None and self._survey.is_utc:
+            time = time.replace(tzinfo=UTC)
+        found, is_guess = self._clock(conversation).time(time)
+        return found, is_guess or not moment.has_clock
 
     def _clock(self, conversation: str) -> Clock:
         clock = self._clocks.get(conversation)
