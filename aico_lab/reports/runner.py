@@ -134,9 +134,11 @@ def run_notebook(
         shown = shown_texts(node, _INJECTED)
         sources = [cell.source for cell in node.cells]
         problem = "" if stopped is None else redactor.redact(f"{stopped.where}{stopped.why}")
-        if problem:
+        if stopped is not None:
             shown.append(ShownText("the error", problem))
             _put_on_top(node, problem)
+            if encrypt:  # the record of a run is not sealed, and an error may quote the data
+                problem = stopped.where
         nbformat.write(node, executed)  # type: ignore[no-untyped-call]
         page = executed.with_suffix(".html")
         export_html(executed, page, title=title)
