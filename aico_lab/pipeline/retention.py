@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from aico_lab.pipeline.records import read_runs
+from aico_lab.reports.run_index import write_index
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +56,8 @@ def remove_old(
             removed += 1
         except OSError as refused:
             warnings.append(f"The old report {folder.name} was not removed: {refused.strerror}.")
+    if removed:
+        write_index(connection, home)  # without links to them
     return removed, warnings
 
 

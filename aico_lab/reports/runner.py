@@ -25,12 +25,14 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
 from aico_lab.errors import NotebookFailed, NotebookTimedOut, ReportError, WrongUse
-from aico_lab.home.files import os_errors
+from aico_lab.home.files import os_errors, write_atomically
+from aico_lab.reports import document
 from aico_lab.reports.html import export_html
 from aico_lab.reports.kernel_process import COMMAND
 from aico_lab.reports.parameters import bind, read_parameters
-from aico_lab.reports.records import PRIVATE
-from aico_lab.reports.redaction import Redactor, forget_this_machine, withhold
+from aico_lab.reports.records import PRIVATE, UP_TO_THERE
+from aico_lab.reports.redaction import REDACTED, Redactor, forget_this_machine, withhold
+from aico_lab.results import json_text
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations in libraries that papermill imports
@@ -40,6 +42,8 @@ with warnings.catch_warnings():
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from aico_lab.reports.document import ReportFacts
 
 _INJECTED: Final = "injected-parameters"
 """The tag of the cell that papermill adds."""
@@ -56,11 +60,18 @@ class RunResult:
         notebook: The executed notebook.
         html: The notebook as an HTML page.
         seconds: The duration in seconds.
+        json: The figures, findings and tables of the page as a file, see `document`; None if the
+            run has no facts for it.
+        repeats: The id of the run that this one repeats; None for none.
+        notes: Sentences about differences from that run.
     """
 
     notebook: Path
     html: Path
     seconds: float
+    json: Path | None = None
+    repeats: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def run_notebook(
@@ -70,6 +81,7 @@ def run_notebook(
     destination: Path,
     title: str,
     timeout: float,
+    facts: ReportFacts | None = None,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     secrets: Collection[str] = (),
@@ -81,9 +93,10 @@ def run_notebook(
     Args:
         notebook: The notebook, which is not changed.
         parameters: Values for its parameters cell; the others keep their defaults.
-        destination: An existing folder for `<stem>.ipynb` and `<stem>.html`.
+        destination: An existing folder for `<stem>.ipynb`, `<stem>.html` and `report.json`.
         title: The page's title.
         timeout: Seconds for all cells together.
+        facts: The facts about the run for `report.json`; None writes no such file.
         folder: The kernel's working directory; by default an empty folder, removed with the run.
         environment: The kernel's environment; by default that of this process.
         secrets: Texts to remove from outputs and errors.
@@ -102,7 +115,6 @@ def run_notebook(
     values = bind(read_parameters(notebook), parameters)
     redactor = Redactor(secrets)
     result = destination / notebook.name
-    page = result.with_suffix(".html")
     began = time.monotonic()
     with (
         os_errors(destination),
@@ -126,13 +138,35 @@ def run_notebook(
             problem = type(problem)(redactor.redact(str(problem)))
             _put_on_top(node, str(problem))
         nbformat.write(node, executed)  # type: ignore[no-untyped-call]
+        page = executed.with_suffix(".html")
         export_html(executed, page, title=title)
-        executed.replace(result)
+        made = [executed, page]
+        if facts is not None:
+            content = document.collected(
+                node,
+                facts,
+                seconds=time.monotonic() - began,
+                error=None if problem is None else str(problem),
+            )
+            for given in content["parameters"].values():
+                given.update({one: REDACTED for one in withheld if given.get(one) is not None})
+            made.insert(1, executed.with_name(document.NAME))
+            write_atomically(made[1], json_text(redactor.clean(content)).encode())
+        # All files are complete here, and nobody can open them yet. The page comes last: where it
+        # is, the others are.
+        for file in made:
+            file.replace(destination / file.name)
     if problem is not None:
-        problem = type(problem)(f"{problem}; the notebook up to there is {result}.")
+        problem = type(problem)(f"{problem}{UP_TO_THERE}{result}.")
         problem.notebook = result
         raise problem
-    return RunResult(result, page, time.monotonic() - began)
+    return RunResult(
+        result,
+        result.with_suffix(".html"),
+        time.monotonic() - began,
+        destination / document.NAME if facts else None,
+        facts.repeats if facts else None,
+    )
 
 
 def _execute(

@@ -120,8 +120,11 @@ def select(
     return connection, Talk(filters, by_side=by_side, **times), generation, far
 
 
-def check_filters(reader: Reader, filters: Filters) -> None:
+def check_filters(reader: Reader, filters: Filters) -> int | None:
     """Validate filters against the snapshot of a reader, as every metric does.
+
+    Returns:
+        The start of the period in UTC milliseconds; None without one.
 
     Raises:
         InvalidValue: A bound is not a time, or the period ends before it begins.
@@ -131,7 +134,7 @@ def check_filters(reader: Reader, filters: Filters) -> None:
     with translated("The snapshot"):
         filters = _with_ids(connection, filters)
         _, times, _ = _describe(connection, filters)
-        Talk(filters, **times)
+        return Talk(filters, **times).bounds[0]
 
 
 @functools.lru_cache(maxsize=512)
