@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 _INJECTED: Final = "injected-parameters"
 """The tag of the cell that papermill adds."""
 
-_STARTING: Final = 60  # seconds within which a kernel answers on a busy machine
+_STARTING: Final = 180  # seconds within which a kernel answers on a busy machine
+_STARTS: Final = 3
+"""The most starts of a kernel: it ends at once if another program takes one of its ports first."""
 _CHATTY: Final = ("papermill", "traitlets")  # loggers
 
 
@@ -188,7 +190,7 @@ def _execute(
     def left(_cell: object = None) -> float:
         return max(deadline - time.monotonic(), 0.1)  # 0 means no limit to nbclient
 
-    try:
+    def run() -> None:
         execute_notebook(
             # Papermill replaces {placeholders} in paths; doubled braces are literal.
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed)),
@@ -203,6 +205,9 @@ def _execute(
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=progress.cell_started,
         )
+
+    try:
+        _with_restarts(run, progress, deadline)
     # The errors are not chained: they contain the cell's source and the traceback, which may
     # contain secrets.
     except PapermillExecutionError as error:
@@ -220,6 +225,18 @@ def _execute(
         return NotebookFailed(f"{notebook.name} lost its kernel in cell {progress.cell}: {said}")
     progress.finished()
     return None
+
+
+def _with_restarts(run: Callable[[], None], progress: _Progress, deadline: float) -> None:
+    """Call a function that starts a kernel, again if that kernel ends before the first cell."""
+    for start in range(1, _STARTS + 1):
+        try:
+            run()
+        except RuntimeError:
+            if progress.number or start == _STARTS or time.monotonic() >= deadline:
+                raise
+        else:
+            return
 
 
 class _Kernel(AsyncKernelManager):
