@@ -22,15 +22,17 @@ from typing import TYPE_CHECKING, Any
 import nbformat
 import psutil
 import pytest
+from IPython.core.error import UsageError
 
 from aico_lab.home.working_copies import RECORD, renew
+from aico_lab.jupyter import report_magic
 from aico_lab.jupyter.server import OnlyOurs
 from aico_lab.lab import Lab
 from aico_lab.reports.runner import run_notebook
 from aico_lab.shipped import shipped
 from tests.browser import Visit, visit
 from tests.messages import add, at, message
-from tests.notebooks import write_notebook
+from tests.notebooks import NO_PARAMETERS, write_notebook
 from tests.two_charts import BARS, CHART, DAYS, DRAWN, PICTURE, SETUP
 
 if TYPE_CHECKING:
@@ -188,9 +190,14 @@ def run_all(page):
 
 
 @pytest.mark.slow
-def test_every_chart_of_a_notebook_is_drawn_and_the_network_asked_for_nothing(jupyterlab):
+@pytest.mark.parametrize(
+    ("notebook", "least"), [(OURS, 5), ("data_quality.ipynb", 1), ("review.ipynb", 0)]
+)
+def test_every_chart_of_a_notebook_is_drawn_and_the_network_asked_for_nothing(
+    jupyterlab, notebook, least
+):
     """With a passphrase typed once, and no argument to `Lab.open`."""
-    with jupyterlab.visit(OURS) as seen:
+    with jupyterlab.visit(notebook) as seen:
         page = seen.page
         page.set_viewport_size({"width": 1400, "height": 15_000})  # what is not seen is not drawn
         run_all(page)
@@ -208,17 +215,27 @@ def test_every_chart_of_a_notebook_is_drawn_and_the_network_asked_for_nothing(ju
             )
             assert output.all_text_contents() == []
         charts = page.locator(CHART).count()
-        assert charts >= 5
-        page.locator(DRAWN).nth(charts - 1).wait_for(timeout=60_000)
+        assert charts >= least
+        if charts:
+            page.locator(DRAWN).nth(charts - 1).wait_for(timeout=60_000)
+        else:
+            assert page.get_by_role("img", name="Messages by hour of the day").is_visible()
         assert page.locator(DRAWN).count() == charts
         assert page.locator(PICTURE).count() == 0
+        below = """facts => facts.every(fact => {
+            const [name, value] = [...fact.children].map(part => part.getBoundingClientRect());
+            return name.bottom <= value.top + 1;
+        })"""  # JupyterLab lets them float side by side
+        facts = page.locator(".aico-lab-selection dl > div")
+        assert facts.count() > 1
+        assert facts.evaluate_all(below)
         assert page.get_by_text("Jupyter news").count() == 0
     assert seen.requests == []
 
 
-def write_for_lab(folder: Path, name: str, *sources: str) -> None:
+def write_for_lab(folder: Path, name: str, *sources: str, parameters: str = NO_PARAMETERS) -> None:
     """Write a notebook for which JupyterLab does not ask for a kernel."""
-    notebook = write_notebook(folder / name, *sources)
+    notebook = write_notebook(folder / name, *sources, parameters=parameters)
     content = nbformat.read(notebook, as_version=4)
     content.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(content, notebook)
@@ -505,3 +522,42 @@ def test_what_is_no_notebook_any_more_stays(copied):
     change(original, "2")
     assert renew(copy.parent, [original]) == [copy]
     assert copy.read_text() == '{"cells": 1}'
+
+
+@pytest.mark.slow
+def test_the_open_notebook_becomes_a_report_whose_page_opens_beside_it(jupyterlab):
+    """With a value of its parameter; and the run is in the list of runs."""
+    said = ("print('said', days)", "%report days=7", "%reports")
+    write_for_lab(jupyterlab.home / "notebooks", "mine.ipynb", *said, parameters="days: int = 5")
+    with jupyterlab.visit("mine.ipynb") as seen:
+        page = seen.page
+        run_all(page)
+        link = page.get_by_role("link", name="Open the page")
+        link.nth(1).wait_for(timeout=120_000)  # of the run, and in the list
+        row = page.locator(".jp-OutputArea tr", has_text="mine")
+        assert "days=7" in row.inner_text()
+        assert "succeeded" in row.inner_text()
+        with page.expect_popup() as opened:
+            link.first.click()
+        opened.value.get_by_text("said 7").wait_for(timeout=30_000)
+        address = opened.value.url
+    assert "/aico-lab/reports/mine/" in address
+    assert seen.requests == []
+    with urllib.request.urlopen(address, timeout=30) as stranger:  # noqa: S310
+        assert "/login" in stranger.url
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "name one"),
+        ("one two", "second word"),
+        ("'one", "close the quotes"),
+        ("nothing_of_ours", "There is no report 'nothing_of_ours'"),
+    ],
+)
+def test_a_report_that_cannot_be_run_is_one_sentence(lab, monkeypatch, line, said):
+    monkeypatch.setenv("AICO_LAB_HOME", str(lab.home.path))
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    with pytest.raises(UsageError, match=said):
+        report_magic.run_report(line)

@@ -103,7 +103,7 @@ def test_the_command_line_runs_a_notebook_of_the_folder_that_one_is_in(
     assert "succeeded" in shown
     assert str(Path(json.loads(ran.stdout)["html"])) in shown
     listed = report("list").stdout.splitlines()
-    assert listed[0] == "Reports: embedding_exploration, pattern_analysis"
+    assert listed[0] == "Reports: data_quality, embedding_exploration, pattern_analysis, review"
     assert any("succeeded" in line and line.endswith("my  snapshot 1") for line in listed)
     assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  ", listed[-1])  # wherever the machine is
 
@@ -114,9 +114,11 @@ def test_names_are_those_of_the_package_and_of_the_homes_notebooks(lab):
     assert find_notebook("pattern_analysis", lab.home) == SHIPPED  # nobody changed the copy
     write_notebook(folder / "mine.ipynb", "1")
     assert notebooks(lab.home) == {
+        "data_quality": SHIPPED.with_stem("data_quality"),
         "embedding_exploration": SHIPPED.with_stem("embedding_exploration"),
         "mine": folder / "mine.ipynb",
         "pattern_analysis": SHIPPED,
+        "review": SHIPPED.with_stem("review"),
     }
     write_notebook(folder / "pattern_analysis.ipynb", "1")
     assert find_notebook("pattern_analysis", lab.home) == folder / "pattern_analysis.ipynb"
@@ -132,7 +134,11 @@ def test_what_is_no_notebook_is_one_sentence(lab, tmp_path):
         (tmp_path / "folder.ipynb", UnknownName, "There is no notebook"),
         (tmp_path / "text.ipynb", WrongUse, "text.ipynb is not a notebook"),
         (tmp_path / "..ipynb", UnknownName, "first dot"),
-        ("gone", UnknownName, r"these are: embedding_exploration, pattern_analysis\. .* \.ipynb"),
+        (
+            "gone",
+            UnknownName,
+            r"these are: data_quality, .*, review\. .* \.ipynb",
+        ),
     ]:
         with pytest.raises(kind, match=words):
             lab.reports.run(name)

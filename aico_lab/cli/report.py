@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +31,13 @@ report = typer.Typer(
 TimeoutOption = Annotated[
     float, typer.Option(min=1, help="The maximum duration of the run, in seconds.")
 ]
+EncryptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="RECIPIENT",
+        help="A recipient of age, who alone can open the report; repeatable.",
+    ),
+]
 RunName = Annotated[
     str,
     typer.Argument(
@@ -50,6 +59,7 @@ def report_run(
     *,
     parameter: ParameterOption = None,
     timeout: TimeoutOption = 600,
+    encrypt: EncryptOption = None,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
@@ -68,6 +78,7 @@ def report_run(
             name,
             parameters,
             timeout=timeout,
+            encrypt=encrypt or (),
             on_cell=lambda done, all_: bar.show(notebook.stem, done, all_),
         )
         _show_result(lab, result, json=json)
@@ -78,6 +89,7 @@ def report_rerun(
     run: RunName,
     *,
     timeout: TimeoutOption = 600,
+    encrypt: EncryptOption = None,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
@@ -89,14 +101,17 @@ def report_rerun(
     """
     with open_lab(home, key_file) as lab, Bar("cells") as bar:
         result = lab.reports.rerun(
-            run, timeout=timeout, on_cell=lambda done, all_: bar.show(run, done, all_)
+            run,
+            timeout=timeout,
+            encrypt=encrypt or (),
+            on_cell=lambda done, all_: bar.show(run, done, all_),
         )
         _show_result(lab, result, json=json)
 
 
 def _show_result(lab: Lab, result: RunResult, *, json: bool) -> None:
     run_id = result.notebook.parent.name  # since another run may be newer
-    last = next(run for run in lab.reports.list(result.notebook.stem) if run.run_id == run_id)
+    last = next(run for run in lab.reports.list() if run.run_id == run_id)
     if json:
         emit(
             {
@@ -184,22 +199,34 @@ def report_open(
         ),
     ] = None,
     *,
+    identity: Annotated[
+        Path | None,
+        typer.Option(help="The identity file of age of a recipient, for a sealed page."),
+    ] = None,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Open the page of a run in the browser, and print its path."""
+    """Open the page of a run in the browser, and print its path.
+
+    A sealed page is opened in a temporary folder, and removed when you press Enter.
+    """
     from aico_lab.reports.browser import open_page
+    from aico_lab.reports.sealing import opened_page
 
     with open_lab(home, key_file) as lab:
-        page = lab.reports.find_page(run)
-    is_open = open_page(page)
-    if json:
-        emit({"html": page, "opened": is_open})
-        return
-    say(str(page))
-    if not is_open:
-        note("No browser could be started here: open the file yourself.")
+        found = lab.reports.find_page(run)
+    with opened_page(found, identity) as page:
+        is_open = open_page(page)
+        if json:
+            emit({"html": page, "opened": is_open})
+        else:
+            say(str(page))
+        if not is_open:
+            note("No browser could be started here: open the file yourself.")
+        if page != found:
+            note("Press Enter when you have read it: the decrypted page is removed then.")
+            sys.stdin.readline()
 
 
 @report.command("diff")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.jupyter import report_magic
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -16,7 +18,8 @@ _TABLES: Final = (
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Keep JupyterLab from typesetting text between dollar signs in tables as formulas."""
+    """Add `%report` and `%reports`; keep dollar signs in tables from being read as formulas."""
+    report_magic.register(shell)
     formatter = shell.display_formatter
     if formatter is None:  # a shell without display
         return

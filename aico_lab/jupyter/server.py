@@ -20,10 +20,12 @@ from traitlets import default
 from aico_lab.config import PASSPHRASE_VARIABLE
 from aico_lab.errors import AicoLabError
 from aico_lab.home.files import os_errors, write_atomically
+from aico_lab.jupyter.report_magic import PAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jupyter_server.serverapp import ServerApp
     from jupyter_server.services.sessions.sessionmanager import ModelName
 
     from aico_lab.config import Settings
@@ -46,6 +48,9 @@ _OPTIONS: Final = {
 
 # Without a news address, JupyterLab still asks whether news are wanted.
 _SETTINGS: Final = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+
+_PAGES: Final = "aico-lab/reports"
+"""The path of the server at which the pages of reports are."""
 
 _KERNEL: Final = {
     "IPKernelApp": {"extensions": ["aico_lab.jupyter.ipython_extension"]},
@@ -98,7 +103,8 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
         """A session manager that puts the passphrase into the environment of kernels only."""
 
         def get_kernel_env(self, path: str | None, name: ModelName | None = None) -> dict[str, str]:
-            return super().get_kernel_env(path, name) | secret
+            pages = {PAGES: f"{server.connection_url}{_PAGES}/"}
+            return super().get_kernel_env(path, name) | secret | pages
 
     try:
         from jupyterlab.labapp import LabApp  # runs yarn, whose telemetry is disabled by now
@@ -108,6 +114,7 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
             kernel_spec_manager_class=OnlyOurs,
             session_manager_class=Sessions,
         )
+        _serve_pages(server, settings.home / "reports")
 
         def stop(*_: object) -> None:
             # A second signal does not wait for the kernels, which end when the server is gone.
@@ -118,6 +125,22 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
         server.start()
     except KeyboardInterrupt:
         pass
+
+
+def _serve_pages(server: ServerApp, reports: Path) -> None:
+    """Show the pages of reports, which are outside the folder of notebooks, to the person."""
+    from jupyter_server.base.handlers import AuthenticatedFileHandler
+
+    class Pages(AuthenticatedFileHandler):
+        """Files of reports; a page can use scripts, save files and print, but not call Jupyter."""
+
+        @property
+        def content_security_policy(self) -> str:
+            return f"{super().content_security_policy} allow-downloads allow-modals allow-popups"
+
+    place = f"{server.base_url}{_PAGES}/(.*)"
+    handler = (place, Pages, {"path": str(reports)})
+    server.web_app.add_handlers(".*$", [handler])  # type: ignore[no-untyped-call]
 
 
 class OnlyOurs(KernelSpecManager):

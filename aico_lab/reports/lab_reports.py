@@ -18,6 +18,7 @@ from aico_lab.home.working_copies import own_notebooks
 from aico_lab.reports.browser import open_page
 from aico_lab.reports.document import ReportFacts, read_document
 from aico_lab.reports.records import (
+    SEALED,
     clear_up,
     find_same,
     page_of,
@@ -30,7 +31,7 @@ from aico_lab.reports.run_index import write_index
 from aico_lab.shipped import shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from aico_lab.home.folder import Home
     from aico_lab.reports.comparing import ReportDiff
@@ -113,6 +114,7 @@ class Reports:
         parameters: Mapping[str, object] | None = None,
         *,
         timeout: float = SECONDS,
+        encrypt: Collection[str] = (),
         on_cell: Callable[[int, int], None] | None = None,
     ) -> RunResult:
         """Execute a notebook on a snapshot, and keep it with an HTML page as a recorded run.
@@ -123,17 +125,23 @@ class Reports:
             parameters: Values for its parameters cell. By default `generation` is the lab's pinned
                 or else the newest snapshot, and `timezone` the lab's.
             timeout: Seconds after which the run is stopped.
+            encrypt: The age recipients, such as `age1…`, for whom both files are sealed; none for
+                plain text.
             on_cell: Called with the number of executed code cells, and their total.
 
         Raises:
             UnknownName: The notebook, or a parameter, person or channel does not exist.
-            InvalidValue: A parameter has the wrong type, or a value that its filter rejects.
+            InvalidValue: A parameter has the wrong type, or a value that its filter rejects; or
+                `encrypt` has no recipient of age.
             NeverSynced: There is no snapshot yet.
             DiskFull: The disk is full.
+            LeakFound: It holds a key or, unless the parameter `content` is true, eight words of a
+                message; nothing is kept.
             ReportError: A cell raised, or the timeout was exceeded; the partial notebook is kept.
         """
-        check_timeout(timeout)
-        return self._run(str(name), parameters or {}, timeout=timeout, on_cell=on_cell)
+        return self._run(
+            str(name), parameters or {}, timeout=timeout, encrypt=encrypt, on_cell=on_cell
+        )
 
     @private_files()
     def rerun(
@@ -141,6 +149,7 @@ class Reports:
         run: str | Path,
         *,
         timeout: float = SECONDS,
+        encrypt: Collection[str] = (),
         on_cell: Callable[[int, int], None] | None = None,
     ) -> RunResult:
         """Run a report again: the same notebook, parameters and days, and the same snapshot.
@@ -151,21 +160,28 @@ class Reports:
         Args:
             run: The id of a run, or the name or path of a notebook, for its newest run.
             timeout: See `run`.
+            encrypt: See `run`; the recipients of a sealed report must be named again.
             on_cell: See `run`.
 
         Raises:
             UnknownName: There is no such run, its notebook is gone, or it had a parameter that the
                 notebook does not have any more.
-            InvalidValue: A parameter does not fit the notebook any more.
+            InvalidValue: A parameter does not fit the notebook any more, or the report is sealed
+                and `encrypt` names nobody.
             NeverSynced: There is no snapshot yet.
             DiskFull: The disk is full.
+            LeakFound: See `run`.
             ReportError: See `run`.
         """
         from aico_lab.reports.parameters import read_parameters
 
-        check_timeout(timeout)
         storage = self._storage
         first = self.show(run)
+        if first.html is not None and first.html.suffix == SEALED and not encrypt:
+            raise InvalidValue(
+                f"Run {first.run_id} is sealed: name the recipients of its repetition with "
+                "--encrypt."
+            )
         origin = read_origin(storage.primary, first.run_id)
         notebook = self._notebook_of(first, origin)
         parameters = dict(first.parameters if origin.resolved is None else origin.resolved)
@@ -188,7 +204,12 @@ class Reports:
                 f"{why}."
             )
         result = self._run(
-            str(notebook), parameters, timeout=timeout, on_cell=on_cell, repeats=first.run_id
+            str(notebook),
+            parameters,
+            timeout=timeout,
+            encrypt=encrypt,
+            on_cell=on_cell,
+            repeats=first.run_id,
         )
         return replace(result, notes=tuple(notes))
 
@@ -215,17 +236,24 @@ class Reports:
         given: Mapping[str, object],
         *,
         timeout: float,
+        encrypt: Collection[str],
         on_cell: Callable[[int, int], None] | None,
         repeats: str | None = None,
     ) -> RunResult:
+        from aico_lab.reports.leaks import LeakScan
         from aico_lab.reports.runner import run_notebook
         from aico_lab.reports.values import check_in_snapshot, resolve_values
         from aico_lab.reports.written import written_time
 
         storage, home = self._storage, self._storage.home
+        check_timeout(timeout)
+        if encrypt:
+            from aico_lab.adapters.age import read_recipients
+
+            read_recipients(encrypt)
         notebook, declared, values, generation = self._resolve(name, given)
         with contextlib.closing(storage.read_snapshot(generation)) as reader:
-            reader.connection()
+            scan = LeakScan(storage, reader.connection(), values)
             check_in_snapshot(reader, declared, values)
             resolved = resolve_values(reader, values)
             now = datetime.now(UTC)
@@ -264,13 +292,19 @@ class Reports:
                         environment=storage.settings.environment(),
                         secrets=storage.keys.texts() | {storage.settings.passphrase or ""},
                         withheld=() if values.get("names", True) else _IDS,
+                        scan=scan,
+                        encrypt=encrypt,
                         on_cell=on_cell,
                     )
             finally:
                 write_index(storage.primary, home)
 
     def find_same(
-        self, name: str | Path, parameters: Mapping[str, object] | None = None
+        self,
+        name: str | Path,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        sealed: bool = False,
     ) -> ReportRun | None:
         """Return the newest good run that `run` would only repeat; None if there is none.
 
@@ -279,6 +313,7 @@ class Reports:
         Args:
             name: See `run`.
             parameters: See `run`.
+            sealed: Whether its page is sealed.
 
         Raises:
             UnknownName: The notebook or a parameter does not exist.
@@ -288,7 +323,12 @@ class Reports:
         notebook, _, values, generation = self._resolve(str(name), parameters)
         storage = self._storage
         return find_same(
-            storage.primary, storage.home, notebook, parameters=values, generation=generation
+            storage.primary,
+            storage.home,
+            notebook,
+            parameters=values,
+            generation=generation,
+            sealed=sealed,
         )
 
     def _resolve(
@@ -352,8 +392,11 @@ class Reports:
 
         Raises:
             UnknownName: There is no such run, or its page is not there.
+            InvalidValue: The page is sealed.
         """
         page = self.find_page(run)
+        if page.suffix == SEALED:
+            raise InvalidValue(f"{page} is sealed: open it by `aico-lab report open --identity`.")
         open_page(page)
         return page
 
@@ -388,6 +431,7 @@ class Reports:
 
         Raises:
             UnknownName: There is no such run, or it has no `report.json`.
+            InvalidValue: The report is sealed.
             WrongUse: The file cannot be read, or is no `report.json`.
         """
         from aico_lab.reports.comparing import compare
@@ -437,10 +481,16 @@ def _document_of(run: ReportRun) -> Path:
 
     Raises:
         UnknownName: There is none.
+        InvalidValue: It is sealed.
     """
     if run.json is None:
         raise UnknownName(
             f"Run {run.run_id} has no report.json: it was removed, or an earlier version made the "
             f"report. Run it again by `aico-lab report rerun {run.run_id}`."
+        )
+    if run.json.suffix == SEALED:
+        raise InvalidValue(
+            f"Run {run.run_id} is sealed: decrypt {run.json} by `age --decrypt`, and name the "
+            "decrypted file."
         )
     return run.json

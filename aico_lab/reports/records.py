@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 PRIVATE: Final = ".run-"
 """Prefix of the private folder, inside the run's folder, in which a notebook is executed."""
 
+SEALED: Final = ".age"
+"""The suffix, after the usual one, of a file that only its recipients can open."""
+
 _ALIVE: Final = ".running"
 """The file in a run's folder that is locked while the run is alive."""
 
@@ -42,8 +45,8 @@ _END: Final = ".end.json"
 _STARTING: Final = 60
 """Age in seconds from which an empty folder counts as abandoned."""
 
-_UNFINISHED: Final = (f"{PRIVATE}*", ".*.html.*")
-"""Files that a killed run leaves in its folder: the kernel's, and a partly written page."""
+_UNFINISHED: Final = (f"{PRIVATE}*", ".*.html.*", ".*.ipynb.*", ".*.json.*")
+"""Files that a killed run leaves in its folder: the kernel's, and partly written ones."""
 
 UP_TO_THERE: Final = "; the notebook up to there is "
 """The words before the path of a partial notebook in the reason of a failure."""
@@ -99,17 +102,26 @@ class RunOrigin:
 
 
 def page_of(home: Home, run: ReportRun) -> Path:
-    """Return the path of a run's page, whether or not the file exists."""
-    return _folder(home, run.report, run.run_id) / f"{run.report}.html"
+    """Return the path of a run's page, which may be sealed, whether or not the file exists."""
+    page = _folder(home, run.report, run.run_id) / f"{run.report}.html"
+    sealed = page.with_name(page.name + SEALED)
+    return sealed if sealed.is_file() else page
 
 
 def with_files(home: Home, run: ReportRun) -> ReportRun:
     """Return a run with the paths of those of its files that are there."""
     page = page_of(home, run)
-    data = page.with_name(document.NAME)
+    data = data_of(page.parent)
     return replace(
         run, html=page if page.is_file() else None, json=data if data.is_file() else None
     )
+
+
+def data_of(folder: Path) -> Path:
+    """Return the path of a run's `report.json`, which may be sealed, whether or not it exists."""
+    data = folder / document.NAME
+    sealed = data.with_name(data.name + SEALED)
+    return sealed if sealed.is_file() else data
 
 
 def _folder(home: Home, report: str, run_id: str) -> Path:
@@ -213,7 +225,7 @@ def _end(connection: Connection, folder: Path, status: str, error: str | None) -
 
 
 def _finish(connection: Connection, folder: Path, end: list[str | None]) -> None:
-    digest, summary = _described(folder / document.NAME)
+    digest, summary = _described(data_of(folder))
     connection.execute(
         "UPDATE report_runs SET status = ?, finished_at = ?, error = ?, json_sha256 = ?, "
         "summary = ? WHERE run_id = ? AND status = 'running'",
@@ -224,13 +236,18 @@ def _finish(connection: Connection, folder: Path, end: list[str | None]) -> None
 
 
 def _described(file: Path) -> tuple[str | None, str | None]:
-    """Return the digest of a `report.json`, and its summary as JSON; None for both without one."""
+    """Return the digest of a `report.json`, and its summary as JSON unless it is sealed."""
     try:
-        content = file.read_bytes()
-        summary = document.summary(document.read_document(file))
-    except (OSError, WrongUse):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
         return None, None
-    return hashlib.sha256(content).hexdigest(), json.dumps(summary, ensure_ascii=False)
+    if file.suffix == SEALED:
+        return digest, None
+    try:
+        summary = document.summary(document.read_document(file))
+    except WrongUse:
+        return digest, None
+    return digest, json.dumps(summary, ensure_ascii=False)
 
 
 def _end_of(folder: Path) -> list[str | None]:
@@ -320,6 +337,7 @@ def find_same(
     *,
     parameters: Mapping[str, object],
     generation: int,
+    sealed: bool,
 ) -> ReportRun | None:
     """Return the newest good run of the same notebook, parameters and snapshot, if it has a page.
 
@@ -329,6 +347,7 @@ def find_same(
         notebook: The notebook.
         parameters: The values of the notebook's parameters.
         generation: The generation of the snapshot.
+        sealed: Whether its page is sealed.
     """
     digest = hashlib.sha256(notebook.read_bytes()).hexdigest()
     same = connection.fetch_all(
@@ -339,7 +358,7 @@ def find_same(
     for run in read_runs(connection, notebook.stem):
         if (run.run_id,) in same and run.parameters == dict(parameters):
             found = with_files(home, run)
-            if found.html is not None:
+            if found.html is not None and (found.html.suffix == SEALED) == sealed:
                 return found
     return None
 

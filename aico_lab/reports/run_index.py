@@ -17,7 +17,7 @@ from aico_lab.errors import AicoLabError, HomeNotWritable
 from aico_lab.home.files import held, os_errors, private_files, write_atomically
 from aico_lab.metrics.engine.claims import counted, isolated
 from aico_lab.metrics.engine.durations import duration
-from aico_lab.reports.records import UP_TO_THERE, page_of, read_runs, read_summaries
+from aico_lab.reports.records import SEALED, UP_TO_THERE, page_of, read_runs, read_summaries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,10 @@ def _row(home: Home, run: ReportRun, summary: Mapping[str, str]) -> str:
     page = page_of(home, run)
     title = escape(run.report.replace("_", " "))
     contents = []
-    if page.is_file():
+    is_sealed = page.suffix == SEALED
+    if is_sealed:
+        contents = ["sealed"]
+    elif page.is_file():
         title = f'<a href="{_link(home, page)}">{title}</a>'
         known = (summary.get(name) for name in ("about", "headline"))
         contents = [escape(isolated(one)) for one in known if one]
@@ -99,7 +102,7 @@ def _row(home: Home, run: ReportRun, summary: Mapping[str, str]) -> str:
         told = run.error.partition(UP_TO_THERE)[0]  # without the path, for which there is a link
         contents.append(f'<span class="error">{escape(isolated(told))}</span>')
         partial = page.with_suffix(".ipynb")
-        if partial.is_file():
+        if partial.is_file() and not is_sealed:
             contents.append(f'<a href="{_link(home, partial)}">the notebook up to there</a>')
     repeats = f"<small>repeats {escape(run.repeats)}</small>" if run.repeats else ""
     first, *others = contents or [""]

@@ -1,8 +1,8 @@
 """Run a notebook as a report, and keep the executed notebook whether it succeeds or not.
 
-The notebook is executed in a private folder inside its destination. It leaves that folder only
-after secrets and names of this machine's folders were removed from it. The kernel's own files,
-such as its history, are in that folder too.
+The notebook is executed in a private folder. It leaves that folder only after secrets and names of
+this machine's folders were removed from it, and if nothing leaks. The kernel's own files, such as
+its history, are in that folder too.
 """
 
 from __future__ import annotations
@@ -14,24 +14,30 @@ import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from subprocess import DEVNULL
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
-from aico_lab.errors import NotebookFailed, NotebookTimedOut, ReportError, WrongUse
-from aico_lab.home.files import os_errors, write_atomically
+from aico_lab.errors import (
+    LeakFound,
+    NotebookFailed,
+    NotebookTimedOut,
+    ReportError,
+    WrongUse,
+)
+from aico_lab.home.files import write_atomically
 from aico_lab.reports import document
 from aico_lab.reports.html import export_html
 from aico_lab.reports.kernel_process import COMMAND
 from aico_lab.reports.parameters import bind, read_parameters
-from aico_lab.reports.records import PRIVATE, UP_TO_THERE
+from aico_lab.reports.records import UP_TO_THERE
 from aico_lab.reports.redaction import REDACTED, Redactor, forget_this_machine, withhold
+from aico_lab.reports.sealing import publish, workplace
+from aico_lab.reports.shown_texts import ShownText, shown_texts
 from aico_lab.results import json_text
 
 with warnings.catch_warnings():
@@ -42,11 +48,16 @@ with warnings.catch_warnings():
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
 
     from aico_lab.reports.document import ReportFacts
+    from aico_lab.reports.leaks import LeakScan
 
 _INJECTED: Final = "injected-parameters"
 """The tag of the cell that papermill adds."""
+
+_MAGIC: Final = "aico_lab.jupyter.report_magic"
+"""An extension of IPython; by name, since a report does not need JupyterLab."""
 
 _STARTING: Final = 180  # seconds within which a kernel answers on a busy machine
 _STARTS: Final = 3
@@ -59,7 +70,7 @@ class RunResult:
     """The result of a run.
 
     Attributes:
-        notebook: The executed notebook.
+        notebook: The executed notebook; as the page, it ends in `.age` if it is sealed.
         html: The notebook as an HTML page.
         seconds: The duration in seconds.
         json: The figures, findings and tables of the page as a file, see `document`; None if the
@@ -88,6 +99,8 @@ def run_notebook(
     environment: Mapping[str, str] | None = None,
     secrets: Collection[str] = (),
     withheld: Collection[str] = (),
+    scan: LeakScan | None = None,
+    encrypt: Collection[str] = (),
     on_cell: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Execute a notebook in its own kernel, and write the executed notebook and its page.
@@ -103,12 +116,15 @@ def run_notebook(
         environment: The kernel's environment; by default that of this process.
         secrets: Texts to remove from outputs and errors.
         withheld: Parameters whose values are not in the executed notebook and the page.
+        scan: The search for leaks, or None for no search.
+        encrypt: The age recipients for whom all files are sealed, or none for plain text.
         on_cell: Called with the number of code cells done, and their total.
 
     Raises:
         UnknownName: The notebook or a parameter does not exist.
         InvalidValue: A parameter's value does not fit its type.
         WrongUse: The file is not a notebook, or its parameters cell is invalid.
+        LeakFound: It holds a key, or text of messages that it must not hold; nothing is kept.
         NotebookFailed: A cell raised, or the kernel died; the partial notebook is kept.
         NotebookTimedOut: The timeout was exceeded; the partial notebook is kept.
         DiskFull: The disk is full.
@@ -116,59 +132,72 @@ def run_notebook(
     """
     values = bind(read_parameters(notebook), parameters)
     redactor = Redactor(secrets)
-    result = destination / notebook.name
     began = time.monotonic()
-    with (
-        os_errors(destination),
-        TemporaryDirectory(prefix=PRIVATE, dir=destination) as private,
-        _quiet(),
-    ):
-        executed = Path(private, notebook.name)
-        problem = _execute(
+    with workplace(destination, sealed=bool(encrypt)) as private, _quiet():
+        executed = private / notebook.name
+        stopped = _execute(
             notebook,
             executed,
             values,
             deadline=began + timeout,
             folder=folder,
-            kernel=_kernel_of(Path(private), os.environ if environment is None else environment),
+            kernel=_kernel_of(private, os.environ if environment is None else environment),
             on_cell=on_cell,
         )
         node = redactor.clean(_read(executed))
         forget_this_machine(node)
         withhold(node, withheld)
-        if problem is not None:
-            problem = type(problem)(redactor.redact(str(problem)))
-            _put_on_top(node, str(problem))
+        shown = shown_texts(node, _INJECTED)
+        sources = [cell.source for cell in node.cells]
+        problem = "" if stopped is None else redactor.redact(f"{stopped.where}{stopped.why}")
+        if problem:
+            shown.append(ShownText("the error", problem))
+            _put_on_top(node, problem)
         nbformat.write(node, executed)  # type: ignore[no-untyped-call]
         page = executed.with_suffix(".html")
         export_html(executed, page, title=title)
-        made = [executed, page]
+        files = [executed, page]
         if facts is not None:
             content = document.collected(
-                node,
-                facts,
-                seconds=time.monotonic() - began,
-                error=None if problem is None else str(problem),
+                node, facts, seconds=time.monotonic() - began, error=problem or None
             )
             for given in content["parameters"].values():
                 given.update({one: REDACTED for one in withheld if given.get(one) is not None})
-            made.insert(1, executed.with_name(document.NAME))
-            write_atomically(made[1], json_text(redactor.clean(content)).encode())
-        # All files are complete here, and nobody can open them yet. The page comes last: where it
-        # is, the others are.
-        for file in made:
-            file.replace(destination / file.name)
-    if problem is not None:
-        problem = type(problem)(f"{problem}{UP_TO_THERE}{result}.")
-        problem.notebook = result
-        raise problem
+            data = executed.with_name(document.NAME)
+            write_atomically(data, json_text(redactor.clean(content)).encode())
+            files.insert(0, data)
+        leak = None if scan is None else scan.leak(shown, files, sources)
+        if leak is not None and stopped is None:
+            raise LeakFound(f"{notebook.name} is not published, since {leak.found}: {leak.advice}.")
+        if leak is not None and stopped is not None:
+            raise stopped.error(f"{stopped.where}; nothing of it is kept, since {leak.found}.")
+        # The page comes last: where it is, the others are.
+        *data_files, result, html_file = (publish(file, destination, encrypt) for file in files)
+    if stopped is not None:
+        error = stopped.error(f"{problem}{UP_TO_THERE}{result}.")
+        error.notebook = result
+        raise error
     return RunResult(
         result,
-        result.with_suffix(".html"),
+        html_file,
         time.monotonic() - began,
-        destination / document.NAME if facts else None,
-        facts.repeats if facts else None,
+        json=data_files[0] if data_files else None,
+        repeats=None if facts is None else facts.repeats,
     )
+
+
+class _Stopped(NamedTuple):
+    """The early end of a run.
+
+    Attributes:
+        error: The class of the error to raise.
+        where: The beginning of its sentence, which quotes no output.
+        why: The rest, which may quote anything.
+    """
+
+    error: type[ReportError]
+    where: str
+    why: str = ""
 
 
 def _execute(
@@ -180,8 +209,8 @@ def _execute(
     folder: Path | None,
     kernel: type[_Kernel],
     on_cell: Callable[[int, int], None] | None,
-) -> ReportError | None:
-    """Run all cells, writing `executed` after each; return the error that stopped them, or None."""
+) -> _Stopped | None:
+    """Run all cells, writing `executed` after each; return what stopped them, or None."""
     if folder is None:
         folder = executed.parent / "work"  # empty, since the kernel can import from it
         folder.mkdir()
@@ -200,7 +229,7 @@ def _execute(
             progress_bar=False,
             start_timeout=max(1, min(_STARTING, int(left()))),
             timeout_func=left,
-            extra_arguments=["--log-level=ERROR"],
+            extra_arguments=["--log-level=ERROR", f"--ext={_MAGIC}"],
             kernel_manager_class=kernel,
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=progress.cell_started,
@@ -212,17 +241,18 @@ def _execute(
     # contain secrets.
     except PapermillExecutionError as error:
         said = error.evalue.strip().partition("\n")[0].rstrip(".")
-        what = f"{error.ename}: {said}" if said else error.ename
-        return NotebookFailed(f"{notebook.name} stopped in cell {progress.cell}: {what}")
+        where = f"{notebook.name} stopped in cell {progress.cell}: {error.ename}"
+        return _Stopped(NotebookFailed, where, f": {said}" if said else "")
     except CellTimeoutError:
-        return NotebookTimedOut(
-            f"{notebook.name} was stopped in cell {progress.cell}: it exceeded its timeout"
-        )
+        where = f"{notebook.name} was stopped in cell {progress.cell}: it exceeded its timeout"
+        return _Stopped(NotebookTimedOut, where)
     except RuntimeError as error:  # DeadKernelError, or the kernel did not start
         if time.monotonic() >= deadline:
-            return NotebookTimedOut(f"{notebook.name} was stopped: it exceeded its timeout")
+            where = f"{notebook.name} was stopped: it exceeded its timeout"
+            return _Stopped(NotebookTimedOut, where)
         said = str(error).strip().partition("\n")[0].rstrip(".")
-        return NotebookFailed(f"{notebook.name} lost its kernel in cell {progress.cell}: {said}")
+        where = f"{notebook.name} lost its kernel in cell {progress.cell}"
+        return _Stopped(NotebookFailed, where, f": {said}")
     progress.finished()
     return None
 
