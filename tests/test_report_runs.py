@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from aico_lab.errors import NotebookFailed, UnknownName, WrongUse
+from aico_lab.errors import InvalidValue, NotebookFailed, UnknownName, WrongUse
 from aico_lab.etl import snapshots
 from aico_lab.reports import browser, run_index
 from aico_lab.reports.comparing import MORE, compare
@@ -211,6 +211,26 @@ def test_a_run_succeeds_without_the_page_of_all_runs(lab, quick, monkeypatch):
     assert not (lab.home.reports / "index.html").exists()
     lab.reports.run(quick.notebook)
     assert "3 runs" in (lab.home.reports / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_sealed_report_is_not_linked_compared_or_repeated_in_plain_text(lab, quick):
+    """Its data are as secret as its page."""
+    first = lab.reports.run(quick.notebook)
+    for file in [*first.html.parent.iterdir()]:
+        file.rename(file.with_name(f"{file.name}.age"))
+    run = lab.reports.show("mine")
+    assert [run.html.name, run.json.name] == ["mine.html.age", "report.json.age"]
+    for use, words in [
+        (lambda: lab.reports.rerun("mine"), "name the recipients .* --encrypt"),
+        (lambda: lab.reports.diff("mine", "mine"), "decrypt .* by `age --decrypt`"),
+        (lab.reports.open, "aico-lab report open --identity"),
+    ]:
+        with pytest.raises(InvalidValue, match=words):
+            use()
+    run_index.write_index(lab.primary, lab.home)
+    text = (lab.home.reports / "index.html").read_text(encoding="utf-8")
+    assert ">sealed</td>" in text
+    assert "href" not in text
 
 
 # ---- compared

@@ -20,7 +20,7 @@ from aico_lab.metrics.engine.durations import duration
 from aico_lab.reports.records import SEALED, UP_TO_THERE, page_of, read_runs, read_summaries
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.home.folder import Home
@@ -55,6 +55,8 @@ _PAGE: Final = """\
 </html>
 """
 
+_SUMMARY: Final = ("about", "headline")
+
 _HEADS: Final = ("Started (UTC)", "Report", "State", "Took", "Contents")
 
 
@@ -88,22 +90,15 @@ def _page(home: Home, runs: list[ReportRun], summaries: Mapping[str, Mapping[str
 def _row(home: Home, run: ReportRun, summary: Mapping[str, str]) -> str:
     page = page_of(home, run)
     title = escape(run.report.replace("_", " "))
-    contents = []
-    is_sealed = page.suffix == SEALED
-    if is_sealed:
-        contents = ["sealed"]
-    elif page.is_file():
-        title = f'<a href="{_link(home, page)}">{title}</a>'
-        known = (summary.get(name) for name in ("about", "headline"))
-        contents = [escape(isolated(one)) for one in known if one]
+    if page.suffix == SEALED:
+        contents = ["sealed"]  # as an error may be, too
     elif not page.parent.is_dir():
         contents = ["removed"]
-    if run.error is not None:
-        told = run.error.partition(UP_TO_THERE)[0]  # without the path, for which there is a link
-        contents.append(f'<span class="error">{escape(isolated(told))}</span>')
-        partial = page.with_suffix(".ipynb")
-        if partial.is_file() and not is_sealed:
-            contents.append(f'<a href="{_link(home, partial)}">the notebook up to there</a>')
+    else:
+        contents = [escape(isolated(summary[name])) for name in _SUMMARY if summary.get(name)]
+        if page.is_file():
+            title = f'<a href="{_link(home, page)}">{title}</a>'
+        contents += _failure(home, run, page.with_suffix(".ipynb"))
     repeats = f"<small>repeats {escape(run.repeats)}</small>" if run.repeats else ""
     first, *others = contents or [""]
     return (
@@ -113,6 +108,16 @@ def _row(home: Home, run: ReportRun, summary: Mapping[str, str]) -> str:
         f'<td class="state {run.status}">{run.status}</td><td class="took">{_took(run)}</td>'
         f'<td class="found">{first}{"".join(f"<small>{one}</small>" for one in others)}</td></tr>'
     )
+
+
+def _failure(home: Home, run: ReportRun, partial: Path) -> Iterator[str]:
+    """Yield the reason of a failure, and a link to the partial notebook if it is there."""
+    if run.error is None:
+        return
+    told = run.error.partition(UP_TO_THERE)[0]  # without the path, for which there is a link
+    yield f'<span class="error">{escape(isolated(told))}</span>'
+    if partial.is_file():
+        yield f'<a href="{_link(home, partial)}">the notebook up to there</a>'
 
 
 def _link(home: Home, file: Path) -> str:
