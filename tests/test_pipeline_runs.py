@@ -618,6 +618,8 @@ def test_reports_beyond_the_count_are_removed(lab, reported, tmp_path):
     runs = [reported(head="keep = { count = 2 }") for _ in range(4)]
     assert [run.removed for run in runs] == [0, 0, 1, 1]
     assert folders(lab) - others == {folder_of(run) for run in runs[2:]}
+    index = (lab.home.reports / "index.html").read_text(encoding="utf-8")
+    assert [index.count(f'href="./own/{folder_of(run)}/') for run in runs] == [0, 0, 1, 1]
     assert lab.pipelines.show("job").removed == 1
 
 

@@ -374,6 +374,7 @@ def test_the_examples_run_from_top_to_bottom(tmp_path):
     environment = {
         **os.environ,
         "AICO_LAB_HOME": str(tmp_path / "home"),
+        "BROWSER": "true",  # the program that opens no page
         "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)]),
     }

@@ -70,6 +70,7 @@ def test_a_notebook_of_ones_own_runs_where_it_lies(synced, tmp_path):
     assert sorted(path.name for path in result.notebook.parent.iterdir()) == [
         "own work.html",
         "own work.ipynb",
+        "report.json",
     ]
     assert "<title>Own work · " in result.html.read_text(encoding="utf-8")
     (run,) = synced.reports.list("own work")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aico_lab.pipeline.records import read_runs
 from aico_lab.reports.records import SEALED
+from aico_lab.reports.run_index import write_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,8 @@ def remove_old(
             removed += 1
         except OSError as refused:
             warnings.append(f"The old report {folder.name} was not removed: {refused.strerror}.")
+    if removed:
+        write_index(connection, home)  # without links to them
     return removed, warnings
 
 

@@ -29,12 +29,16 @@ from aico_lab.errors import (
     ReportError,
     WrongUse,
 )
+from aico_lab.home.files import write_atomically
+from aico_lab.reports import document
 from aico_lab.reports.html import export_html
 from aico_lab.reports.kernel_process import COMMAND
 from aico_lab.reports.parameters import bind, read_parameters
-from aico_lab.reports.redaction import Redactor, forget_this_machine, withhold
+from aico_lab.reports.records import UP_TO_THERE
+from aico_lab.reports.redaction import REDACTED, Redactor, forget_this_machine, withhold
 from aico_lab.reports.sealing import publish, workplace
 from aico_lab.reports.shown_texts import ShownText, shown_texts
+from aico_lab.results import json_text
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations in libraries that papermill imports
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
+    from aico_lab.reports.document import ReportFacts
     from aico_lab.reports.leaks import LeakScan
 
 _INJECTED: Final = "injected-parameters"
@@ -54,7 +59,9 @@ _INJECTED: Final = "injected-parameters"
 _MAGIC: Final = "aico_lab.jupyter.report_magic"
 """An extension of IPython; by name, since a report does not need JupyterLab."""
 
-_STARTING: Final = 60  # seconds within which a kernel answers on a busy machine
+_STARTING: Final = 180  # seconds within which a kernel answers on a busy machine
+_STARTS: Final = 3
+"""The most starts of a kernel: it ends at once if another program takes one of its ports first."""
 _CHATTY: Final = ("papermill", "traitlets")  # loggers
 
 
@@ -66,11 +73,18 @@ class RunResult:
         notebook: The executed notebook; as the page, it ends in `.age` if it is sealed.
         html: The notebook as an HTML page.
         seconds: The duration in seconds.
+        json: The figures, findings and tables of the page as a file, see `document`; None if the
+            run has no facts for it.
+        repeats: The id of the run that this one repeats; None for none.
+        notes: Sentences about differences from that run.
     """
 
     notebook: Path
     html: Path
     seconds: float
+    json: Path | None = None
+    repeats: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def run_notebook(
@@ -80,6 +94,7 @@ def run_notebook(
     destination: Path,
     title: str,
     timeout: float,
+    facts: ReportFacts | None = None,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     secrets: Collection[str] = (),
@@ -93,15 +108,16 @@ def run_notebook(
     Args:
         notebook: The notebook, which is not changed.
         parameters: Values for its parameters cell; the others keep their defaults.
-        destination: An existing folder for `<stem>.ipynb` and `<stem>.html`.
+        destination: An existing folder for `<stem>.ipynb`, `<stem>.html` and `report.json`.
         title: The page's title.
         timeout: Seconds for all cells together.
+        facts: The facts about the run for `report.json`; None writes no such file.
         folder: The kernel's working directory; by default an empty folder, removed with the run.
         environment: The kernel's environment; by default that of this process.
         secrets: Texts to remove from outputs and errors.
         withheld: Parameters whose values are not in the executed notebook and the page.
         scan: The search for leaks, or None for no search.
-        encrypt: The age recipients for whom both files are sealed, or none for plain text.
+        encrypt: The age recipients for whom all files are sealed, or none for plain text.
         on_cell: Called with the number of code cells done, and their total.
 
     Raises:
@@ -142,18 +158,34 @@ def run_notebook(
         nbformat.write(node, executed)  # type: ignore[no-untyped-call]
         page = executed.with_suffix(".html")
         export_html(executed, page, title=title)
-        files = [page, executed]
+        files = [executed, page]
+        if facts is not None:
+            content = document.collected(
+                node, facts, seconds=time.monotonic() - began, error=problem or None
+            )
+            for given in content["parameters"].values():
+                given.update({one: REDACTED for one in withheld if given.get(one) is not None})
+            data = executed.with_name(document.NAME)
+            write_atomically(data, json_text(redactor.clean(content)).encode())
+            files.insert(0, data)
         leak = None if scan is None else scan.leak(shown, files, sources)
         if leak is not None and stopped is None:
             raise LeakFound(f"{notebook.name} is not published, since {leak.found}: {leak.advice}.")
         if leak is not None and stopped is not None:
             raise stopped.error(f"{stopped.where}; nothing of it is kept, since {leak.found}.")
-        html_file, result = (publish(file, destination, encrypt) for file in files)
+        # The page comes last: where it is, the others are.
+        *data_files, result, html_file = (publish(file, destination, encrypt) for file in files)
     if stopped is not None:
-        error = stopped.error(f"{problem}; the notebook up to there is {result}.")
+        error = stopped.error(f"{problem}{UP_TO_THERE}{result}.")
         error.notebook = result
         raise error
-    return RunResult(result, html_file, time.monotonic() - began)
+    return RunResult(
+        result,
+        html_file,
+        time.monotonic() - began,
+        json=data_files[0] if data_files else None,
+        repeats=None if facts is None else facts.repeats,
+    )
 
 
 class _Stopped(NamedTuple):
@@ -189,7 +221,7 @@ def _execute(
     def left(_cell: object = None) -> float:
         return max(deadline - time.monotonic(), 0.1)  # 0 means no limit to nbclient
 
-    try:
+    def run() -> None:
         execute_notebook(
             # Papermill replaces {placeholders} in paths; doubled braces are literal.
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed)),
@@ -204,6 +236,9 @@ def _execute(
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=progress.cell_started,
         )
+
+    try:
+        _with_restarts(run, progress, deadline)
     # The errors are not chained: they contain the cell's source and the traceback, which may
     # contain secrets.
     except PapermillExecutionError as error:
@@ -222,6 +257,18 @@ def _execute(
         return _Stopped(NotebookFailed, where, f": {said}")
     progress.finished()
     return None
+
+
+def _with_restarts(run: Callable[[], None], progress: _Progress, deadline: float) -> None:
+    """Call a function that starts a kernel, again if that kernel ends before the first cell."""
+    for start in range(1, _STARTS + 1):
+        try:
+            run()
+        except RuntimeError:
+            if progress.number or start == _STARTS or time.monotonic() >= deadline:
+                raise
+        else:
+            return
 
 
 class _Kernel(AsyncKernelManager):
