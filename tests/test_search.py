@@ -24,6 +24,7 @@ from aico_lab.errors import InvalidValue, OtherModel, UnknownName
 from aico_lab.projections import vectors
 from aico_lab.runtime import report_kernel
 from aico_lab.schema.core import CORE
+from aico_lab.search import filters as filters_
 from aico_lab.search import keyword, tail
 from aico_lab.search.filters import resolve
 from aico_lab.search.searching import RANK
@@ -269,13 +270,19 @@ def test_a_filter_leaves_words_that_others_use_more_often(lab: Lab, monkeypatch)
             if chance.random() < 0.4
         }
         k = chance.choice((1, 5, 200))
+        monkeypatch.setattr(filters_, "LITTLE", chance.choice((0, 1000)))
         passing = [
             one
             for one in rows
             if all(one[f"{name}_id" if name != "role" else name] == value
                    for name, value in options.items())
-            and set(asked) & set(one["content"].split())
         ]  # fmt: skip
+        near = lab.search(" ".join(asked), mode="semantic", k=k, **options)
+        allowed = {(one["channel_id"], one["conversation_id"]) for one in passing}
+        places = {(one.metadata["channel_id"], one.metadata["conversation_id"]) for one in near}
+        assert places <= allowed
+        assert k < 200 or places == allowed
+        passing = [one for one in passing if set(asked) & set(one["content"].split())]
         expected = {(one["channel_id"], one["conversation_id"]) for one in passing}
         answer = lab.search(" ".join(asked), mode="keyword", k=k, **options)
         places = [(one.metadata["channel_id"], one.metadata["conversation_id"]) for one in answer]

@@ -31,9 +31,14 @@ have one; common words choose more only if fewer items were found than were aske
 COMMON: Final = 5
 """The words also choose no more items once one segment in this many has one of them."""
 
-RESCORED: Final = 30
+RESCORED: Final = 100
 """The minimum number of items of a collection, chosen by the scores of the full-text index, that
-are scored."""
+are scored.
+
+Among 22,846 passages of the demo, 100 contain 8.1 of the 10 best ones of a query that is a message,
+and 7.2 of one that is the first four words of it; 30 contain 7.3 and 5.7. For the index, a word
+that more than half of the passages have is worth nothing.
+"""
 
 TERMS: Final = 32
 """The maximum number of words of a query that are used, the rarest first."""
