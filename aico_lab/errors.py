@@ -60,6 +60,7 @@
     │   ├── InvalidTopic
     │   └── HandlerFailed
     ├── ReportError
+    │   ├── LeakFound               it would have published a key, or text of a message
     │   ├── NotebookFailed
     │   └── NotebookTimedOut
     └── PipelineError
@@ -364,6 +365,10 @@ class ReportError(AicoLabError):
     """
 
     notebook: Path | None = None
+
+
+class LeakFound(ReportError):
+    """A report or an export holds a key, or text of messages that it must not hold."""
 
 
 class NotebookFailed(ReportError):

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress, SyncResult
     from aico_lab.etl.verify import Proof
-    from aico_lab.home.keys import Keys
     from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.importing.rescoring import RescoreResult
     from aico_lab.knowledge.lab_knowledge import Knowledge
@@ -111,7 +110,8 @@ class Lab:
         """
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
-        return cls._of(folder, create_home(folder, settings, protection), settings)
+        keys = create_home(folder, settings, protection)
+        return cls(Storage(folder, keys, settings))
 
     @classmethod
     def open(
@@ -146,29 +146,9 @@ class Lab:
         settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
         folder = Home(settings.home)
         keys = open_keys(folder.read_marker(), settings)
-        return cls._of(
-            folder,
-            keys,
-            settings,
-            timezone=timezone,
-            generation=generation,
-            external_access=external_access,
-        )
-
-    @classmethod
-    def _of(
-        cls,
-        home: Home,
-        keys: Keys,
-        settings: Settings,
-        *,
-        timezone: str = "UTC",
-        generation: int | None = None,
-        external_access: bool = False,
-    ) -> Self:
         return cls(
             Storage(
-                home,
+                folder,
                 keys,
                 settings,
                 timezone=timezone,
@@ -565,7 +545,7 @@ class Lab:
     ) -> Passages:
         """Search all committed conversations, memories and documents.
 
-        Of messages in no segment yet, the newest 5,000 are searched by meaning as well;
+        Of messages in no segment yet, the newest 5,000 that pass the filters are searched as well;
         `lab.embeddings.update()` makes segments of them.
 
         Args:

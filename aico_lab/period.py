@@ -38,7 +38,8 @@ def bounds(
     start = None if since is None else start_of(since, timezone, recent_ms)
     end = None if until is None else _end(until, get_zone(timezone))
     if start is not None and end is not None and start >= end:
-        raise InvalidValue(f"The period ends before it begins: since is {since}, until is {until}.")
+        first, last = (one.isoformat() if isinstance(one, date) else one for one in (since, until))
+        raise InvalidValue(f"The period ends before it begins: since is {first}, until is {last}.")
     return start, end
 
 
@@ -47,8 +48,14 @@ def counts_back(given: Moment | None) -> re.Match[str] | None:
     return _BACK.fullmatch(given.strip()) if isinstance(given, str) else None
 
 
-def start_of(given: Moment, timezone: str, recent_ms: int) -> int:
-    """Return the start of a period in UTC milliseconds; see `bounds`.
+def start_of(given: Moment, timezone: str, recent_ms: int, *, name: str = "since") -> int:
+    """Return the start of a period in UTC milliseconds.
+
+    Args:
+        given: The start; see `bounds`.
+        timezone: The zone of days, and of moments without one.
+        recent_ms: The time of the last message that is not in the future, in UTC milliseconds.
+        name: The name of the argument, for the message of the error.
 
     Raises:
         InvalidValue: The start is not a time, or lies outside the calendar.
@@ -57,16 +64,16 @@ def start_of(given: Moment, timezone: str, recent_ms: int) -> int:
     if back := counts_back(given):
         number, unit = int(back[1]), back[2]
         if number == 0:
-            raise InvalidValue(f"since={given!r} is a span of length 0: use at least 1{unit}.")
+            raise InvalidValue(f"{name}={given!r} is a span of length 0: use at least 1{unit}.")
         if unit == "h":
             return recent_ms - number * MS_PER_HOUR
         last_day = to_local(recent_ms, zone).date()
         try:
             first_day = last_day - timedelta(days=number * (7 if unit == "w" else 1) - 1)
         except OverflowError:
-            raise InvalidValue(f"since={given!r} goes back before the year 1.") from None
+            raise InvalidValue(f"{name}={given!r} goes back before the year 1.") from None
         return midnight(first_day, zone.key)
-    day = parsed("since", given)
+    day = parsed(name, given)
     return _exactly(day, zone) if isinstance(day, datetime) else midnight(day, zone.key)
 
 
@@ -74,7 +81,8 @@ def parsed(name: str, given: Moment) -> date | datetime:
     """Return a bound that does not count back, as a day or a moment.
 
     Args:
-        name: 'since' or 'until', for the message of the error.
+        name: The name of the argument, for the message of the error; all but 'until' may count
+            back.
         given: The bound.
 
     Raises:
@@ -91,7 +99,7 @@ def parsed(name: str, given: Moment) -> date | datetime:
         except ValueError:
             return datetime.fromisoformat(text)
     except (ValueError, AttributeError, TypeError):
-        also = ", or how far back, as '30d', '4w' or '12h'" if name == "since" else ""
+        also = ", or how far back, as '30d', '4w' or '12h'" if name != "until" else ""
         raise InvalidValue(
             f"{name}={given!r} is not a time: give a day as '2024-05-01', a moment as "
             f"'2024-05-01T12:30'{also}."

@@ -52,9 +52,9 @@ class Storage:
         keys: Keys,
         settings: Settings,
         *,
-        timezone: str,
-        generation: int | None,
-        external_access: bool,
+        timezone: str = "UTC",
+        generation: int | None = None,
+        external_access: bool = False,
     ) -> None:
         self.home = home
         self.keys = keys

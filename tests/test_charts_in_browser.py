@@ -346,6 +346,30 @@ def test_without_scripts_pictures_can_be_read_on_every_screen(tmp_path):
             assert picture["width"] <= picture["room"] or (picture["scrolls"] and media == "screen")
 
 
+def write_page(page, chart):
+    page.write_text(
+        f'<!DOCTYPE html><meta charset="utf-8"><style>{charts.style()}</style>'
+        f"<script>{charts.script()}</script>{charts.figure(chart).text}",
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_plots_fill_their_column_under_a_legend_that_is_wider_than_half_of_them(tmp_path, width):
+    """And above a line of text, as the map of passages with the list below it."""
+    names = [f"{letter} theme of four words" for letter in "abcde"]
+    frame = pl.DataFrame({"x": range(50), "y": range(50), "of": names * 10})
+    colour = alt.Color("of:N", scale=alt.Scale(domain=names), legend=alt.Legend(orient="bottom"))
+    points = alt.Chart(frame).mark_circle().encode(x="x:Q", y="y:Q", color=colour)
+    text = alt.Chart(frame.head(1)).mark_text(align="left").encode(x=alt.value(0), text="of:N")
+    sized = [one.properties(width=640, height=100) for one in (points, text)]
+    write_page(tmp_path / "page.html", alt.vconcat(*sized).resolve_legend(color="independent"))
+    with visit((tmp_path / "page.html").as_uri(), width=width) as opened:
+        wait(opened.page)
+        drawn = opened.page.locator(".mark-symbol.role-mark").bounding_box()
+        assert 0.75 * width < drawn["width"] < width
+
+
 NAMES = [
     f"Anna Maria {letter} of the house on the hill behind the second bridge" for letter in "abc"
 ]
@@ -356,13 +380,8 @@ def test_labels_have_as_many_lines_as_their_rows_have_room_for(tmp_path, height,
     """The whole name is in the tooltip of the label."""
     frame = pl.DataFrame({"who": NAMES, "n": [1, 2, 3]})
     bars = alt.Chart(frame, title="Bars").mark_bar().encode(x="n:Q", y="who:N")
-    figure = charts.figure(bars.properties(width=500, height=height)).text
     page = tmp_path / "page.html"
-    page.write_text(
-        f'<!DOCTYPE html><meta charset="utf-8"><style>{charts.style()}</style>'
-        f"<script>{charts.script()}</script>{figure}",
-        encoding="utf-8",
-    )
+    write_page(page, bars.properties(width=500, height=height))
     with visit(page.as_uri()) as opened:
         wait(opened.page)
         labels = opened.page.locator(".role-axis-label text:has(title)")

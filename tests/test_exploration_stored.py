@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 
 from aico_lab import Lab
 from aico_lab.embeddings.exploration import charts
+from aico_lab.embeddings.exploration.exploring import Explorer
 from aico_lab.embeddings.exploration.passages import read_passages
 from aico_lab.embeddings.exploration.tables import of_shares
 from aico_lab.embeddings.exploration.themes import ThemeParameters
 from aico_lab.embeddings.segmenting import SegmentParameters as Segmenting
 from aico_lab.errors import InvalidValue, NeverExplored, UnknownName
 from aico_lab.runtime import report_kernel
+from aico_lab.schema import CORE
 from tests.databases import open_copy
 from tests.messages import add, message
 
@@ -118,6 +122,18 @@ def test_themes_are_those_of_the_subjects_and_reach_sql(explored):
     assert shares == (36,)
 
 
+def test_a_theme_without_words_has_its_number_as_name_also_in_an_older_home(explored):
+    """Numbers begin with 0, names began with 1."""
+    explored.primary.execute("UPDATE themes SET name = 'Theme 2' WHERE theme = 2")
+    CORE.rollback("embeddings", 3, explored.primary)
+    before = explored.primary.fetch_all("SELECT name FROM themes WHERE theme = 2")
+    CORE.apply_core_schemas(explored.primary)
+    assert before == [("Theme 3",)]
+    assert explored.embeddings.themes().pl()["name"][2] == "Theme 2"
+    explored.sync()
+    assert explored.sql("SELECT name FROM mart.themes WHERE theme = 2").fetchall() == [("Theme 2",)]
+
+
 def test_the_same_passages_are_explored_once(explored):
     before = [rows(explored, table) for table in ("explorations", "themes", "passage_themes")]
     explored.embeddings.explore(WHOLE, themes=3, min_people=3)
@@ -193,6 +209,8 @@ def test_every_result_has_only_what_the_filters_choose(explored):
     assert set(views["picture"].pl()["segment_id"]) == own
     assert set(views["neighbours"].pl()["segment_id"]) == own
     assert views["themes"].pl()["passages"].sum() == 2
+    weeks = embeddings.themes(since="2024-02-04").pl()  # two passages, the later ones first
+    assert weeks["passages"].to_list() == sorted(weeks["passages"], reverse=True)
     assert views["by_person"].pl().select("person", "n").unique().rows() == [("Person 2", 2)]
     assert views["over_time"].pl()["n"].unique().to_list() == [2]
     assert "1 person" in views["drift"].caption
@@ -319,6 +337,7 @@ def test_neighbours_of_a_sentence_are_about_it(explored):
     found = explored.embeddings.neighbours("We ate pizza and bread", k=5)
     assert found.pl()["name"].n_unique() == 1
     assert all("pizza" in text or "bread" in text for text in found.pl()["text"])
+    assert found.finding == "The 5 nearest of 36 passages to “We ate pizza and bread”."
     itself = found.pl()["segment_id"][0]
     assert itself not in explored.embeddings.neighbours(itself, k=40).pl()["segment_id"]
     for wrong in ({"text": " "}, {"text": "pizza", "k": 0}):
@@ -391,7 +410,8 @@ def test_as_many_passages_are_drawn_as_the_map_says(explored, monkeypatch):
     )
     assert len(points) == 20
     # Nothing is listed before a region is selected, and then with time and theme.
-    listed = view.plot().to_dict()["vconcat"][1]
+    hint, listed = view.plot().to_dict()["vconcat"][1]["layer"]
+    assert "region_store" in hint["mark"]["opacity"]["expr"]
     assert {"filter": {"param": "region", "empty": False}} in listed["transform"]
     assert "datum.started" in str(listed["transform"])
 
@@ -405,6 +425,9 @@ def test_a_widget_draws_all_passages_of_a_large_map(explored, monkeypatch):
     widget = embeddings.picture().widget()
     assert len(widget.points) == 36
     assert widget.tooltip_properties == ["theme", "time"]
+    themes = embeddings.themes().pl()["name"].to_list()
+    legend = [value[:2] for value in widget.legend_encoding["color"]["values"]]
+    assert legend == list(zip(themes, map(tuple, widget.color), strict=True))
     assert embeddings.picture(content=True).widget().tooltip_properties[-1] == "text"
     monkeypatch.setattr(report_kernel, "_marked", [True])
     assert embeddings.picture().widget() is None
@@ -516,15 +539,35 @@ def test_why_this_number_of_themes_was_chosen_is_told(lab):
     assert "passages apart" in said
 
 
-def test_arguments_of_a_wrong_kind_are_refused_in_one_sentence(explored):
+def test_every_argument_of_a_wrong_kind_is_refused_by_its_name(explored):
+    for method, _ in inspect.getmembers(Explorer, inspect.isfunction):
+        call = getattr(explored.embeddings, method)
+        given = {"text": "pizza"} if method == "neighbours" else {}
+        for name in () if method.startswith("_") else inspect.signature(call).parameters:
+            with pytest.raises(InvalidValue, match=rf"^{name}\b.* not |^{name}=.* is not a time"):
+                call(**{**given, name: object()})
+
+
+def test_arguments_out_of_range_are_refused_in_one_sentence(explored):
     embeddings = explored.embeddings
-    for call in (
-        lambda: embeddings.explore(themes="5"), lambda: embeddings.explore(seed=1.5),
-        lambda: embeddings.duplicates(near=float("nan")), lambda: embeddings.duplicates(near="x"),
-        lambda: embeddings.by_person(top=0), lambda: embeddings.picture(user=[]),
+    for method, given in (
+        ("explore", {"themes": "5"}), ("explore", {"seed": 1.5}), ("explore", {"min_people": 0}),
+        ("explore", {"themes": 10**20}), ("duplicates", {"near": float("nan")}),
+        ("by_person", {"top": 0}), ("by_person", {"top": True}), ("by_person", {"top": 10**30}),
+        ("neighbours", {"text": "\ud800"}), ("neighbours", {"text": "a", "k": 0}),
+        ("over_time", {"themes": [0.5]}), ("over_time", {"themes": "ab"}),
+        ("over_time", {"by": ["week"]}), ("drift", {"at": "0d"}), ("drift", {"at": "2 moons"}),
+        ("use_model", {"name": 5}),
     ):  # fmt: skip
-        with pytest.raises(InvalidValue):
-            call()
+        name = list(given)[-1]
+        with pytest.raises(InvalidValue, match=rf"^{name}\b"):
+            getattr(embeddings, method)(**given)
+    with pytest.raises(InvalidValue, match="list of users is empty"):
+        embeddings.picture(user=[])
+    # Numbers of numpy and columns of polars are numbers, too.
+    some = embeddings.themes().pl()["theme"].head(np.int64(2))
+    assert embeddings.over_time(themes=some).pl()["theme"].unique().to_list() == [0, 1]
+    assert embeddings.by_person(top=np.int64(3)).pl()["person"].n_unique() == 3
 
 
 def test_without_an_exploration_or_passages_a_sentence_says_what_to_do(lab):

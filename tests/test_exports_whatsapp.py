@@ -764,3 +764,13 @@ def test_a_guess_of_the_order_of_day_and_month_is_said(lab, tmp_path):
     assert lab.import_from(path, companion="Z", day_first=True).updated == 4
     path.write_text("".join(f"1/{n}/26, 10:05 - {'AZ'[n % 2]}: words\n" for n in range(12, 16)))
     assert not lab.import_from(path, companion="Z").notes
+
+
+def test_days_that_read_the_same_both_ways_do_not_decide_the_order(lab, tmp_path):
+    path = tmp_path / "chat.txt"
+    same = (f"1/1/2026, {9 + at // 60}:{at % 60:02} - A: text {at}\n" for at in range(210))
+    path.write_text("".join(same) + "".join(f"{day}/1/2026, 9:00 - Z: {day}\n" for day in (2, 3)))
+    answers = {"companion": "Z", "timezone": "Asia/Tokyo"}
+    assert lab.import_from(path, day_first=False, **answers).added == 212
+    result = lab.import_from(path, day_first=True, **answers)
+    assert (result.added, result.updated) == (0, 2)

@@ -180,8 +180,15 @@ def lines_of(fragment) -> dict[str, list[str]]:
 
 
 def test_a_line_of_a_tile_is_broken_inside_a_zone_and_not_before_a_unit():
-    tile = Tile("busiest hour", "22:00", "of America/New_York, 3 messages", count=860, key="n")
-    html = tiles([tile], [Tile("then", "790", count=790, key="n")]).text
+    tile = Tile(
+        "busiest hour",
+        "22:00",
+        "of America/New_York, 3 messages",
+        number=860,
+        is_count=True,
+        key="n",
+    )
+    html = tiles([tile], [Tile("then", "790", number=790, key="n")]).text
     assert "of America/<wbr>New_York, 3 messages" in html
     assert "before: 790 (+9\u00a0%)" in html
     assert "anywhere" not in html.split(".aico-lab-tiles", 1)[1]

@@ -37,7 +37,10 @@ def test_vectors_are_made_with_the_model_that_was_chosen(lab, home, tmp_path, mo
         done = cli("index", "--model", name)
         assert done.returncode == 0, done.stderr
         with Lab.open(home) as opened:
-            assert text_index.model(opened.primary).startswith(model)
+            now = text_index.model(opened.primary)
+        assert now.startswith(model)
+        assert f"All vectors are now made with the model {now}.\n" in done.stdout
+        assert "Nothing changed" not in done.stdout
     monkeypatch.chdir("/")
     assert cli("sync", "--only", "vectors").returncode == 0
     with Lab.open(home) as opened:

@@ -104,6 +104,14 @@ def test_an_older_export_does_not_add_the_text_before_an_edit(lab, take, before,
     assert {time[11:16] for time, *_ in stored(lab)} == {"19:07"}
 
 
+def test_an_older_export_may_come_after_the_edit_alone(lab, take):
+    """The only message of its author in that minute is the edited one, however unlike."""
+    begin = "21:07 - Ann: hello there"
+    take(begin, f"21:08 - Zed: okay then, let us do that{EDITED}")
+    assert counts(take(begin, "21:08 - Zed: ok")) == (0, 2, 0)
+    assert texts(lab) == ["hello there", "okay then, let us do that"]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "changed"),
     [

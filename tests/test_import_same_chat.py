@@ -259,6 +259,83 @@ def test_a_part_without_the_person_goes_to_the_only_chat_with_that_bot(
     }
 
 
+def of_bot(path: Path, person: str, account: int, first: int, count: int, *more: Any) -> Path:
+    """Write a chat that begins with messages of its bot, in which the person never writes."""
+    messages = [
+        {
+            "id": first + at, "type": "message", "from": "Otto", "from_id": "user777",
+            "date": f"2024-05-01T10:{at:02d}:0{account}",
+            "date_unixtime": str(1714557600 + account + 60 * at), "text": f"for {person} {at}",
+        }
+        for at in range(count)
+    ]  # fmt: skip
+    messages.extend(more)
+    document = {"name": "Otto", "type": "bot_chat", "id": 777, "messages": messages}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def test_chats_of_a_bot_alone_are_one_only_if_their_messages_are(lab: Lab, tmp_path: Path) -> None:
+    """Nobody's messages are replaced by those that another account's bot sent under their ids."""
+    ada = of_bot(tmp_path / "ada.json", "Ada", 1, 100, 8)
+    ben = of_bot(tmp_path / "ben.json", "Ben", 2, 103, 8)
+    for path in (ada, ben, ada, ben):
+        result = lab.import_from(path, deletions=True)
+        assert (result.updated, result.missing) == (0, 0)
+        assert any("--me" in note for note in result.notes) == (path == ben and bool(result.added))
+    own = {"telegram:777": "Ada", "telegram:person 2 with 777": "Ben"}
+    assert texts(lab) == {name: [f"for {one} {at}" for at in range(8)] for name, one in own.items()}
+    for person, path in (("Ada", ada), ("Ben", ben)):
+        message = {
+            "id": 300, "type": "message", "from": person,
+            "from_id": f"user{1 if person == 'Ada' else 2}", "text": f"{person} at last",
+            "date": "2024-05-02T10:00:00", "date_unixtime": "1714644000",
+        }  # fmt: skip
+        of_bot(path, person, *((1, 100) if person == "Ada" else (2, 103)), 8, message)
+        lab.import_from(path)
+    assert {name: said[-1] for name, said in texts(lab).items()} == {
+        name: f"{one} at last" for name, one in own.items()
+    }
+
+
+def test_the_person_who_never_wrote_may_be_known_otherwise(lab: Lab, tmp_path: Path) -> None:
+    """By a notice, by the account of a whole export, or by the answer of the user."""
+    notice = {
+        "id": 99, "type": "service", "actor": "Ada", "actor_id": "user1", "action": "bot_allowed",
+        "date": "2024-05-01T09:00:00", "date_unixtime": "1714554000",
+    }  # fmt: skip
+    lab.import_from(of_bot(tmp_path / "ada.json", "Ada", 1, 100, 4, notice))
+    chat = json.loads(of_bot(tmp_path / "ben.json", "Ben", 2, 100, 4).read_text("utf-8"))
+    whole = {
+        "about": "x", "personal_information": {"user_id": 2, "first_name": "Ben"},
+        "chats": {"about": "y", "list": [chat]},
+    }  # fmt: skip
+    (tmp_path / "result.json").write_text(json.dumps(whole), encoding="utf-8")
+    lab.import_from(tmp_path / "result.json")
+    lab.import_from(of_bot(tmp_path / "eve.json", "Eve", 3, 100, 4), me="Eve")
+    of_eve = of_bot(tmp_path / "later.json", "Eve later", 3, 200, 4)
+    lab.import_from(of_eve, me="Eve")
+    assert {name: len(said) for name, said in texts(lab).items()} == {
+        "telegram:user1 with 777": 4,
+        "telegram:user2 with 777": 4,
+        "telegram:Eve with 777": 8,
+    }
+
+
+def test_a_message_that_lost_its_id_is_known_by_its_time_and_text(lab: Lab, tmp_path: Path) -> None:
+    path = bot_chat(tmp_path / "a.json", "Ada", 1, *range(6))
+    lab.import_from(path)
+    path.write_text(path.read_text("utf-8").replace('"id": 4, ', ""), "utf-8")
+    again = lab.import_from(path, deletions=True)
+    assert (again.added, again.updated, again.missing) == (0, 0, 0)
+
+
+def test_a_person_may_be_called_like_the_bot(lab: Lab, tmp_path: Path) -> None:
+    for account in (1, 2):
+        lab.import_from(bot_chat(tmp_path / f"{account}.json", "Otto", account, *range(6)))
+    assert [len(said) for said in texts(lab).values()] == [6, 6]
+
+
 def of_earlier_versions(lab: Lab, name: str, path: Path, **answers: Any) -> None:
     """Import a file as before its person was a part of the conversation's id."""
     batches = list(SOURCES[name].read(path, options=Options(**answers)))
@@ -337,13 +414,29 @@ def tavern(path: Path, person: str, count: int) -> Path:
     return path
 
 
-def test_chats_of_two_people_with_one_character_may_have_one_name(lab: Lab, tmp_path: Path) -> None:
-    ada, ben = tmp_path / "a" / "Sera.jsonl", tmp_path / "b" / "Sera.jsonl"
+@pytest.mark.parametrize(("file", "name"), [("Sera", "Sera"), ("chat", "Sera:chat")])
+def test_chats_of_two_people_with_one_character_may_have_one_name(
+    file: str, name: str, lab: Lab, tmp_path: Path
+) -> None:
+    ada, ben = tmp_path / "a" / f"{file}.jsonl", tmp_path / "b" / f"{file}.jsonl"
     of_earlier_versions(lab, "sillytavern", tavern(ada, "Ada", 4))
     lab.import_from(tavern(ben, "Ben", 4))
     lab.import_from(tavern(ada, "Ada", 6))
     lab.import_from(tavern(ben, "Ben", 6))
     assert {name: len(said) for name, said in texts(lab).items()} == {
-        "sillytavern:Sera": 6,
-        "sillytavern:Ben with Sera": 6,
+        f"sillytavern:{name}": 6,
+        f"sillytavern:Ben with {name}": 6,
     }
+
+
+def test_greetings_of_two_people_stay_apart(lab: Lab, tmp_path: Path) -> None:
+    """A chat in which nobody answered yet is another one if it began at another time."""
+    ada = tavern(tmp_path / "a" / "chat.jsonl", "Ada", 1)
+    ben = tmp_path / "b" / "chat.jsonl"
+    lab.import_from(ada)
+    for count in (1, 4):
+        text = tavern(ben, "Ben", count).read_text("utf-8")
+        ben.write_text(text.replace("T10:", "T11:").replace("00.000Z", "07.000Z"), "utf-8")
+        lab.import_from(ben)
+    lab.import_from(tavern(tmp_path / "a" / "chat.jsonl", "Ada", 4))
+    assert sorted(map(len, texts(lab).values())) == [4, 4]

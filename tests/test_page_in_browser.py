@@ -1,4 +1,4 @@
-"""The page of `pattern_analysis` in a browser: screens, paper, colour schemes, many homes."""
+"""The pages of notebooks in a browser: screens, paper, colour schemes, many homes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.situations import SITUATIONS
 
 pytestmark = pytest.mark.slow
 
-NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "pattern_analysis.ipynb"
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 WIDTHS = (360, 390, 768, 1280, 1920)
 A4 = 718  # the width of a sheet without its margins, in pixels of CSS
 
@@ -115,8 +115,8 @@ def page(tmp_path_factory, homes):
     """The page of a situation, made when it is first asked for."""
     folder, made = tmp_path_factory.mktemp("pages"), {}
 
-    def page_of(situation: str, **parameters: object) -> str:
-        asked = (situation, *sorted(parameters.items()))
+    def page_of(situation: str, notebook: str = "pattern_analysis", **parameters: object) -> str:
+        asked = (situation, notebook, *sorted(parameters.items()))
         if asked in made:
             return made[asked]
         home = folder / situation.replace(" ", "_")
@@ -129,7 +129,7 @@ def page(tmp_path_factory, homes):
                     lab.import_from("jsonl", lines)
                     lab.sync()
             executed = folder / f"{situation.replace(' ', '_')}-{len(made)}.ipynb"
-            execute_here(NOTEBOOK, executed, **parameters)
+            execute_here(NOTEBOOKS / f"{notebook}.ipynb", executed, **parameters)
         export_html(executed, executed.with_suffix(".html"), title="Pattern analysis")
         made[asked] = executed.with_suffix(".html").as_uri()
         return made[asked]
@@ -177,6 +177,32 @@ def test_it_is_tidy_for_every_home(page, situation):
             seen.page.wait_for_timeout(400)
             settle(seen)
             assert_tidy(seen, width)
+    assert seen.requests == []
+    assert seen.errors == []
+
+
+@pytest.mark.parametrize(
+    "situation", ["a group channel", "hostile names", "right to left", "one message", "nothing"]
+)
+@pytest.mark.parametrize(
+    ("notebook", "parameters"),
+    [("review", {"content": True, "names": True}), ("data_quality", {"names": True})],
+)
+def test_other_notebooks_are_tidy_and_readable_everywhere(page, notebook, parameters, situation):
+    with visit(page(situation, notebook, **parameters), width=390) as seen:
+        for width, scheme in ((390, "light"), (1280, "dark"), (1920, "light")):
+            seen.page.set_viewport_size({"width": width, "height": 900})
+            seen.page.emulate_media(color_scheme=scheme)
+            seen.page.wait_for_timeout(300)
+            settle(seen)
+            assert_tidy(seen, width)
+            assert seen.page.evaluate(PALE) == []
+        seen.page.set_viewport_size({"width": A4, "height": 1017})
+        seen.page.emulate_media(media="print", color_scheme="light")
+        seen.page.wait_for_timeout(300)
+        assert_tidy(seen, A4)
+        assert seen.page.locator("h1").count() == 1
+        assert seen.page.locator("main b").count() == 0
     assert seen.requests == []
     assert seen.errors == []
 

@@ -28,7 +28,7 @@ from aico_lab.errors import (
     WrongUse,
 )
 from aico_lab.lab import Lab
-from aico_lab.pipeline import load_pipeline, run_pipeline, step_process, steps
+from aico_lab.pipeline import load_pipeline, records, run_pipeline, step_process, steps
 from aico_lab.pipeline.definition import read_pipeline
 from tests.messages import add, message
 from tests.notebooks import write_notebook
@@ -600,9 +600,9 @@ def test_the_timeout_of_a_report_is_that_of_its_step(lab, reported, monkeypatch)
     given = []
     real = type(lab.reports).run
 
-    def run(self, *arguments, timeout):
+    def run(self, *arguments, timeout, **options):
         given.append(timeout)
-        return real(self, *arguments, timeout=timeout)
+        return real(self, *arguments, timeout=timeout, **options)
 
     monkeypatch.setattr(type(lab.reports), "run", run)
     reported("timeout = '2m'")
@@ -618,6 +618,8 @@ def test_reports_beyond_the_count_are_removed(lab, reported, tmp_path):
     runs = [reported(head="keep = { count = 2 }") for _ in range(4)]
     assert [run.removed for run in runs] == [0, 0, 1, 1]
     assert folders(lab) - others == {folder_of(run) for run in runs[2:]}
+    index = (lab.home.reports / "index.html").read_text(encoding="utf-8")
+    assert [index.count(f'href="./own/{folder_of(run)}/') for run in runs] == [0, 0, 1, 1]
     assert lab.pipelines.show("job").removed == 1
 
 
@@ -666,6 +668,22 @@ def test_a_folder_outside_the_reports_is_never_removed(lab, reported, tmp_path):
     for _ in range(2):
         reported(head="keep = { count = 1 }")
     assert (tmp_path / "precious" / "x.html").exists()
+
+
+def test_runs_whose_reports_are_gone_are_not_read(lab, reported, monkeypatch):
+    """A year of runs every quarter of an hour is 35,000."""
+    for _ in range(3):
+        reported(head="keep = { count = 1 }")
+    lab.primary.execute(
+        "INSERT INTO pipeline_runs SELECT replace(hex(randomblob(8)), 'A', 'b'), pipeline, origin, "
+        "file_sha256, status, '2020' || substr(started_at, 5), finished_at, error, steps, "
+        "replace(outputs, 'own/', 'own/x'), warnings, versions, 0, NULL, NULL "
+        "FROM pipeline_runs, json_each('[1, 2, 3, 4, 5, 6, 7, 8, 9]')"
+    )
+    read, real = [], records._run
+    monkeypatch.setattr(records, "_run", lambda row: read.append(row) or real(row))
+    assert reported(head="keep = { count = 1 }").removed == 1
+    assert len(read) <= 4
 
 
 def test_addresses_of_notices_are_never_shown(lab, cli, job):

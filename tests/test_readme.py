@@ -337,6 +337,12 @@ def own_files(folder: Path) -> None:
             'since: str | None = None\nchannel: str | None = None\ntimezone: str = "UTC"',
             "print(since, channel)",
         ),
+        ("data_quality", "stale_days: int = 7", "print(stale_days)"),
+        (
+            "review",
+            'period: str | None = None\ncompanion: str = ""\ntimezone: str = "UTC"',
+            "print(period, companion)",
+        ),
     ):
         declared = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
         notebook = nbformat.v4.new_notebook(cells=[declared, nbformat.v4.new_code_cell(question)])
@@ -368,6 +374,7 @@ def test_the_examples_run_from_top_to_bottom(tmp_path):
     environment = {
         **os.environ,
         "AICO_LAB_HOME": str(tmp_path / "home"),
+        "BROWSER": "true",  # the program that opens no page
         "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)]),
     }
@@ -381,8 +388,11 @@ def test_the_examples_run_from_top_to_bottom(tmp_path):
             # Short notebooks of these names, since those of the package have tests of their own.
             notebooks = tmp_path / "home" / "notebooks"
             notebooks.mkdir()
-            for name in ("pattern_analysis", "embedding_exploration"):
-                shutil.copy(tmp_path / "pattern_analysis.ipynb", notebooks / f"{name}.ipynb")
+            for name in ("pattern_analysis", "data_quality", "review"):
+                shutil.copy(tmp_path / f"{name}.ipynb", notebooks)
+            shutil.copy(
+                tmp_path / "pattern_analysis.ipynb", notebooks / "embedding_exploration.ipynb"
+            )
     for made in ("messages.parquet", "sessions.png", "reply_latency.csv"):
         assert (tmp_path / made).stat().st_size
 

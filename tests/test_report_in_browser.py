@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import nbformat
 import pytest
 
+from aico_lab.errors import NotebookFailed
 from aico_lab.reports.html import export_html
 from aico_lab.reports.runner import run_notebook
 from tests.browser import visit
+from tests.messages import add, message
 from tests.notebooks import write_notebook
 from tests.two_charts import BARS, CHART, DAYS, DRAWN, PANELS, PICTURE, SETUP, TALL, WIDE
 
@@ -146,3 +150,32 @@ def test_whatever_a_cell_shows_the_page_asks_the_network_for_nothing(tmp_path):
     with visit((tmp_path / "open.html").as_uri()) as seen:
         seen.page.wait_for_timeout(1000)
     assert len(seen.requests) >= 6  # and this proves that it was the policy
+
+
+def test_the_list_of_all_runs_fits_a_phone_and_leads_to_pages_and_partial_notebooks(lab, tmp_path):
+    """Without a network, in the dark, and on paper."""
+    add(lab.primary, message(0))
+    lab.sync()
+    broken = write_notebook(tmp_path / "my #1: broken.ipynb", "1 / 0")
+    with pytest.raises(NotebookFailed):
+        lab.reports.run(broken)
+    (run,) = lab.reports.list()
+    with visit((lab.home.reports / "index.html").as_uri(), width=390) as seen:
+        page = seen.page
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        cells = page.locator("tbody td").all_inner_texts()
+        assert "failed" in cells
+        assert "my #1: broken.ipynb stopped in cell 2: ZeroDivisionError" in cells[-1]
+        colours = []
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.emulate_media(media="print", color_scheme="dark")
+        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert colours[0] == colours[2] != colours[1]
+        partial = page.get_by_text("the notebook up to there").get_attribute("href")
+        page.get_by_role("link", name="my #1: broken").first.click()
+        assert page.url == run.html.as_uri()
+        assert "division by zero" in page.content()
+    assert unquote(partial) == f"./my #1: broken/{run.run_id}/my #1: broken.ipynb"
+    assert seen.requests == seen.errors == []

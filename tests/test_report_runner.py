@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from aico_lab.errors import InvalidValue, NotebookFailed, NotebookTimedOut, UnknownName
-from aico_lab.reports.runner import run_notebook
+from aico_lab.reports.runner import _Kernel, run_notebook
 from tests.notebooks import outputs, write_notebook
 
 pytestmark = pytest.mark.slow
@@ -108,6 +108,25 @@ def test_the_kernel_works_in_an_empty_folder_of_its_own_and_leaves_ours_alone(ru
     assert Path(folder).parent.parent == tmp_path / "out"
     assert not Path(folder).exists()
     assert Path.cwd() == here
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_kernel_that_ends_before_it_answers_is_started_again(run, monkeypatch, failures):
+    """As if another program had taken one of its ports; a kernel that always ends is an error."""
+    real, started = _Kernel.format_kernel_cmd, []
+
+    def command(self, extra_arguments=None):
+        started.append(real(self, extra_arguments))
+        return [sys.executable, "-c", ""] if len(started) <= failures else started[-1]
+
+    monkeypatch.setattr(_Kernel, "format_kernel_cmd", command)
+    if failures < 3:
+        assert outputs(run("print('ran')").notebook) == "ran\n"
+        assert len(started) == failures + 1
+    else:
+        with pytest.raises(NotebookFailed, match="lost its kernel in cell 0: Kernel died before"):
+            run("print('ran')")
+        assert len(started) == 3
 
 
 def test_braces_in_a_path_are_part_of_the_name(run):

@@ -70,6 +70,7 @@ def test_a_notebook_of_ones_own_runs_where_it_lies(synced, tmp_path):
     assert sorted(path.name for path in result.notebook.parent.iterdir()) == [
         "own work.html",
         "own work.ipynb",
+        "report.json",
     ]
     assert "<title>Own work · " in result.html.read_text(encoding="utf-8")
     (run,) = synced.reports.list("own work")
@@ -102,7 +103,8 @@ def test_the_command_line_runs_a_notebook_of_the_folder_that_one_is_in(
     assert "succeeded" in shown
     assert str(Path(json.loads(ran.stdout)["html"])) in shown
     listed = report("list").stdout.splitlines()
-    assert listed[0] == "Reports: cache_inspection, embedding_exploration, pattern_analysis"
+    expected = "cache_inspection, data_quality, embedding_exploration, pattern_analysis, review"
+    assert listed[0] == f"Reports: {expected}"
     assert any("succeeded" in line and line.endswith("my  snapshot 1") for line in listed)
     assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  ", listed[-1])  # wherever the machine is
 
@@ -114,9 +116,11 @@ def test_names_are_those_of_the_package_and_of_the_homes_notebooks(lab):
     write_notebook(folder / "mine.ipynb", "1")
     assert notebooks(lab.home) == {
         "cache_inspection": SHIPPED.with_stem("cache_inspection"),
+        "data_quality": SHIPPED.with_stem("data_quality"),
         "embedding_exploration": SHIPPED.with_stem("embedding_exploration"),
         "mine": folder / "mine.ipynb",
         "pattern_analysis": SHIPPED,
+        "review": SHIPPED.with_stem("review"),
     }
     write_notebook(folder / "pattern_analysis.ipynb", "1")
     assert find_notebook("pattern_analysis", lab.home) == folder / "pattern_analysis.ipynb"
@@ -135,7 +139,7 @@ def test_what_is_no_notebook_is_one_sentence(lab, tmp_path):
         (
             "gone",
             UnknownName,
-            r"these are: cache_inspection, embedding_exploration, pattern_analysis\. .* \.ipynb",
+            r"these are: cache_inspection, data_quality, .*, review\. .* \.ipynb",
         ),
     ]:
         with pytest.raises(kind, match=words):

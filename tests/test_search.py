@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,8 @@ from aico_lab.errors import InvalidValue, OtherModel, UnknownName
 from aico_lab.projections import vectors
 from aico_lab.runtime import report_kernel
 from aico_lab.schema.core import CORE
-from aico_lab.search import keyword
+from aico_lab.search import filters as filters_
+from aico_lab.search import keyword, tail
 from aico_lab.search.filters import resolve
 from aico_lab.search.searching import RANK
 from tests.messages import add, add_memories, at, message
@@ -213,14 +215,19 @@ def test_what_cannot_be_searched_for_is_said(talked: Lab):
     talked.primary.execute("UPDATE users SET name = 'Magdalena'")
     with pytest.raises(UnknownName, match="did you mean Magdalena"):
         talked.search("x", user="Magdalen")
-    with pytest.raises(UnknownName, match="There is no channel"):
+    with pytest.raises(UnknownName, match="no channel 'nowhere': give an id or a name of the tab"):
         talked.search("x", channel=["c", "nowhere"])
+    with pytest.raises(UnknownName):
+        talked.search("x", user="\ud800")
+    with pytest.raises(InvalidValue, match=r"since is 2024-03-02, until is 2024-03-01T12:00:00\."):
+        talked.search("x", since=date(2024, 3, 2), until=datetime(2024, 3, 1, 12))  # noqa: DTZ001
     for wrong in (
         {"mode": "sementic"}, {"source": "web"}, {"role": "bot"}, {"sentiment": "sad"},
         {"k": -1}, {"k": 1.5}, {"decay": 0}, {"since": "yesterday"}, {"until": "30d"},
         {"since": "2024-02-30"}, {"since": "2024-03-02", "until": "2024-03-01"}, {"user": []},
         {"user": 5}, {"channel": [5]}, {"decay": "3"}, {"decay": True}, {"around": -1},
         {"around": "x"}, {"k": 10**30}, {"source": 5}, {"timezone": "Mars"},
+        {"timezone": 5},
     ):  # fmt: skip
         with pytest.raises(InvalidValue):
             talked.search("x", **wrong)
@@ -263,13 +270,19 @@ def test_a_filter_leaves_words_that_others_use_more_often(lab: Lab, monkeypatch)
             if chance.random() < 0.4
         }
         k = chance.choice((1, 5, 200))
+        monkeypatch.setattr(filters_, "LITTLE", chance.choice((0, 1000)))
         passing = [
             one
             for one in rows
             if all(one[f"{name}_id" if name != "role" else name] == value
                    for name, value in options.items())
-            and set(asked) & set(one["content"].split())
         ]  # fmt: skip
+        near = lab.search(" ".join(asked), mode="semantic", k=k, **options)
+        allowed = {(one["channel_id"], one["conversation_id"]) for one in passing}
+        places = {(one.metadata["channel_id"], one.metadata["conversation_id"]) for one in near}
+        assert places <= allowed
+        assert k < 200 or places == allowed
+        passing = [one for one in passing if set(asked) & set(one["content"].split())]
         expected = {(one["channel_id"], one["conversation_id"]) for one in passing}
         answer = lab.search(" ".join(asked), mode="keyword", k=k, **options)
         places = [(one.metadata["channel_id"], one.metadata["conversation_id"]) for one in answer]
@@ -351,6 +364,25 @@ def test_odd_queries_are_answered(talked: Lab):
             found(talked, odd, mode=mode)
 
 
+def test_filters_choose_among_the_messages_in_no_segment(lab: Lab, monkeypatch):
+    """Before the newest ones are taken, in every mode; the note counts those that are left out."""
+    monkeypatch.setattr(tail, "MOST", 6)
+    talk(lab, user="old", conversation="old")
+    talk(lab, user="new", conversation="new", start=12)
+    for mode in ("semantic", "keyword", "hybrid"):
+        answer = lab.search("soup", mode=mode, user="old", since="2024-01-01", k=1)
+        assert [one.metadata["people"] for one in answer] == (
+            [] if mode == "keyword" else [["old"]]
+        )
+        assert answer.notes == (
+            "6 messages are in no segment yet and were not searched: run `aico-lab index`.",
+        )
+        exam = lab.search("exam", mode=mode, user="old", k=1)
+        assert exam[0].text.startswith(EXAM)
+    assert not lab.search("soup", user="old", role="system").notes
+    assert "18 messages are in no segment yet" in lab.search("soup").notes[0]
+
+
 def test_age_halves_a_score(lab: Lab):
     """For every so many days."""
     for number, days in enumerate((0, 10, 20)):
@@ -405,7 +437,8 @@ def test_the_command_prints_passages(talked: Lab, cli):
     shown = cli("search", "my sister", "--mode", "semantic", "--k", "1").stdout
     assert "> 2024-03-01 14:00 u: I feel homesick in Reykjavik" in shown
     wrong = cli("search", "x", "--user", "nobody")
-    assert (wrong.returncode, wrong.stderr) == (2, "aico-lab: There is no user 'nobody'.\n")
+    told = "aico-lab: There is no user 'nobody': give an id or a name of the table `users`.\n"
+    assert (wrong.returncode, wrong.stderr) == (2, told)
     assert cli("search", "zyzzyva", "--mode", "keyword").stdout == "Nothing was found.\n"
 
 
@@ -518,7 +551,9 @@ def test_texts_whose_vectors_another_program_damaged_are_found(lab: Lab, harm: s
     assert (memories.items, memories.texts, memories.lacking) == (3, 3, 0)
     assert memories.damaged in (2, 3)
     assert (
-        f"{memories.damaged} texts of memories are not indexed" in lab.embeddings.audit().faults[0]
+        f"{memories.damaged} texts of memories are not indexed, or their vectors are missing or "
+        "damaged, as another program changed them; a search encodes them anew, which takes time: "
+        "run `aico-lab sync --only vectors`." in lab.embeddings.audit().faults
     )
     if "text_vectors" in harm:
         monkeypatch.setattr(index_, "ENCODED", 0)

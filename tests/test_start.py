@@ -66,6 +66,7 @@ def imported(environment, *arguments):
         (["metrics", "--help"], set()),
         (["sql", "FROM raw.users"], READING),
         (["sync"], READING | {"numpy", "pyarrow"}),
+        (["schedule", "list"], READING),
         (["metrics", "show", "overview"], QUESTIONS),
         (["metrics", "list"], QUESTIONS),
     ],

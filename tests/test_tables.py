@@ -770,7 +770,7 @@ def test_another_order_of_day_and_month_updates_the_times(tmp_path, lab, more):
     path.write_text(AMBIGUOUS + more)
     corrected = {} if more else {"day_first": True}
     result = lab.import_from(path, companion="Otto", timezone="UTC", **corrected)
-    assert (result.added, result.updated) == (bool(more), 1 + 2)
+    assert (result.added, result.updated) == (bool(more), 1)  # the other two are each other's
     days = {time[:10] for (time,) in stored_in(lab, "timestamp")}
     assert days == {"2026-02-01", "2026-03-01", "2026-01-03", "2026-05-05"} | (
         {"2026-05-13"} if more else set()
@@ -790,11 +790,85 @@ def test_another_companion_of_a_table_updates_its_roles(tmp_path, lab):
             "Ada": "user",
             "Otto": "assistant",
         }
+        assert set(stored_in(lab, "role, user_id")) == {("user", "Ada"), ("assistant", None)}
     assert result.updated == 0
     path.write_text(f"{AUTHORS}2024-05-03 10:00,Ada,more\n")
     assert lab.import_from(path, companion="Otto").added == 1
     assert set(stored_in(lab, "conversation_id")) == {("table:Ada",)}
     assert lab.primary.fetch_all("SELECT count(*) FROM messages") == [(added + 1,)]
+
+
+def dated(*days: int, month: int = 1) -> str:
+    """Return rows of a table on some days of a month, in two spellings if both are possible."""
+    return "".join(f"{day}/{month}/2026 10:05,{'AO'[day % 2]},text {day}.{month}\n" for day in days)
+
+
+DATED = "Date,Sender,Message\n"
+
+
+@pytest.mark.parametrize("is_at_once", [False, True])
+def test_companion_and_order_of_a_table_may_both_be_corrected(tmp_path, lab, is_at_once):
+    path = tmp_path / "chat.csv"
+    path.write_text(DATED + dated(1, 2, 3, 4))
+    assert lab.import_from(path, companion="A", day_first=False).added == 4
+    if not is_at_once:
+        assert lab.import_from(path, companion="A", day_first=True).added == 0
+    assert lab.import_from(path, companion="O", day_first=True).added == 0
+    path.write_text(DATED + dated(1, 2, 3, 4) + dated(5, month=2))
+    assert lab.import_from(path, companion="O", day_first=True).added == 1
+    assert sorted(stored_in(lab, "timestamp, role")) == [
+        *(
+            (f"2026-01-0{day}T10:05:00.000000Z", ("user", "assistant")[day % 2])
+            for day in range(1, 5)
+        ),
+        ("2026-02-05T10:05:00.000000Z", "assistant"),
+    ]
+    assert len(set(stored_in(lab, "conversation_id"))) == 1
+
+
+@pytest.mark.parametrize("companion", ["A", "O"])
+@pytest.mark.parametrize("is_newest_first", [False, True])
+def test_a_table_that_was_corrected_is_never_doubled(tmp_path, lab, companion, is_newest_first):
+    """Each row is known by the answers of its own first import, whatever file it is in."""
+    path = tmp_path / "chat.csv"
+    months = [dated(*range(2 + at, 11), month=1 + at) for at in range(4)]
+    sizes = [text.count("\n") for text in months]
+
+    def take(*which: int, **answers: Any) -> int:
+        rows = "".join(months[at] for at in which).splitlines(keepends=True)
+        path.write_text(DATED + "".join(rows[::-1] if is_newest_first else rows))
+        answers = {"companion": "O", "day_first": True, "timezone": "UTC"} | answers
+        return lab.import_from(path, **answers).added
+
+    assert take(0, companion=companion, day_first=False) == sizes[0]
+    assert take(0) == 0
+    assert take(1) == sizes[1]
+    assert take(0, 1, 2) == sizes[2]
+    assert take(0, 1, 2, 3) == sizes[3]
+    assert {time[5:7] for (time,) in stored_in(lab, "timestamp")} == {"01", "02", "03", "04"}
+
+
+def test_a_companion_may_be_corrected_and_corrected_back(tmp_path, lab):
+    path = tmp_path / "chat.csv"
+    path.write_text(DATED + dated(1, 2, 3, 4))
+    for companion in "OAOAO":
+        result = lab.import_from(path, companion=companion, day_first=True)
+        assert result.added == (0 if result.known + result.updated else 4)
+    assert set(stored_in(lab, "conversation_id, role, user_id")) == {
+        ("table:O", "user", "A"),
+        ("table:O", "assistant", None),
+    }
+
+
+def test_days_that_read_the_same_both_ways_decide_nothing(tmp_path, lab):
+    path = tmp_path / "chat.csv"
+    path.write_text(
+        DATED + "".join(f"1/1/2026 {at // 60}:{at % 60:02},A,text {at}\n" for at in range(210))
+        + dated(2, 3, 4)
+    )  # fmt: skip
+    assert lab.import_from(path, companion="O", day_first=False).added == 213
+    result = lab.import_from(path, companion="O", day_first=True)
+    assert (result.added, result.updated) == (0, 3)
 
 
 @pytest.mark.parametrize("names", list(itertools.permutations([None, "Ada", "Bea"], 2)))
@@ -1060,6 +1134,22 @@ def test_an_error_quotes_no_message_of_a_file_without_a_header(tmp_path):
         assert "dearly" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("x,my secret love\nx,so do I\n", {"content": "x"}),
+        ("text,my secret love is Otto dearest\nx,so do I\n", {}),
+        ("date,role,text\n2024-05-01,my secret love is Otto,x\n", {}),
+        ("date,author,text\n2024-05-01,my secret love is Otto,x\n2024-05-01,Ada,x\n", {}),
+    ],
+)
+def test_an_error_quotes_no_sentence_as_a_name(text, columns, tmp_path):
+    """Of a first line that is no header, and of columns of authors or roles that have messages."""
+    with pytest.raises(AicoLabError) as refused:
+        table(tmp_path, text, columns=columns)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_table_of_unknown_columns_is_refused_with_the_option_that_names_them(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("Wert;Stempel\nhallo;2024-05-01 10:00\n")
@@ -1264,6 +1354,35 @@ def test_columns_of_questions_and_answers_can_be_named(tmp_path):
         table(tmp_path, text, columns={"question": "Gefragt"})
     with pytest.raises(InvalidValue, match="one message"):
         table(tmp_path, text, columns={**both, "content": "text"})
+
+
+@pytest.mark.parametrize("name", ["response_time", "answer_time"])
+def test_a_time_of_the_answer_in_the_same_row_is_its_own(name, tmp_path):
+    text = f"question,question_time,answer,{name}\n" + "".join(
+        f"hi {n},5/1/2026 10:0{n},yo {n},{seconds}\n"
+        for n, seconds in enumerate(["13/1/2026 10:00:30", "", "5/1/2026 10:02:05"])
+    )
+    found = table(tmp_path, text)
+    assert [time[8:19] for time in found.times] == [
+        *("05T10:00:00", "13T10:00:30", "05T10:01:00", "05T10:01:00"),
+        *("05T10:02:00", "05T10:02:05"),
+    ]
+    assert [bool(one) for one in found.metadata] == [False, False, False, True, False, False]
+    untimed = table(tmp_path, text.replace(name, "other"), day_first=True)
+    assert [one.message_id for one in found.messages] == [
+        one.message_id for one in untimed.messages
+    ]
+    slow = text.replace("13/1/2026 10:00:30", "2.5").replace("5/1/2026 10:02:05", "3")
+    found = table(tmp_path, slow, day_first=True)
+    kept = [one.response_time for one in found.messages]
+    assert kept == ([None, 2.5, None, None, None, 3.0] if name == "response_time" else [None] * 6)
+    assert found.rejected == []
+
+
+def test_a_question_of_blanks_is_none(tmp_path):
+    found = table(tmp_path, "time,prompt,response\n2024-05-01 10:00,  ,Hello\n")
+    assert found.contents == ["Hello"]
+    assert found.skipped.total() == 1
 
 
 def test_a_response_beside_a_writer_is_no_answer(tmp_path):

@@ -219,3 +219,17 @@ def test_options_are_checked_before_the_first_step(tmp_path, options, error, sai
     path.write_text(f"{STEP}{options}\n")
     with pytest.raises(error, match=said):
         load_pipeline(str(path))
+
+
+def test_what_was_not_compared_is_a_warning(lab, cli, tmp_path, inbox):
+    """A conversation that is damaged, with `deletions`; the command line tells of it, too."""
+    damaged = chat(1, 1, 2)
+    damaged["messages"].append({"type": "unsupported"})
+    (inbox / "a.json").write_text(json.dumps(damaged))
+    job = tmp_path / "job.toml"
+    job.write_text(f"{STEP}path = 'inbox'\nme = 'Ada'\ndeletions = true\non_rejects = 'continue'")
+    told = cli("pipeline", "run", str(job))
+    words = "1 conversation was not compared with the stored messages"
+    assert words in told.stderr
+    (step,) = lab.pipelines.show("job").steps
+    assert [said for said in step.warnings if words in said]

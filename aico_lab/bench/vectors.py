@@ -9,6 +9,7 @@ RATIOS = {
     "indexing / a plain loop of collection.add": ("index", "add-loop"),
     "200 searches of the index / 200 bare queries of ChromaDB": ("search", "bare-query"),
     "200 searches with transcripts / 200 bare queries": ("lab-search", "bare-query"),
+    "200 hybrid searches with transcripts / 200 bare queries": ("hybrid", "bare-query"),
     "an increment of 20 messages / indexing": ("increment", "index"),
 }
 

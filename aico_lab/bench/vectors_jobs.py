@@ -15,7 +15,7 @@ import numpy as np
 from aico_lab.adapters.libsql import NOW
 from aico_lab.bench.etl_jobs import import_, write_input
 from aico_lab.bench.harness import expect, run_job
-from aico_lab.embeddings import texts
+from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.encoders import open_encoder
 from aico_lab.lab import Lab
 
@@ -27,6 +27,7 @@ QUERIES: Final = 200
 NEAREST: Final = 10
 BATCH: Final = 1_000  # entries in one call of the plain loop
 ADDED: Final = 20
+MANY: Final = 100_000
 
 
 def prepare(folder: Path, rows: int) -> float:
@@ -103,6 +104,37 @@ def lab_search(folder: Path, _rows: int) -> float:
     _, contents, _ = _queries(folder)
     with Lab.open(folder / "whole") as lab:
         return _timed(lambda text: lab.search(text, mode="semantic", k=NEAREST), contents)
+
+
+def hybrid(folder: Path, _rows: int) -> float:
+    """Time searches by meaning and by words for messages, which return transcripts."""
+    contents = [text.split("\n")[0] for text in _queries(folder)[1]]
+    with Lab.open(folder / "whole") as lab:
+        return _timed(lambda text: lab.search(text, k=NEAREST), contents)
+
+
+def many(folder: Path, _rows: int) -> dict[str, float]:
+    """Return the milliseconds of searches for messages among 100,000, as memories of a person."""
+    queries = [text.split("\n")[0] for text in _queries(folder)[1]]
+    stored = json.loads((folder / "texts.json").read_text(encoding="utf-8"))[1]
+    contents = [line for text in stored for line in text.split("\n")]
+    shutil.rmtree(folder / "many", ignore_errors=True)
+    shutil.copytree(folder / "home", folder / "many")
+    with Lab.open(folder / "many") as lab:
+        with lab.primary.transaction():
+            lab.primary.execute_many(
+                "INSERT INTO memories SELECT ?, user_id, ?, 'episodic', 0.5, created_at, NULL "
+                "FROM users LIMIT 1",
+                [(f"{n}", f"{contents[n % len(contents)]} {n}") for n in range(MANY)],
+            )
+        text_index.refresh(lab.primary, open_encoder())
+        index_ = lab.memories.index
+        seconds = {
+            "semantic": _timed(lambda text: index_.nearest(text, NEAREST, texts.MEMORIES), queries),
+            "hybrid": _timed(lambda text: lab.search(text, source="memories"), queries),
+        }
+    shutil.rmtree(folder / "many")
+    return {f"ms, {mode}, {MANY:,}": 1000 * s / len(queries) for mode, s in seconds.items()}
 
 
 def increment(folder: Path, _rows: int) -> float:
@@ -182,6 +214,8 @@ JOBS: dict[str, Callable[[Path, int], float | dict[str, float]]] = {
     "bare-query": bare_query,
     "search": search,
     "lab-search": lab_search,
+    "hybrid": hybrid,
+    "many": many,
     "recall": recall,
     "increment": increment,
 }

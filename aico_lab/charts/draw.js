@@ -38,7 +38,7 @@ const wrap = (text, room, font) => {
 // What specifications can call in their expressions.
 const expressionFunctions = {
   aicoLabWrap: (text, room) => {
-    const lines = wrap(text, room);
+    const lines = wrap(text, room - 2);
     const two = lines.length > 2 ? [lines[0], lines.slice(1).join(" ")] : lines;
     return two.map((line) => cut(line, room - 2));
   },
@@ -199,9 +199,10 @@ const fitted = async (spec, width) => {
       view.width = Math.max(20, Math.floor(natural * factor));
     return own;
   };
-  // What is not plot (axes, legends, gaps) hardly changes with the width of the plots.
-  const [whole, half] = [await measured(scale(1), width), await measured(scale(0.5), width)];
-  const plots = (whole - half) * 2;
+  // What is not plot (axes, legends, gaps) hardly changes with the width of the plots. Wider plots
+  // are compared, as a legend may be wider than narrow ones.
+  const [whole, twice] = [await measured(scale(1), width), await measured(scale(2), width)];
+  const plots = twice - whole;
   let factor = plots > 0 ? (width - (whole - plots)) / plots : 1;
   if (whole < FULL) factor = Math.min(factor, 1);
   for (let tries = 0; tries < 3; tries += 1) {

@@ -39,6 +39,7 @@ _KEPT: Final = {
     "load": "the last snapshot is intact; run it again to continue",
     "pipeline run": "finished steps are kept; `pipeline retry` continues the run",
     "pipeline retry": "finished steps are kept; retry the new run to continue",
+    "report rerun": "the run is recorded as interrupted; run it again for the report",
     "report run": "the run is recorded as interrupted; run it again for the report",
     "rescore": "every batch of scores that was stored is kept; run it again to continue",
     "schedule install": "jobs that were written stay; `schedule uninstall` removes them",

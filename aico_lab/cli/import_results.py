@@ -83,6 +83,10 @@ def note_import(result: ImportResult) -> None:
     for said in result.notes:
         note(said)
     _note_rejected(result)
+    if result.uncompared:
+        from aico_lab.pipeline.step_warnings import uncompared
+
+        note(uncompared(result))
     _note_conflicts(result)
     _note_assumptions(result)
 
@@ -220,12 +224,6 @@ def say_imported(
         say(
             f"{result.missing:,} stored {are} no longer in the export, or left by the path of the "
             f"conversation: {done} with missing_since, and left out of metrics."
-        )
-    if result.uncompared:
-        were = "conversation was" if result.uncompared == 1 else "conversations were"
-        say(
-            f"{result.uncompared:,} {were} not compared with the stored messages: a part is "
-            "damaged, or was not read."
         )
     if result.returned:
         say(f"{_messages(result.returned)} back, after missing from another export.")

@@ -66,17 +66,24 @@ def index(
         is_other = model is not None and lab.embeddings.use_model(model)
         result = lab.embeddings.update(parameters, progress=bar.show)
         lab.sync_vectors(full=is_other, progress=bar.show)
+        now = lab.memories.index.model if is_other else None
     if json:
         emit(result)
     else:
-        _say(result)
+        _say(result, now)
 
 
-def _say(result: Segmented) -> None:
-    if not result.written and not result.removed:
-        say(f"Nothing changed; {result.segments:,} segments are up to date.")
-        return
+def _say(result: Segmented, model: str | None) -> None:
+    """Print the result of an update, and the model if it is another one than before."""
     segments = "segment" if result.segments == 1 else "segments"
+    if model:
+        say(f"All vectors are now made with the model {model}.")
+    if not result.written and not result.removed:
+        said = (
+            f"{result.segments:,} {segments} {'is' if result.segments == 1 else 'are'} up to date"
+        )
+        say(f"{said}." if model else f"Nothing changed; {said}.")
+        return
     messages = "message" if result.messages == 1 else "messages"
     say(
         f"{result.segments:,} {segments}: {result.written:,} written, {result.removed:,} removed, "

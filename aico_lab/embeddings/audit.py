@@ -77,9 +77,14 @@ class CollectionAudit:
         """Return a sentence about damaged texts, and for each kind of search of too low recall."""
         found = []
         if self.damaged:
+            effect = (
+                f"a search by meaning does not find {self.lacking:,} of them"
+                if self.lacking
+                else "a search encodes them anew, which takes time"
+            )
             found.append(
-                f"{self.damaged:,} texts of {self.collection} are not indexed or have no readable "
-                f"vector, and {self.lacking:,} of them cannot be found by meaning: {REPAIR}."
+                f"{self.damaged:,} texts of {self.collection} are not indexed, or their vectors "
+                f"are missing or damaged, as another program changed them; {effect}: {REPAIR}."
             )
         searches = (
             (self.recall, "Search by meaning"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from collections.abc import Set as AbstractSet
 
     from numpy.typing import NDArray
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
     Keep = Callable[[Sequence[str]], Collection[str]]
     Rows = NDArray[np.intp]
+
+FEWEST = 16
+"""The minimum number of texts whose items are examined at a time."""
+
+GROWTH = 4
+"""The items that are examined next are at most this many times those before."""
 
 
 class Found(NamedTuple):
@@ -126,7 +132,10 @@ class KnownTexts:
             keep: Returns those of the given items that may be found; None for all.
         """
         found: list[Found] = []
-        for places in _descending(scores, max(limit, 16)):
+        usable = np.flatnonzero(~np.isnan(scores))
+        done, size = 0, max(limit, FEWEST)
+        while done < len(usable):
+            places = _ranked(scores, usable, done, done + size)
             if len(found) >= limit and scores[places[0]] < found[limit - 1].score:
                 break
             items = [
@@ -139,19 +148,34 @@ class KnownTexts:
                 kept = set(keep([item.item_id for item in items]))
                 items = [item for item in items if item.item_id in kept]
             found = sorted((*found, *items), key=lambda one: (-one.score, one.item_id))
+            done += len(places)
+            size = max(FEWEST, next_part(limit, len(found), done))
         return found[:limit]
 
 
-def _descending(scores: Vectors, first: int) -> Iterator[Rows]:
-    """Yield the positions of the scores, highest first, in growing parts; NaN is left out."""
-    usable = np.flatnonzero(~np.isnan(scores))
-    done, size = 0, first
-    while done < len(usable):
-        end = min(len(usable), done + size)
-        if end < len(usable):
-            order = np.argpartition(-scores[usable], end)[:end]
-        else:
-            order = np.arange(len(usable))
-        order = order[np.argsort(-scores[usable][order], kind="stable")]
-        yield usable[order[done:end]]
-        done, size = end, size * 4
+def next_part(wanted: int, found: int, examined: int) -> int:
+    """Return the number of items to examine next if as many of them pass as before.
+
+    Args:
+        wanted: The number of items that are wanted.
+        found: The number of those that were found.
+        examined: The number of items that were examined.
+    """
+    return min((wanted - found) * (examined + 1) // (found + 1) + 1, GROWTH * examined)
+
+
+def _ranked(scores: Vectors, usable: Rows, start: int, end: int) -> Rows:
+    """Return the positions of the scores with some ranks, the highest first.
+
+    Args:
+        scores: The scores.
+        usable: The positions of those that are a number.
+        start: The first rank, from 0.
+        end: The rank after the last one.
+    """
+    if end < len(usable):
+        order = np.argpartition(-scores[usable], end)[:end]
+    else:
+        order = np.arange(len(usable))
+    order = order[np.argsort(-scores[usable][order], kind="stable")]
+    return usable[order[start:end]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from aico_lab.embeddings.exploration.arguments import checked
 from aico_lab.embeddings.exploration.exploring import Explorer
 from aico_lab.errors import NotPermitted
 from aico_lab.home.files import private_files
@@ -92,6 +93,7 @@ class Embeddings(Explorer):
         with open_index(storage.open_primary, storage.home, storage.keys, encoder) as index:
             return audit(index)
 
+    @checked
     def use_model(self, name: str) -> bool:
         """Make the vectors of this home with another model from now on.
 

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from aico_lab.embeddings import texts
+from aico_lab.embeddings import segment_words, texts
 from aico_lab.embeddings.stored_vectors import BATCH, StoredVectors, read_vectors, text_sha256
 from aico_lab.errors import OtherModel
 from aico_lab.schema import feed
@@ -140,7 +140,7 @@ def refresh(
     full: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Refreshed:
-    """Bring `text_index` up to date, and store the vectors of its texts.
+    """Bring `text_index` up to date, store the vectors of its texts, and index segments by words.
 
     Args:
         primary: The primary database, outside a snapshot.
@@ -179,6 +179,7 @@ def refresh(
                 "UPDATE text_index_state SET model = ?, seq = ?, anchor = ?",
                 [encoder.model, target.seq, target.anchor],
             )
+        segment_words.refresh(primary, full=full)  # before the feed is pruned up to here
         mode: Literal["full", "increment", "nothing"] = (
             "full" if not follows else "increment" if read else "nothing"
         )

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 Protection = Literal["key-file", "passphrase", "none"]
 
 MASTER_BYTES = 32
+KEY_BYTES = {"libsql": 24, "duckdb": 32, "chroma": 32, "rocksdb": 32}
 SHORTEST_PASSPHRASE = 8  # characters
 LARGEST_KEY_FILE = 4096  # bytes
 BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
@@ -56,22 +57,22 @@ class Keys:
 
     def libsql(self) -> str | None:
         """Return the key of libSQL: 192 bits as 32 URL-safe characters; libSQL reads no more."""
-        derived = self._derive("libsql", 24)
+        derived = self._derive("libsql", KEY_BYTES["libsql"])
         return base64.urlsafe_b64encode(derived).decode() if derived else None
 
     def duckdb(self) -> str | None:
         """Return the key of DuckDB: 256 bits as base64, since DuckDB takes raw bytes so."""
-        derived = self._derive("duckdb", 32)
+        derived = self._derive("duckdb", KEY_BYTES["duckdb"])
         return base64.b64encode(derived).decode() if derived else None
 
     def chroma(self) -> str | None:
         """Return the key of Chroma's sealed file: 256 bits as an age identity (X25519)."""
-        derived = self._derive("chroma", 32)
+        derived = self._derive("chroma", KEY_BYTES["chroma"])
         return bech32("age-secret-key-", derived).upper() if derived else None
 
     def rocksdb(self) -> bytes | None:
         """Return the key of RocksDB: 256 bits, from which the adapter derives two keys."""
-        return self._derive("rocksdb", 32)
+        return self._derive("rocksdb", KEY_BYTES["rocksdb"])
 
     def answers(self) -> bytes | None:
         """Return the key of kept answers of metrics: 256 bits."""
@@ -84,6 +85,11 @@ class Keys:
             if secret:
                 texts |= _spellings(secret)
         return texts
+
+    def secrets(self) -> set[bytes]:
+        """Return the bytes of all keys and of the credential, to look for them in files."""
+        derived = (self._derive(store, length) for store, length in KEY_BYTES.items())
+        return {secret for secret in (self.master, self.credential, *derived) if secret}
 
     def _derive(self, store: str, length: int) -> bytes | None:
         from cryptography.hazmat.primitives.hashes import SHA256

@@ -291,6 +291,8 @@ def _edited(older: MessageRecord, edit: MessageRecord) -> MessageRecord:
     `aico_lab.importing.importer` applies the same rules to stored messages.
     """
     kept = {name: getattr(older, name) for name in WHERE_GIVEN if getattr(edit, name) is None}
+    if older.role == "user" != edit.role:  # the user of a message is not its companion's
+        kept.pop("user_id", None)
     if edit.sentiment_score is None and edit.content == older.content:
         kept["sentiment_score"] = older.sentiment_score
         kept["sentiment_source"] = older.sentiment_source

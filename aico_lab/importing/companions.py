@@ -35,8 +35,9 @@ _BEGINNING: Final = """
         AND conversation_id = channel_id
     LIMIT 100
 """
-_COUNTED: Final = """
-    SELECT count(*) FROM json_each(?) AS pair JOIN messages
+_TIMES: Final = """
+    SELECT pair.value ->> 0, pair.value ->> 1, CAST(timestamp AS BLOB)
+    FROM json_each(?) AS pair JOIN messages
         ON message_id = pair.value ->> 1 AND conversation_id = pair.value ->> 0
 """
 
@@ -56,10 +57,13 @@ class StoredMessages:
         rows = self._connection.fetch_all(_BEGINNING, [begin, f"{begin[:-1]};"])
         return [name.decode(errors="replace") for (name,) in rows]
 
-    def count(self, messages: Collection[tuple[str, str]]) -> int:
-        """Return how many of some messages are stored, by their conversations and ids."""
-        [(count,)] = self._connection.fetch_all(_COUNTED, [json.dumps(sorted(messages))])
-        return int(count)
+    def times(self, messages: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Return the times of those of some messages that are stored, by conversation and id."""
+        rows = self._connection.fetch_all(_TIMES, [json.dumps(sorted(messages))])
+        return {
+            (conversation, message_id): time.decode(errors="replace")
+            for conversation, message_id, time in rows
+        }
 
 
 def conversation_of(connection: Connection, name: str, people: Collection[str]) -> str:

@@ -307,14 +307,17 @@ def write_batch(
 def _replace(connection: Connection, edits: list[MessageRecord]) -> None:
     """Update messages in place; fields that the edit does not give keep their values.
 
-    The score is one of those fields, as long as the content stays the same. If a batch reverts its
-    own edit of a stored message, nothing is written and no change is logged.
+    The user of a message that turns out to be the companion's is none of these. The score is one,
+    as long as the content stays the same. If a batch reverts its own edit of a stored message,
+    nothing is written and no change is logged.
     """
     said = ("role", "content", "timestamp", *WHERE_GIVEN)
     score = ("sentiment_score", "sentiment_source")
     place = {name: f"?{number}" for number, name in enumerate(("message_id", *said, *score), 1)}
     new = {name: place[name] for name in said}
     new |= {name: f"coalesce({place[name]}, {name})" for name in WHERE_GIVEN}
+    is_users = f"(role <> 'user' OR {place['role']} = 'user')"
+    new["user_id"] = f"coalesce({place['user_id']}, iif({is_users}, user_id, NULL))"
     same = f"content IS {place['content']} AND {place['sentiment_source']} IS NOT 'given'"
     scores = {name: f"iif({same}, {name}, {place[name]})" for name in score}
     connection.execute_many(

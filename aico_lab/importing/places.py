@@ -72,6 +72,15 @@ _STORED: Final = f"""
     ORDER BY timestamp, id"""
 
 
+_NAMED: Final = f"""
+    SELECT CAST(message_id AS BLOB), CAST(conversation_id AS BLOB), CAST(timestamp AS BLOB),
+        CAST(role AS BLOB), CAST(content AS BLOB), CAST(metadata AS BLOB)
+    FROM messages
+    WHERE channel_id IN (SELECT value FROM json_each(?1))
+        AND timestamp IN (SELECT value FROM json_each(?2)) AND NOT instr(message_id, ':{DERIVED}')
+    ORDER BY timestamp, id"""
+
+
 class _Stored(NamedTuple):
     """A stored message with a derived id; its number counts the stored ones in their order."""
 
@@ -111,6 +120,7 @@ class Places:
         A message without the mark of an edit does not replace one with it: it is of an older
         export, and gets the stored text.
         """
+        batch = self._with_lost_ids(batch)
         slots: dict[_Slot, list[int]] = defaultdict(list)
         for at, message in enumerate(batch.messages):
             if message.message_id in batch.derived:
@@ -153,6 +163,38 @@ class Places:
             for event in batch.feedback
         ]
         return replace(batch, messages=messages, feedback=feedback)
+
+    def _with_lost_ids(self, batch: Batch) -> Batch:
+        """Return a batch in which messages that lost their ids by damage have the stored ones.
+
+        They are in conversations whose other messages have ids, and known by author, time and text.
+        """
+        have = {
+            one.conversation_id for one in batch.messages if one.message_id not in batch.derived
+        }
+        lost: dict[tuple[object, ...], int] = {}
+        for at, one in enumerate(batch.messages):
+            if one.conversation_id in have and one.message_id in batch.derived:
+                who = writer_of(one.role, one.metadata)
+                lost.setdefault((one.conversation_id, who, one.timestamp, one.content), at)
+        if not lost:
+            return batch
+        messages = list(batch.messages)
+        own = {one.message_id for one in messages}
+        channels = {messages[at].channel_id for at in lost.values()}
+        times = {messages[at].timestamp for at in lost.values()}
+        rows = self._connection.fetch_all(
+            _NAMED, [json.dumps(sorted(channels)), json.dumps(sorted(times))]
+        )
+        for row in rows:
+            message_id, name, time, role, content, metadata = (
+                "" if one is None else one.decode(errors="replace") for one in row
+            )
+            found = lost.get((name, writer_of(role, metadata), time, content))
+            if found is not None and message_id not in own:
+                messages[found] = messages[found]._replace(message_id=message_id)
+                own.add(message_id)
+        return replace(batch, messages=messages)
 
     def _stored(
         self, messages: list[MessageRecord], slots: dict[_Slot, list[int]], around: timedelta
@@ -254,6 +296,8 @@ def _as_read(
 
 def _paired(stored: Sequence[_Stored], given: Sequence[MessageRecord]) -> list[_Stored | None]:
     """Return for each message of a slot the stored message that it is, or None if it is new."""
+    if len(stored) == len(given) == 1:  # however unlike, as an older export has the earlier text
+        return list(stored)
     known = {one.message_id: one for one in stored}
     same = [known.get(message.message_id) for message in given]
     if all(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aico_lab.importing.places import BETWEEN_ZONES, later, writer_of
 from aico_lab.messages.identity import digest
-from aico_lab.sources.exports.engine.records import joined_id
+from aico_lab.sources.exports.engine.records import DERIVED, joined_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,20 +36,20 @@ _STORED: Final = """
     FROM messages WHERE conversation_id >= ? AND conversation_id < ?
 """
 
-
-_UNDER = """
-    SELECT CAST(conversation_id AS BLOB), CAST(timestamp AS BLOB), CAST(role AS BLOB),
-        CAST(content AS BLOB), CAST(metadata AS BLOB)
+_AROUND: Final = """
+    SELECT CAST(conversation_id AS BLOB), CAST(message_id AS BLOB), CAST(timestamp AS BLOB),
+        CAST(role AS BLOB), CAST(content AS BLOB), CAST(metadata AS BLOB)
     FROM messages
     WHERE channel_id IN (SELECT value FROM json_each(?1)) AND timestamp BETWEEN ?2 AND ?3
-        AND conversation_id = channel_id
+        AND conversation_id IN (SELECT value FROM json_each(?4))
 """
 
-
 _FIRST: Final = """
-    SELECT role <> 'user', CAST(user_id AS BLOB), CAST(metadata AS BLOB) FROM messages
+    SELECT role <> 'user' OR coalesce(messages.user_id IN (?3, 'user' || ?3), 0),
+        CAST(messages.user_id AS BLOB), CAST(messages.metadata AS BLOB), CAST(users.name AS BLOB)
+    FROM messages LEFT JOIN users USING (user_id)
     WHERE channel_id = ?1 AND conversation_id = ?2
-    ORDER BY 1, id LIMIT 1
+    ORDER BY 1, messages.id LIMIT 1
 """
 _WITH: Final = """
     SELECT DISTINCT CAST(conversation_id AS BLOB) FROM messages
@@ -60,6 +60,12 @@ _WITH: Final = """
     ) AND conversation_id >= ?2 AND conversation_id < ?3
         AND substr(conversation_id, -length(?4)) = ?4
 """
+
+
+_APART: Final = (
+    "A chat is stored as {place}: its beginning does not show whose it is, and what is stored of "
+    "chats with that id are other messages. Name the person with --me."
+)
 
 
 class ChatPlace(NamedTuple):
@@ -82,6 +88,7 @@ class SameChats:
         self._known: KnownPlaces | None = None
         self._formats: set[str] = set()
         self._elsewhere: dict[str, dict[int, ChatPlace]] = {}
+        self._notes: list[str] = []
 
     def as_stored(self, batch: Batch) -> Batch:
         """Return a batch whose messages are in the conversations that have them already.
@@ -94,10 +101,11 @@ class SameChats:
             if name in self._places:
                 continue
             own = ChatPlace(name, channels.get(name, name))
-            if name in batch.persons:
-                messages = [one for one in batch.messages if one.conversation_id == name]
-                own = self._place_of_person(own, *batch.persons[name], messages)
             ids = batch.global_ids.get(name)
+            if name in batch.persons:
+                if name not in channels and ids is None:
+                    continue  # its messages come with the next batch
+                own = self._place_of_person(own, batch, has_ids=ids is not None)
             self._places[name] = own if ids is None else self._place(name, own, ids)
         for name, others in batch.other_ids.items():
             messages = [one for one in batch.messages if one.conversation_id == name]
@@ -117,9 +125,17 @@ class SameChats:
             self._places[name].conversation_id if name in moved else name for name in batch.whole
         }
         messages = [_moved(one, self._place_of(one)) for one in batch.messages]
+        notes, self._notes = self._notes, []
         return replace(
             batch,
             messages=messages,
+            notes=[*batch.notes, *notes],
+            channels=[
+                one._replace(channel_id=moved[one.channel_id].channel_id)
+                if one.channel_id in moved
+                else one
+                for one in batch.channels
+            ],
             feedback=[_moved_feedback(one, self._place_of(one)) for one in batch.feedback],
             whole=frozenset(whole - unsound),
             also_there={
@@ -134,46 +150,81 @@ class SameChats:
             ),
         )
 
-    def _place_of_person(
-        self, own: ChatPlace, shared_id: str, person: Sequence[str], messages: list[MessageRecord]
-    ) -> ChatPlace:
+    def _place_of_person(self, own: ChatPlace, batch: Batch, *, has_ids: bool) -> ChatPlace:
         """Return the place of a conversation of one person, whose id others may have, too.
 
-        Earlier versions stored it under that id alone: there it stays if its first message of a
-        user is of this person. An export without a message of any person is of the only
-        conversation with that id, or of the one that has most of its messages.
+        It is where this person wrote the first message of a user. Where nobody but the other side
+        wrote, or the export does not show its person, only the same messages make it the same
+        conversation: else people would overwrite each other's messages.
+
+        Args:
+            own: The place by the export alone.
+            batch: The batch with its first messages.
+            has_ids: Whether its messages have ids that no other message of the product has.
         """
-        channel = own.channel_id if own.channel_id != own.conversation_id else shared_id
-        shared = ChatPlace(shared_id, channel)
-        if not person:
-            name, _, rest = shared_id.partition(":")
+        shared_id, person = batch.persons[own.conversation_id]
+        name, _, rest = shared_id.partition(":")
+        is_channel = own.channel_id == own.conversation_id
+        if person and self._first_user(own, rest) is not None:
+            return own
+        names = {shared_id: None}
+        shared = ChatPlace(shared_id, own.channel_id)
+        # A channel of many chats is not searched for each of them.
+        if is_channel or not person or self._first_user(shared, rest) is not None:
             bounds = [f"{name}:", f"{name};", f" with {rest}"]
             rows = self._connection.fetch_all(_WITH, [own.channel_id, *bounds])
-            names = [name.decode(errors="replace") for (name,) in rows]
-            if len(names) != 1 or self._first_user(shared) is not None:
-                return self._place_under(own.conversation_id, names, messages) if names else own
-            is_channel = own.channel_id == own.conversation_id
-            return ChatPlace(names[0], names[0] if is_channel else own.channel_id)
-        if self._first_user(own) is None:
-            first = self._first_user(shared)
-            if first is not None and (not first or first.intersection(person)):
-                return shared
-        return own
+            names |= dict.fromkeys(found.decode(errors="replace") for (found,) in rows)
+        by_me = {joined_id(name, f"{one} with {rest}") for one in person}
+        messages = [one for one in batch.messages if one.conversation_id == own.conversation_id]
+        # The name of `--me` alone excludes no account, as their names need not be stored.
+        is_told = len(person) == 1 and not has_ids and messages[0].message_id not in batch.derived
+        stored, may_be = 0, []
+        for found in names:
+            place = ChatPlace(found, found if is_channel else own.channel_id)
+            first = self._first_user(place, rest, by_name=len(person) == 1)
+            if first is not None and not first.isdisjoint(person):
+                return place
+            stored += first is not None
+            if first is not None and (is_told or not (person and first) or found in by_me):
+                may_be.append(place)
+        if has_ids and not person and stored == 1:  # `_place` knows others by their ids
+            return may_be[0]
+        same = self._same(may_be, messages, batch.derived)
+        if same is not None or person or not may_be:
+            return same or own
+        free, number = shared_id, 1
+        while free in {one.conversation_id for one in may_be}:
+            number += 1
+            free = joined_id(name, f"person {number} with {rest}")
+        self._notes.append(_APART.format(place=free))
+        return ChatPlace(free, free if is_channel else own.channel_id)
 
-    def _first_user(self, place: ChatPlace) -> frozenset[str] | None:
-        """Return the id and the name of the user who wrote the first message that is stored there.
+    def _first_user(
+        self, place: ChatPlace, other_side: str, *, by_name: bool = False
+    ) -> frozenset[str] | None:
+        """Return the spellings of the user who wrote the first message that is stored there.
 
-        They are empty if no user did; None means that there is no message at all.
+        They are empty if no user but the other side did; None means that there is no message.
+
+        Args:
+            place: The conversation.
+            other_side: The id of the other side of the chat.
+            by_name: Whether to return the name, too, which several people may have.
         """
-        row = self._connection.fetch_one(_FIRST, [place.channel_id, place.conversation_id])
+        row = self._connection.fetch_one(
+            _FIRST, [place.channel_id, place.conversation_id, other_side]
+        )
         if row is None:
             return None
         is_other, *texts = row
         if is_other:
             return frozenset()
-        user, metadata = ("" if one is None else one.decode(errors="replace") for one in texts)
+        user, metadata, name = (
+            "" if one is None else one.decode(errors="replace") for one in texts
+        )
         kind, author = writer_of("", metadata)
-        return frozenset(filter(None, (user, author if kind == "author" else "")))
+        spellings = (user, author if kind == "author" else "", name if by_name else "")
+        return frozenset(filter(None, spellings))
 
     def _place(self, name: str, own: ChatPlace, ids: Sequence[int]) -> ChatPlace:
         """Return the place that has most of some ids; the own one if none has any."""
@@ -226,40 +277,65 @@ class SameChats:
     def _place_under(
         self, own: str, others: Iterable[str], messages: list[MessageRecord]
     ) -> ChatPlace:
-        """Return the place, of the conversation's own and others, that has most of its messages.
+        """Return the place, of the conversation's own and others, that has most of its messages."""
+        places = [ChatPlace(name, name) for name in (own, *others)]
+        return (
+            self._same(places, messages, frozenset(one.message_id for one in messages))
+            or (places[0])
+        )
 
-        Of the stored ones of that time, or of those given, half must be the same; only the hour and
-        the day may differ, as in another zone.
+    def _same(
+        self, places: Sequence[ChatPlace], messages: list[MessageRecord], derived: frozenset[str]
+    ) -> ChatPlace | None:
+        """Return the place that has most of some messages, the first one of several; or None.
+
+        Half of them must be the same: of the stored ones of that time, or of those given; if they
+        have ids, of those with an id that both have. Only the hour and the day may differ, as in
+        another zone.
         """
+        if not places or not messages:
+            return None
         times = [one.timestamp for one in messages]
         rows = self._connection.fetch_batches(
-            _UNDER,
+            _AROUND,
             [
-                json.dumps([own, *others]),
+                json.dumps([one.channel_id for one in places]),
                 later(min(times), -BETWEEN_ZONES),
                 later(max(times), BETWEEN_ZONES),
+                json.dumps([one.conversation_id for one in places]),
             ],
             size=_ROWS,
         )
         stored: dict[str, Counter[tuple[object, ...]]] = {}
         for row in (row for some in rows for row in some):
-            name, time, role, content, metadata = (
+            name, message_id, time, role, content, metadata = (
                 "" if one is None else one.decode(errors="replace") for one in row
             )
-            said = (time[_MINUTES:], writer_of(role, metadata), content)
+            own = None if f":{DERIVED}" in message_id else message_id.removeprefix(f"{name}:")
+            said = (own, time[_MINUTES:], writer_of(role, metadata), content)
             stored.setdefault(name, Counter())[said] += 1
         given: Counter[tuple[object, ...]] = Counter(
-            (one.timestamp[_MINUTES:], writer_of(one.role, one.metadata), one.content)
+            (
+                None
+                if one.message_id in derived
+                else one.message_id.removeprefix(f"{one.conversation_id}:"),
+                one.timestamp[_MINUTES:],
+                writer_of(one.role, one.metadata),
+                one.content,
+            )
             for one in messages
         )
-        shared = {name: (there & given).total() for name, there in stored.items()}
-        shared = {
-            name: count
-            for name, count in shared.items()
-            if 2 * count >= min(stored[name].total(), len(messages))
-        }
-        found = max(shared, key=lambda name: (shared[name], name == own), default=own)
-        return ChatPlace(found, found)
+        given_ids = {said[0] for said in given} - {None}
+        most, best = 0, None
+        for place in places:
+            there = stored.get(place.conversation_id, Counter())
+            count = (there & given).total()
+            of = min(there.total(), len(messages))
+            if given_ids:
+                of = len(given_ids.intersection(said[0] for said in there))
+            if count > most and 2 * count >= of:
+                most, best = count, place
+        return best
 
 
 def _moved(message: MessageRecord, place: ChatPlace | None) -> MessageRecord:

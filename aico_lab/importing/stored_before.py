@@ -11,6 +11,8 @@ stored of it.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, tzinfo
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import AicoLabError
@@ -35,7 +37,12 @@ _SAID: Final = """
 _ROWS: Final = 1_000
 _FORMAT: Final = "whatsapp"
 _LOOKED_AT: Final = 200
-"""Messages at the beginning of a chat of which most must be stored."""
+"""Messages of a chat, on days that can be read otherwise, of which most must be stored."""
+
+_READ: Final = 20_000
+"""The most messages that are read to find them."""
+
+_MONTHS: Final = 12
 
 
 def with_stored(
@@ -76,12 +83,14 @@ def _with_known_order(
 
     def missing(tried: Options) -> int:
         chats = SameChats(connection)
-        found = {
-            (one.conversation_id, one.message_id)
-            for batch in source.read(path, limit=_LOOKED_AT, options=tried)
+        messages = (
+            one
+            for batch in source.read(path, limit=_READ, options=tried)
             for one in chats.as_stored(batch).messages
-        }
-        return len(found) - stored.count(found)
+            if _may_be_turned(one.timestamp, options.zone or UTC)
+        )
+        found = {(one.conversation_id, one.message_id) for one in islice(messages, _LOOKED_AT)}
+        return len(found) - len(stored.times(found))
 
     try:
         least, best = missing(options), options
@@ -92,3 +101,9 @@ def _with_known_order(
     except AicoLabError:  # the import itself says what is wrong
         return options
     return best
+
+
+def _may_be_turned(timestamp: str, zone: tzinfo) -> bool:
+    """Return whether the day and the month of a time may be exchanged, and are not the same."""
+    local = datetime.fromisoformat(timestamp).astimezone(zone)
+    return local.day != local.month and local.day <= _MONTHS

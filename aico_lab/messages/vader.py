@@ -8,6 +8,7 @@ scores equal the library's.
 from __future__ import annotations
 
 import functools
+import re
 from bisect import bisect_right as bisect
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,6 +24,9 @@ MAX_SCORED: Final = 20_000
 MAX_TOKENS: Final = 50_000
 LONGEST_TOKEN: Final = 40
 """The most words that are cached, and the most characters of a cached word."""
+
+_NEGATION: Final = re.compile(r"\b(?:no|not|nor|never|none)\b", re.IGNORECASE)
+"""Negations of up to two letters keep their punctuation in VADER's tokens, as in 'no,'."""
 
 _PLAIN: Final = str.maketrans({**dict.fromkeys("’‘ʼ＇", "'"), "\ufe0f": None})  # noqa: RUF001
 
@@ -122,11 +126,19 @@ class _Scorer:
         self._capitals: float = vader.C_INCR
         self._normalize: Callable[[float], float] = vader.normalize
 
-    def __call__(self, text: str) -> float:
-        """Return the compound value of a text."""
+    def tokens(self, text: str) -> list[_Token | None]:
+        """Return the properties of the words of a text; None for words that no rule uses."""
+        return list(map(self._tokens.__getitem__, self._plain(text).split()))
+
+    def _plain(self, text: str) -> str:
         text = text[:MAX_SCORED]
         if not text.isascii():
             text = _spell_emojis(text.translate(_PLAIN), self._analyzer.emojis)
+        return text
+
+    def __call__(self, text: str) -> float:
+        """Return the compound value of a text."""
+        text = self._plain(text)
         words = text.split()
         tokens = list(map(self._tokens.__getitem__, words))
         if not any(tokens):
@@ -248,9 +260,17 @@ def _contrast(values: list[float], places: list[int], tokens: list[_Token | None
 
 
 @functools.cache
-def scorer() -> Callable[[str], float]:
+def scorer() -> _Scorer:
     """Return the function that scores a text; the lexicon is loaded once, on first use."""
     return _Scorer()
+
+
+def is_purely_positive(text: str) -> bool:
+    """Return whether a text has a positive word, and neither a negative word nor a negation."""
+    found = [token for token in scorer().tokens(text) if token]
+    values = [token.value for token in found if token.value is not None]
+    negates = _NEGATION.search(text) or any(token.negates for token in found)
+    return bool(values) and min(values) > 0 and not negates
 
 
 def _spell_emojis(text: str, emojis: dict[str, str]) -> str:

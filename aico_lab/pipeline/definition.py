@@ -54,11 +54,13 @@ Whether input files exist is checked when the pipeline runs, before the first st
     name = "pattern_analysis"    # or "mine.ipynb", relative to the pipeline's file
     parameters = { since = "7d" }
     on_unchanged = "skip"        # if there is a report of the same snapshot; default 'run'
+    encrypt = ["age1…"]          # recipients of age, who alone can open it
 
     [[steps]]
     run = "export"
     query = "FROM conversations" # or table = "raw.messages"
     path = "messages.parquet"    # .csv, .parquet or .json; it replaces the file of the last run
+    content = false              # fail if it holds text of messages; default true
 
     [[steps]]
     run = "shell"                # only with --allow-shell

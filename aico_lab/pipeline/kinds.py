@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import InvalidValue, UnknownName
-from aico_lab.etl import evolution
 from aico_lab.importing.importer import check_on_conflict
 from aico_lab.results import RESULTS
 from aico_lab.sources import SOURCES
@@ -58,8 +57,14 @@ OPTIONS: Final[dict[str, dict[str, type]]] = {
         "deletes": bool,
         "full": bool,
     },
-    "report": {"name": str, "parameters": dict, "on_unchanged": str, "keep": dict},
-    "export": {"query": str, "table": str, "path": str},
+    "report": {
+        "name": str,
+        "parameters": dict,
+        "on_unchanged": str,
+        "keep": dict,
+        "encrypt": list,
+    },
+    "export": {"query": str, "table": str, "path": str, "content": bool},
     "shell": {"command": object},
 }
 """The options of each kind of step, and their types; `object` stands for several."""
@@ -186,8 +191,10 @@ def source_of(options: Mapping[str, Any], home: Home | None) -> Source | None:
 def check_meaning(kind: str, options: dict[str, Any], home: Home | None) -> None:
     """Raise the WrongUse that a step with these options would raise."""
     match kind:
-        case "sync":
-            evolution.check(options.get("on_change"))
+        case "sync" if "on_change" in options:
+            from aico_lab.etl import evolution
+
+            evolution.check(options["on_change"])
         case "load":
             from aico_lab.etl.foreign import check_load
 
@@ -214,6 +221,10 @@ def _check_report(options: Mapping[str, Any], home: Home | None) -> None:
 
     if options.get("on_unchanged", "run") not in _UNCHANGED:
         raise InvalidValue(f"on_unchanged is {' or '.join(_UNCHANGED)}.")
+    if "encrypt" in options:
+        from aico_lab.adapters.age import read_recipients
+
+        read_recipients(options["encrypt"])
     declared = read_parameters(find_notebook(options["name"], home))
     check_values(declared, bind(declared, options.get("parameters", {})))
 

@@ -134,7 +134,7 @@ def tell_end(
         connection: The primary database.
         pipeline: The pipeline.
         run: The run, which is recorded.
-        before: The runs of the pipeline before it, the newest first.
+        before: The run of the pipeline before it, if there is one.
         error: The error that ended it, or None.
     """
     settings = pipeline.notify

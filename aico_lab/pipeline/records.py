@@ -23,7 +23,7 @@ from aico_lab.errors import AicoLabError, DatabaseLocked, PipelineBusy, StorageE
 from aico_lab.home.files import held, os_errors, private_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
@@ -279,20 +279,35 @@ def clear_up(connection: Connection, home: Home) -> None:
 
 
 def read_runs(
-    connection: Connection, *, of: Pipeline | None = None, limit: int = -1
+    connection: Connection,
+    *,
+    of: Pipeline | None = None,
+    status: RunStatus | None = None,
+    period: str | None = None,
+    files: Iterable[str] | None = None,
+    limit: int = -1,
 ) -> list[PipelineRun]:
     """Return runs, the newest first.
 
     Args:
         connection: The primary database.
         of: The pipeline; None for all.
+        status: The status; None for any.
+        period: The period, as the database has it; None for any and none.
+        files: Only runs with one of these outputs, as the database has their paths; None for all.
         limit: The most runs; -1 for all.
     """
     mine = (None, None) if of is None else (of.name, of.origin)
     rows = connection.fetch_all(
-        f"SELECT {_COLUMNS} FROM pipeline_runs WHERE ?1 IS NULL OR (pipeline = ?1 AND origin = ?2) "
-        "ORDER BY started_at DESC, run_id DESC LIMIT ?3",
-        [*mine, limit],
+        f"""SELECT {_COLUMNS} FROM pipeline_runs
+        WHERE (?1 IS NULL OR (pipeline = ?1 AND origin = ?2))
+        AND (?3 IS NULL OR status = ?3) AND (?4 IS NULL OR period = ?4)
+        AND (?5 IS NULL OR EXISTS (
+            SELECT 1 FROM json_each(outputs) AS one
+            WHERE json_extract(one.value, '$.path') IN (SELECT value FROM json_each(?5))
+        ))
+        ORDER BY started_at DESC, run_id DESC LIMIT ?6""",
+        [*mine, status, period, None if files is None else json.dumps(list(files)), limit],
     )
     return [_run(row) for row in rows]
 

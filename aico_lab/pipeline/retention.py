@@ -7,8 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from aico_lab.pipeline.records import read_runs
+from aico_lab.reports.records import SEALED
+from aico_lab.reports.run_index import write_index
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
@@ -38,7 +41,7 @@ def remove_old(
     keeps = {step.id: step.keep for step in pipeline.steps if step.keep is not None}
     if pipeline.keep is None and not keeps:
         return 0, []
-    runs = read_runs(connection, of=pipeline)
+    runs = read_runs(connection, of=pipeline, files=_files(home))
     # Outputs of steps that the file no longer has are kept as the pipeline says.
     kept: set[Path] = {folder for _, folder in _reports(home, run)}
     old: set[Path] = set()
@@ -55,7 +58,18 @@ def remove_old(
             removed += 1
         except OSError as refused:
             warnings.append(f"The old report {folder.name} was not removed: {refused.strerror}.")
+    if removed:
+        write_index(connection, home)  # without links to them
     return removed, warnings
+
+
+def _files(home: Home) -> Iterator[str]:
+    """Yield the paths, relative to the home, of all reports that are still there."""
+    for folder in home.reports.glob("*/*/"):
+        for suffix in (".html", ".ipynb"):
+            file = folder / f"{folder.parent.name}{suffix}"
+            path = file.relative_to(home.path).as_posix()
+            yield from (path, f"{path}{SEALED}")
 
 
 def _is_old(keep: Keep, place: int, run: PipelineRun) -> bool:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from aico_lab.adapters.libsql import Connection
     from aico_lab.lab import Lab
     from aico_lab.pipeline.definition import Pipeline, Step
     from aico_lab.pipeline.records import PipelineRun, StepRecord
@@ -126,12 +127,9 @@ def run_pipeline(
     primary = lab.primary
     clear_up(primary, lab.home)
     with alone(lab.home, pipeline):
-        before = read_runs(primary, of=pipeline)
-        if period is not None and not force and is_taken(period, utc_now(), before):
-            raise PeriodDone(
-                f"{pipeline.name} has a run for {period:%Y-%m-%d %H:%M} UTC already: add --force "
-                "for another one."
-            )
+        before = read_runs(primary, of=pipeline, limit=1)
+        if period is not None and not force:
+            _refuse_second_run(primary, pipeline, period)
         steps = steps_waiting(pipeline.steps)
         if retried is not None:
             _keep_done(steps, retried)
@@ -142,9 +140,11 @@ def run_pipeline(
             retried.run_id if retried else None,
             _period_of(period, retried),
         )
-        last_good = next((past for past in before if past.status == "ok"), None)
+        last_good = next(iter(read_runs(primary, of=pipeline, status="ok", limit=1)), None)
         if last_good is None or last_good.versions != run.versions:
             pipeline = _without_skipping(pipeline)
+        elif last_good.file_sha256 != run.file_sha256:
+            pipeline = _without_skipping(pipeline, "encrypt")
         going = _Running(lab, pipeline, run, clock or StepClock(), on_step, on_result)
         try:
             results = going.all(allow_shell=allow_shell)
@@ -166,6 +166,16 @@ def run_pipeline(
         return results
 
 
+def _refuse_second_run(primary: Connection, pipeline: Pipeline, period: datetime) -> None:
+    """Raise PeriodDone if there is a run for a period."""
+    runs = read_runs(primary, of=pipeline, period=to_timestamp(period))
+    if is_taken(period, utc_now(), runs):
+        raise PeriodDone(
+            f"{pipeline.name} has a run for {period:%Y-%m-%d %H:%M} UTC already: add --force "
+            "for another one."
+        )
+
+
 def _period_of(period: datetime | None, retried: PipelineRun | None) -> str | None:
     """Return the period to record: a run that continues another one is for that one's."""
     if period is not None:
@@ -181,11 +191,14 @@ def _keep_done(steps: list[StepRecord], retried: PipelineRun) -> None:
         step.status = "kept"
 
 
-def _without_skipping(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline with every report run, since another version may write another page."""
+def _without_skipping(pipeline: Pipeline, having: str = "name") -> Pipeline:
+    """Return the pipeline with every report run that has an option; by default all of them.
+
+    Another version may write another page, and another file may name other recipients.
+    """
     steps = (
         replace(step, options=step.options | {"on_unchanged": "run"})
-        if "on_unchanged" in step.options
+        if "on_unchanged" in step.options and having in step.options
         else step
         for step in pipeline.steps
     )

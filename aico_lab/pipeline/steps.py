@@ -103,8 +103,7 @@ def run_step(lab: Lab, step: Step, seconds: float | None) -> object:  # noqa: PL
         case "load":
             return lab.load(**options)
         case "export":
-            exported(lab, options).write(options["path"])
-            return ExportedFile(options["path"])
+            return _export(lab, options)
         case "shell":
             return _shell(lab, options, seconds)
         case _:
@@ -150,15 +149,26 @@ def exported(lab: Lab, options: Mapping[str, Any]) -> Relation:
     return rows
 
 
+def _export(lab: Lab, options: Mapping[str, Any]) -> ExportedFile:
+    from aico_lab.reports.leaks import refuse_leaks
+
+    rows = exported(lab, options)
+    refuse_leaks(lab.storage, rows, content=options.get("content", True))
+    rows.write(options["path"])
+    return ExportedFile(options["path"])
+
+
 def _report(lab: Lab, options: Mapping[str, Any], seconds: float | None) -> object:
     name, parameters = options["name"], options.get("parameters")
+    encrypt: list[str] = options.get("encrypt", [])
     if options.get("on_unchanged") == "skip":
-        same = lab.reports.find_same(name, parameters)
+        same = lab.reports.find_same(name, parameters, sealed=bool(encrypt))
         if same is not None and same.html is not None:
-            return UnchangedReport(same.html.with_suffix(".ipynb"), same.html)
+            notebook = same.html.name.replace(f"{same.report}.html", f"{same.report}.ipynb")
+            return UnchangedReport(same.html.with_name(notebook), same.html)
     # A retry may have less than the second that a report needs at least.
     timeout = _REPORT_SECONDS if seconds is None else max(seconds, 1.0)
-    return lab.reports.run(name, parameters, timeout=timeout)
+    return lab.reports.run(name, parameters, timeout=timeout, encrypt=encrypt)
 
 
 def _shell(lab: Lab, options: Mapping[str, Any], seconds: float | None) -> ShellResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import calendar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from html import escape
 from pathlib import Path
@@ -20,6 +20,7 @@ from aico_lab.metrics.engine.days import (
 from aico_lab.metrics.engine.durations import duration
 from aico_lab.metrics.interaction.breakdown import FEWEST_REPLIES
 from aico_lab.metrics.time.extremes import RECORDS, alike
+from aico_lab.reports import document
 from aico_lab.reports.written import in_a_tile, written_mood, written_time
 
 if TYPE_CHECKING:
@@ -53,16 +54,19 @@ class Fragment:
         text: The HTML.
         title: The page's title, which `export_html` takes from the output's metadata; empty for
             none.
+        data: The same as data, for the output's metadata; see `document.marked`.
     """
 
     text: str
     title: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return in_a_sentence(self.text)
 
-    def _repr_html_(self) -> str | tuple[str, dict[str, str]]:
-        return (self.text, {"title": self.title}) if self.title else self.text
+    def _repr_html_(self) -> str | tuple[str, dict[str, Any]]:
+        metadata = {**({"title": self.title} if self.title else {}), **self.data}
+        return (self.text, metadata) if metadata else self.text
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,11 @@ class Tile:
         value: The figure as text; None if there is none.
         more: A second line about the figure; empty for none.
         also: How many others have the same figure, in parentheses; empty for none.
-        count: The figure as a number if its change in percent makes sense; else None.
+        number: The figure as a number; None for days and hours.
+        unit: The unit of the number; empty for counts and scores.
+        interval: The ends of the number's 95 % interval; None for none.
+        n: The number of observations that the figure rests on; None for counts of all.
+        is_count: Whether the figure is a count, so that its change in percent makes sense.
         key: The name by which the same figure of another period is found; by default the label.
     """
 
@@ -82,7 +90,11 @@ class Tile:
     value: str | None
     more: str = ""
     also: str = ""
-    count: int | None = None
+    number: float | None = None
+    unit: str = ""
+    interval: tuple[float, float] | None = None
+    n: int | None = None
+    is_count: bool = False
     key: str = ""
 
 
@@ -110,7 +122,45 @@ def header(
         f'<p class="whose"><bdi>{escape(whose)}</bdi></p><dl>{rows}</dl>{below}</div>'
     )
     said = "; ".join(f"{fact.lower()}: {text}" for fact, text in facts.items())
-    return Fragment(html, f"{name} · {whose} · {said}")
+    data = {
+        "name": name,
+        "about": whose,
+        "facts": facts,
+        "note": note,
+        **_selection(overview, times),
+    }
+    return Fragment(html, f"{name} · {whose} · {said}", document.marked("data", data))
+
+
+def _selection(overview: Answer, times: Times) -> dict[str, Any]:
+    """Return the selection of messages as data; times are in UTC."""
+    filters = overview.filters
+    since_ms = until_ms = None
+    if times.recent_ms is not None:
+        since_ms, until_ms = filters.bounds(times.recent_ms)
+    days = overview.pl().row(0, named=True) if len(overview) else {}
+    return {
+        "period": {
+            "since": document.utc(since_ms),
+            "until": document.utc(until_ms),
+            "first_day": days.get("first_day"),
+            "last_day": days.get("last_day"),
+        },
+        "filters": {
+            "since": filters.since,
+            "until": filters.until,
+            "users": overview.users,
+            "channels": overview.channels,
+            "role": filters.role,
+            "min_cell": filters.min_cell,
+            "min_people": filters.min_people,
+        },
+        "timezone": filters.timezone,
+        "people": days.get("people"),
+        "snapshot": overview.generation,
+        "last_message_at": document.utc(times.recent_ms),
+        "synced_at": document.utc(times.synced_ms),
+    }
 
 
 def _whose(overview: Answer, usual: Answer | None) -> str:
@@ -208,7 +258,7 @@ def figures(overview: Answer, latency: Answer, extremes: Answer | None) -> list[
     ]
     mood = found["sentiment"]
     text = None if mood is None else written_mood(mood)
-    made.append(Tile("mean sentiment", text, f"from {MINUS}1 to 1"))
+    made.append(Tile("mean sentiment", text, f"from {MINUS}1 to 1", number=mood))
     if extremes is None:
         return made
     records = {row["record"]: row for row in extremes.pl().iter_rows(named=True)}
@@ -222,12 +272,21 @@ def _median(label: str, row: Mapping[str, Any] | None, latency: Answer) -> Tile:
     n, median = row["n"], row["p50"]
     few = n < FEWEST_REPLIES
     shown = None if few or median is None else duration(median)
-    return Tile(label, shown, f"of {'only ' if few else ''}{counted(n, 'replies')}")
+    low, high = row["p50_low"], row["p50_high"]
+    return Tile(
+        label,
+        shown,
+        f"of {'only ' if few else ''}{counted(n, 'replies')}",
+        number=median,
+        unit="s",
+        interval=None if low is None or high is None else (low, high),
+        n=n,
+    )
 
 
 def _count(number: int, plural: str, more: str = "") -> Tile:
     value, label = counted(number, plural).split(" ", 1)
-    return Tile(label, value, more, count=number, key=plural)
+    return Tile(label, value, more, number=number, is_count=True, key=plural)
 
 
 def figures_before(now: Sequence[Tile], found: Sequence[Tile], overview: Answer) -> Sequence[Tile]:
@@ -241,7 +300,7 @@ def figures_before(now: Sequence[Tile], found: Sequence[Tile], overview: Answer)
     if found:
         return found
     if overview.left_out:  # there are messages, of too few people
-        return [replace(tile, value=None, count=None) for tile in now]
+        return [replace(tile, value=None, number=None, interval=None, n=None) for tile in now]
     return [_count(0, what) for what in ("messages", "people who wrote", "conversations", DAYS)]
 
 
@@ -253,13 +312,14 @@ def _record(name: str, row: Mapping[str, Any] | None, zone: str) -> Tile:
     if name == "busiest day":
         day = date.fromisoformat(row["begins"])
         weekday = calendar.day_name[day.weekday()]
-        return Tile(name, written_day(day), f"{weekday}, {counted(row['n'], 'messages')}", also)
+        more = f"{weekday}, {counted(row['n'], 'messages')}"
+        return Tile(name, written_day(day), more, also, n=row["n"])
     if name == "busiest hour":
         hours = f"{row['begins']}{_NO_VALUE}{row['ends']}"
-        return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}", also)
-    value = duration(60 * row["value"])
-    begins = datetime.fromisoformat(row["begins"])
-    return Tile(name, value, f"from {written_minute(begins)}", also)
+        return Tile(name, hours, f"of {zone}, {counted(row['n'], 'messages')}", also, n=row["n"])
+    seconds = 60 * row["value"]
+    more = f"from {written_minute(datetime.fromisoformat(row['begins']))}"
+    return Tile(name, duration(seconds), more, also, number=seconds, unit="s")
 
 
 def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> Fragment:
@@ -282,15 +342,19 @@ def tiles(now: Sequence[Tile], before: Sequence[Tile] = (), note: str = "") -> F
         cells += "".join(f'<dd class="more">{in_a_tile(line)}</dd>' for line in lines if line)
         cells += "</div>"
     below = f'<p class="aico-lab-note">{escape(note)}</p>' if note else ""
-    return Fragment(f'{_STYLE}<dl class="aico-lab-tiles mathjax_ignore">{cells}</dl>{below}')
+    both = [document.of_tile(tile, earlier.get(tile.key or tile.label)) for tile in now]
+    return Fragment(
+        f'{_STYLE}<dl class="aico-lab-tiles mathjax_ignore">{cells}</dl>{below}',
+        data=document.marked("figures", {"tiles": both, "note": note}),
+    )
 
 
 def _compared(now: Tile, before: Tile) -> str:
     """Return the figure of the period before, and the change since in percent if it is a count."""
     was = f"{before.value or _NO_VALUE}{before.also}"
-    if now.count is None or not before.count:
+    if not now.is_count or now.number is None or not before.number:
         return was
-    change = 100 * (now.count - before.count) / before.count
+    change = 100 * (now.number - before.number) / before.number
     if change > _MOST:
         return was
     return f"{was} ({change:+z.0f} %)".replace("-", MINUS)
@@ -324,5 +388,8 @@ def nothing_to_show(left_out: Mapping[str, str]) -> Fragment:
     )
     return Fragment(
         f"{_STYLE}<p>Some questions have no answer in these data:</p>"
-        f'<ul class="aico-lab-note mathjax_ignore">{listed}</ul>'
+        f'<ul class="aico-lab-note mathjax_ignore">{listed}</ul>',
+        data=document.marked(
+            "left_out", [{"question": asked, "reason": why} for asked, why in left_out.items()]
+        ),
     )

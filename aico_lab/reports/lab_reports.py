@@ -1,8 +1,9 @@
-"""`lab.reports`: find notebooks by name or path, run them on a snapshot, and list the runs."""
+"""`lab.reports`: run notebooks on a snapshot; list, open, compare and repeat the runs."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import secrets
 from dataclasses import replace
@@ -14,15 +15,28 @@ from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
 from aico_lab.etl import snapshots
 from aico_lab.home.files import private_files
 from aico_lab.home.working_copies import own_notebooks
-from aico_lab.reports.records import clear_up, find_same, page_of, read_runs, recorded
+from aico_lab.reports.browser import open_page
+from aico_lab.reports.document import ReportFacts, read_document
+from aico_lab.reports.records import (
+    SEALED,
+    clear_up,
+    find_same,
+    page_of,
+    read_origin,
+    read_runs,
+    recorded,
+    with_files,
+)
+from aico_lab.reports.run_index import write_index
 from aico_lab.shipped import shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from aico_lab.home.folder import Home
+    from aico_lab.reports.comparing import ReportDiff
     from aico_lab.reports.parameters import NotebookParameter
-    from aico_lab.reports.records import ReportRun
+    from aico_lab.reports.records import ReportRun, RunOrigin
     from aico_lab.reports.runner import RunResult
     from aico_lab.storage import Storage
 
@@ -30,6 +44,9 @@ SECONDS: Final = 600.0
 """The default timeout of a report."""
 
 _SUFFIX: Final = ".ipynb"
+
+_NEWEST: Final = ("latest", "previous")
+"""The names of the newest good run, and of the one of the same report before it."""
 
 _IDS: Final = ("user", "channel")
 """Parameters that hold an id, which is not in a report with pseudonyms."""
@@ -97,6 +114,7 @@ class Reports:
         parameters: Mapping[str, object] | None = None,
         *,
         timeout: float = SECONDS,
+        encrypt: Collection[str] = (),
         on_cell: Callable[[int, int], None] | None = None,
     ) -> RunResult:
         """Execute a notebook on a snapshot, and keep it with an HTML page as a recorded run.
@@ -107,52 +125,186 @@ class Reports:
             parameters: Values for its parameters cell. By default `generation` is the lab's pinned
                 or else the newest snapshot, and `timezone` the lab's.
             timeout: Seconds after which the run is stopped.
+            encrypt: The age recipients, such as `age1…`, for whom both files are sealed; none for
+                plain text.
             on_cell: Called with the number of executed code cells, and their total.
 
         Raises:
             UnknownName: The notebook, or a parameter, person or channel does not exist.
-            InvalidValue: A parameter has the wrong type, or a value that its filter rejects.
+            InvalidValue: A parameter has the wrong type, or a value that its filter rejects; or
+                `encrypt` has no recipient of age.
             NeverSynced: There is no snapshot yet.
             DiskFull: The disk is full.
+            LeakFound: It holds a key or, unless the parameter `content` is true, eight words of a
+                message; nothing is kept.
             ReportError: A cell raised, or the timeout was exceeded; the partial notebook is kept.
         """
+        return self._run(
+            str(name), parameters or {}, timeout=timeout, encrypt=encrypt, on_cell=on_cell
+        )
+
+    @private_files()
+    def rerun(
+        self,
+        run: str | Path,
+        *,
+        timeout: float = SECONDS,
+        encrypt: Collection[str] = (),
+        on_cell: Callable[[int, int], None] | None = None,
+    ) -> RunResult:
+        """Run a report again: the same notebook, parameters and days, and the same snapshot.
+
+        `notes` of the result say if the snapshot is not kept any more, so that the newest one is
+        read, and if the notebook has changed since.
+
+        Args:
+            run: The id of a run, or the name or path of a notebook, for its newest run.
+            timeout: See `run`.
+            encrypt: See `run`; the recipients of a sealed report must be named again.
+            on_cell: See `run`.
+
+        Raises:
+            UnknownName: There is no such run, its notebook is gone, or it had a parameter that the
+                notebook does not have any more.
+            InvalidValue: A parameter does not fit the notebook any more, or the report is sealed
+                and `encrypt` names nobody.
+            NeverSynced: There is no snapshot yet.
+            DiskFull: The disk is full.
+            LeakFound: See `run`.
+            ReportError: See `run`.
+        """
+        from aico_lab.reports.parameters import read_parameters
+
+        storage = self._storage
+        first = self.show(run)
+        if first.html is not None and first.html.suffix == SEALED and not encrypt:
+            raise InvalidValue(
+                f"Run {first.run_id} is sealed: name the recipients of its repetition with "
+                "--encrypt."
+            )
+        origin = read_origin(storage.primary, first.run_id)
+        notebook = self._notebook_of(first, origin)
+        parameters = dict(first.parameters if origin.resolved is None else origin.resolved)
+        notes = []
+        if hashlib.sha256(notebook.read_bytes()).hexdigest() != origin.notebook_sha256:
+            notes.append(f"{notebook.name} has changed since run {first.run_id}.")
+        is_kept = first.generation in snapshots.published(storage.home.snapshots)
+        is_pinned = "generation" in read_parameters(notebook)
+        if is_pinned:
+            parameters["generation"] = first.generation if is_kept else 0
+        *_, generation = self._resolve(str(notebook), parameters)
+        if generation != first.generation:
+            why = (
+                f"{notebook.name} has no parameter “generation”"
+                if is_kept and not is_pinned
+                else f"snapshot {first.generation} is not kept any more"
+            )
+            notes.append(
+                f"It is of another snapshot, {generation}, which may hold other messages, since "
+                f"{why}."
+            )
+        result = self._run(
+            str(notebook),
+            parameters,
+            timeout=timeout,
+            encrypt=encrypt,
+            on_cell=on_cell,
+            repeats=first.run_id,
+        )
+        return replace(result, notes=tuple(notes))
+
+    def _notebook_of(self, run: ReportRun, origin: RunOrigin) -> Path:
+        """Return the path of a run's notebook.
+
+        Raises:
+            UnknownName: It is gone.
+        """
+        if origin.notebook is not None and origin.notebook.is_file():
+            return origin.notebook
+        known = notebooks(self._storage.home)
+        if run.report not in known:
+            where = "" if origin.notebook is None else f", {origin.notebook},"
+            raise UnknownName(
+                f"The notebook of run {run.run_id}{where} is gone: put it back, or into the "
+                f"home's notebooks folder as {run.report}{_SUFFIX}."
+            )
+        return known[run.report]
+
+    def _run(
+        self,
+        name: str,
+        given: Mapping[str, object],
+        *,
+        timeout: float,
+        encrypt: Collection[str],
+        on_cell: Callable[[int, int], None] | None,
+        repeats: str | None = None,
+    ) -> RunResult:
+        from aico_lab.reports.leaks import LeakScan
         from aico_lab.reports.runner import run_notebook
-        from aico_lab.reports.values import check_in_snapshot
+        from aico_lab.reports.values import check_in_snapshot, resolve_values
         from aico_lab.reports.written import written_time
 
         storage, home = self._storage, self._storage.home
         check_timeout(timeout)
-        notebook, declared, values, generation = self._resolve(str(name), parameters)
+        if encrypt:
+            from aico_lab.adapters.age import read_recipients
+
+            read_recipients(encrypt)
+        notebook, declared, values, generation = self._resolve(name, given)
         with contextlib.closing(storage.read_snapshot(generation)) as reader:
-            reader.connection()
+            scan = LeakScan(storage, reader.connection(), values)
             check_in_snapshot(reader, declared, values)
+            resolved = resolve_values(reader, values)
             now = datetime.now(UTC)
             run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-            with recorded(
-                storage.primary,
-                home,
-                notebook,
-                run_id=run_id,
-                parameters=values,
-                generation=generation,
-            ) as destination:
-                title = notebook.stem.replace("_", " ")
-                started = int(now.timestamp() * 1000)
-                return run_notebook(
+            try:
+                with recorded(
+                    storage.primary,
+                    home,
                     notebook,
+                    run_id=run_id,
                     parameters=values,
-                    destination=destination,
-                    title=f"{title[:1].upper()}{title[1:]} · {written_time(started, 'UTC')} UTC",
-                    timeout=timeout,
-                    folder=notebook.parent if is_own(notebook) else None,
-                    environment=storage.settings.environment(),
-                    secrets=storage.keys.texts() | {storage.settings.passphrase or ""},
-                    withheld=() if values.get("names", True) else _IDS,
-                    on_cell=on_cell,
-                )
+                    generation=generation,
+                    resolved=resolved,
+                    repeats=repeats,
+                ) as destination:
+                    title = notebook.stem.replace("_", " ")
+                    started = int(now.timestamp() * 1000)
+                    return run_notebook(
+                        notebook,
+                        parameters=values,
+                        destination=destination,
+                        title=f"{title[:1].upper()}{title[1:]} · {written_time(started, 'UTC')} "
+                        "UTC",
+                        timeout=timeout,
+                        facts=ReportFacts(
+                            run_id=run_id,
+                            report=notebook.stem,
+                            notebook_sha256=hashlib.sha256(notebook.read_bytes()).hexdigest(),
+                            started_at=now.isoformat(),
+                            generation=generation,
+                            given=given,
+                            resolved=resolved,
+                            repeats=repeats,
+                        ),
+                        folder=notebook.parent if is_own(notebook) else None,
+                        environment=storage.settings.environment(),
+                        secrets=storage.keys.texts() | {storage.settings.passphrase or ""},
+                        withheld=() if values.get("names", True) else _IDS,
+                        scan=scan,
+                        encrypt=encrypt,
+                        on_cell=on_cell,
+                    )
+            finally:
+                write_index(storage.primary, home)
 
     def find_same(
-        self, name: str | Path, parameters: Mapping[str, object] | None = None
+        self,
+        name: str | Path,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        sealed: bool = False,
     ) -> ReportRun | None:
         """Return the newest good run that `run` would only repeat; None if there is none.
 
@@ -161,6 +313,7 @@ class Reports:
         Args:
             name: See `run`.
             parameters: See `run`.
+            sealed: Whether its page is sealed.
 
         Raises:
             UnknownName: The notebook or a parameter does not exist.
@@ -170,7 +323,12 @@ class Reports:
         notebook, _, values, generation = self._resolve(str(name), parameters)
         storage = self._storage
         return find_same(
-            storage.primary, storage.home, notebook, parameters=values, generation=generation
+            storage.primary,
+            storage.home,
+            notebook,
+            parameters=values,
+            generation=generation,
+            sealed=sealed,
         )
 
     def _resolve(
@@ -200,10 +358,10 @@ class Reports:
         """Return the runs of one report, or of all, newest first."""
         clear_up(self._storage.primary, self._storage.home)
         runs = read_runs(self._storage.primary, name)
-        return [replace(run, html=self.page(run)) for run in runs]
+        return [with_files(self._storage.home, run) for run in runs]
 
     def show(self, name: str | Path) -> ReportRun:
-        """Return a run: its parameters, its status and the path of its page.
+        """Return a run: its parameters, its status and the paths of its files.
 
         Args:
             name: The name or path of a notebook, for its newest run; or the id of a run.
@@ -225,9 +383,114 @@ class Reports:
         """Return the path of a run's HTML page, whether or not the file exists."""
         return page_of(self._storage.home, run)
 
+    def open(self, run: str | Path | None = None) -> Path:
+        """Open the page of a run in a browser, if there is one, and return its path.
+
+        Args:
+            run: The id of a run, or the name or path of a notebook, for its newest run; by default
+                the newest run with a page.
+
+        Raises:
+            UnknownName: There is no such run, or its page is not there.
+            InvalidValue: The page is sealed.
+        """
+        page = self.find_page(run)
+        if page.suffix == SEALED:
+            raise InvalidValue(f"{page} is sealed: open it by `aico-lab report open --identity`.")
+        open_page(page)
+        return page
+
+    def find_page(self, run: str | Path | None = None) -> Path:
+        """Return the path of the page that `open` opens.
+
+        Raises:
+            UnknownName: There is no such run, or its page is not there.
+        """
+        if run is None:
+            pages = (one.html for one in self.list() if one.html is not None)
+            if (page := next(pages, None)) is None:
+                raise UnknownName("No report has a page: run one by `aico-lab report run`.")
+            return page
+        found = self.show(run)
+        if found.html is None:
+            why = "was removed" if found.status == "succeeded" else "was never written"
+            raise UnknownName(
+                f"The page of run {found.run_id} {why}: run it again by `aico-lab report rerun "
+                f"{found.run_id}`."
+            )
+        return found.html
+
+    def diff(self, first: str | Path, second: str | Path) -> ReportDiff:
+        """Return what changed in the figures between two reports.
+
+        Args:
+            first: The id of a run; the name of a report, for its newest run; 'latest', for the
+                newest good run, 'previous', for the good run of the same report before it; or the
+                path of a `report.json`.
+            second: Another one.
+
+        Raises:
+            UnknownName: There is no such run, or it has no `report.json`.
+            InvalidValue: The report is sealed.
+            WrongUse: The file cannot be read, or is no `report.json`.
+        """
+        from aico_lab.reports.comparing import compare
+
+        one, other = self._documents(str(first), str(second))
+        return compare(read_document(one), read_document(other))
+
+    def _documents(self, first: str, second: str) -> tuple[Path, Path]:
+        """Return the paths of the `report.json` of two reports.
+
+        'latest' and 'previous' are of the report that the other argument names, if it names one.
+        """
+        found: dict[str, Path] = {}
+        report = None
+        for name in (first, second):
+            if name in _NEWEST:
+                continue
+            if name.lower().endswith(".json"):
+                found[name] = Path(name).expanduser()
+            else:
+                run = self.show(name)
+                report = run.report
+                found[name] = _document_of(run)
+        good = [run for run in self.list() if run.status == "succeeded"]
+        report = report or (good[0].report if good else None)
+        good = [run for run in good if run.report == report]
+        for name in {first, second} & set(_NEWEST):
+            place = _NEWEST.index(name)
+            if place >= len(good):
+                raise UnknownName(
+                    f"There is no {name} run{f' of {report}' if report else ''}: "
+                    "see `aico-lab report list`."
+                )
+            found[name] = _document_of(good[place])
+        return found[first], found[second]
+
     def __repr__(self) -> str:
         names = ", ".join(notebooks(self._storage.home))
         return (
             f"<Reports: .run(NAME) runs one of {names}; .list() returns the runs, "
-            ".show(NAME) the newest run>"
+            ".show(NAME) the newest run; .open(), .rerun(RUN) and .diff(RUN, RUN)>"
         )
+
+
+def _document_of(run: ReportRun) -> Path:
+    """Return the path of the `report.json` of a run.
+
+    Raises:
+        UnknownName: There is none.
+        InvalidValue: It is sealed.
+    """
+    if run.json is None:
+        raise UnknownName(
+            f"Run {run.run_id} has no report.json: it was removed, or an earlier version made the "
+            f"report. Run it again by `aico-lab report rerun {run.run_id}`."
+        )
+    if run.json.suffix == SEALED:
+        raise InvalidValue(
+            f"Run {run.run_id} is sealed: decrypt {run.json} by `age --decrypt`, and name the "
+            "decrypted file."
+        )
+    return run.json

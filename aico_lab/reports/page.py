@@ -24,9 +24,10 @@ import polars as pl
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.days import written_moment
 from aico_lab.metrics.engine.metric import N, RoleFilter
-from aico_lab.reports import first_screen
+from aico_lab.reports import document, first_screen
 from aico_lab.reports.explorer import explorer
 from aico_lab.reports.period_before import period_before, read_times
+from aico_lab.runtime.report_kernel import is_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,7 +165,7 @@ class Page:
             if above:
                 display(Markdown(above))  # type: ignore[no-untyped-call]
             title = text = ""
-            display(shown)  # type: ignore[no-untyped-call]
+            display(shown, metadata=_data(part, heading))  # type: ignore[no-untyped-call]
 
     def left_out(self) -> Fragment | None:
         """Return the questions without an answer here, and why; None if there are none.
@@ -226,6 +227,20 @@ class Page:
         overview, latency = (self._answer(name, **period) for name in ("overview", "reply_latency"))
         records = None if self.filters.get("role") else self._answer("extremes", **period)
         return overview, latency, records
+
+
+def _data(part: Any, heading: str) -> dict[str, Any] | None:
+    """Return the data of a displayed part, for the metadata of its output in a report.
+
+    Outside of reports nobody collects them.
+    """
+    if not is_report():
+        return None
+    if hasattr(part, "metric"):
+        return {"text/html": document.marked("answer", document.of_answer(part, heading))}
+    if hasattr(part, "exploration_id"):
+        return {"text/html": document.marked("answer", document.of_view(part, heading))}
+    return None
 
 
 def _is_empty(answer: Answer) -> bool:

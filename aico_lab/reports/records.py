@@ -13,24 +13,28 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from filelock import FileLock
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import values
-from aico_lab.errors import AicoLabError, DatabaseLocked, StorageError
+from aico_lab.errors import AicoLabError, DatabaseLocked, StorageError, WrongUse
 from aico_lab.home.files import os_errors
+from aico_lab.reports import document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.home.folder import Home
 
 PRIVATE: Final = ".run-"
 """Prefix of the private folder, inside the run's folder, in which a notebook is executed."""
+
+SEALED: Final = ".age"
+"""The suffix, after the usual one, of a file that only its recipients can open."""
 
 _ALIVE: Final = ".running"
 """The file in a run's folder that is locked while the run is alive."""
@@ -41,8 +45,11 @@ _END: Final = ".end.json"
 _STARTING: Final = 60
 """Age in seconds from which an empty folder counts as abandoned."""
 
-_UNFINISHED: Final = (f"{PRIVATE}*", ".*.html.*")
-"""Files that a killed run leaves in its folder: the kernel's, and a partly written page."""
+_UNFINISHED: Final = (f"{PRIVATE}*", ".*.html.*", ".*.ipynb.*", ".*.json.*")
+"""Files that a killed run leaves in its folder: the kernel's, and partly written ones."""
+
+UP_TO_THERE: Final = "; the notebook up to there is "
+"""The words before the path of a partial notebook in the reason of a failure."""
 
 _INTERRUPTED: Final = "It was interrupted."
 
@@ -60,7 +67,9 @@ class ReportRun:
         started_at: The start, in UTC, ISO 8601.
         finished_at: The end, in UTC, ISO 8601, or None.
         error: The reason of a failure, or None.
-        html: The path of the HTML page, whether or not the run got that far.
+        html: The path of the HTML page; None if there is none, or none any more.
+        json: The path of the page's figures, findings and tables, see `document`; likewise.
+        repeats: The id of the run that this one repeats, or None.
     """
 
     run_id: str
@@ -72,11 +81,47 @@ class ReportRun:
     finished_at: str | None
     error: str | None
     html: Path | None = None
+    json: Path | None = None
+    repeats: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrigin:
+    """The facts that a repetition of a run needs.
+
+    Attributes:
+        notebook: The path of the notebook; None if an earlier version recorded the run.
+        notebook_sha256: The digest of the notebook.
+        resolved: The parameters, without periods that count back from another day; None if an
+            earlier version recorded the run.
+    """
+
+    notebook: Path | None
+    notebook_sha256: str
+    resolved: dict[str, object] | None
 
 
 def page_of(home: Home, run: ReportRun) -> Path:
-    """Return the path of a run's page, whether or not the file exists."""
-    return _folder(home, run.report, run.run_id) / f"{run.report}.html"
+    """Return the path of a run's page, which may be sealed, whether or not the file exists."""
+    page = _folder(home, run.report, run.run_id) / f"{run.report}.html"
+    sealed = page.with_name(page.name + SEALED)
+    return sealed if sealed.is_file() else page
+
+
+def with_files(home: Home, run: ReportRun) -> ReportRun:
+    """Return a run with the paths of those of its files that are there."""
+    page = page_of(home, run)
+    data = data_of(page.parent)
+    return replace(
+        run, html=page if page.is_file() else None, json=data if data.is_file() else None
+    )
+
+
+def data_of(folder: Path) -> Path:
+    """Return the path of a run's `report.json`, which may be sealed, whether or not it exists."""
+    data = folder / document.NAME
+    sealed = data.with_name(data.name + SEALED)
+    return sealed if sealed.is_file() else data
 
 
 def _folder(home: Home, report: str, run_id: str) -> Path:
@@ -92,6 +137,8 @@ def recorded(
     run_id: str,
     parameters: Mapping[str, object],
     generation: int,
+    resolved: Mapping[str, object] | None = None,
+    repeats: str | None = None,
 ) -> Iterator[Path]:
     """Create the folder of a run and yield it; record the run's start and end.
 
@@ -102,6 +149,9 @@ def recorded(
         run_id: The id of the run.
         parameters: The values of the notebook's parameters.
         generation: The generation of the snapshot.
+        resolved: The parameters, without periods that count back from another day; by default all
+            parameters as they are.
+        repeats: The id of the run that this one repeats.
 
     Raises:
         DatabaseLocked: Another program keeps the run from being recorded; no folder is left.
@@ -113,10 +163,19 @@ def recorded(
     with _alive(folder):
         try:
             connection.execute(
-                "INSERT INTO report_runs "
-                "(run_id, report, parameters, generation, notebook_sha256, status, started_at) "
-                f"VALUES (?, ?, ?, ?, ?, 'running', {NOW})",
-                [run_id, notebook.stem, json.dumps(dict(parameters)), generation, digest],
+                "INSERT INTO report_runs (run_id, report, parameters, generation, notebook_sha256, "
+                "notebook, resolved, repeats, status, started_at) "
+                f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'running', {NOW})",
+                [
+                    run_id,
+                    notebook.stem,
+                    json.dumps(dict(parameters)),
+                    generation,
+                    digest,
+                    str(notebook),
+                    json.dumps(dict(parameters if resolved is None else resolved)),
+                    repeats,
+                ],
             )
         except BaseException as refused:
             _remove_folder(folder)
@@ -166,13 +225,29 @@ def _end(connection: Connection, folder: Path, status: str, error: str | None) -
 
 
 def _finish(connection: Connection, folder: Path, end: list[str | None]) -> None:
+    digest, summary = _described(data_of(folder))
     connection.execute(
-        "UPDATE report_runs SET status = ?, finished_at = ?, error = ? "
-        "WHERE run_id = ? AND status = 'running'",
-        [*end, folder.name],
+        "UPDATE report_runs SET status = ?, finished_at = ?, error = ?, json_sha256 = ?, "
+        "summary = ? WHERE run_id = ? AND status = 'running'",
+        [*end, digest, summary, folder.name],
     )
     with os_errors(folder):
         (folder / _END).unlink(missing_ok=True)
+
+
+def _described(file: Path) -> tuple[str | None, str | None]:
+    """Return the digest of a `report.json`, and its summary as JSON unless it is sealed."""
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None, None
+    if file.suffix == SEALED:
+        return digest, None
+    try:
+        summary = document.summary(document.read_document(file))
+    except WrongUse:
+        return digest, None
+    return digest, json.dumps(summary, ensure_ascii=False)
 
 
 def _end_of(folder: Path) -> list[str | None]:
@@ -262,6 +337,7 @@ def find_same(
     *,
     parameters: Mapping[str, object],
     generation: int,
+    sealed: bool,
 ) -> ReportRun | None:
     """Return the newest good run of the same notebook, parameters and snapshot, if it has a page.
 
@@ -271,6 +347,7 @@ def find_same(
         notebook: The notebook.
         parameters: The values of the notebook's parameters.
         generation: The generation of the snapshot.
+        sealed: Whether its page is sealed.
     """
     digest = hashlib.sha256(notebook.read_bytes()).hexdigest()
     same = connection.fetch_all(
@@ -280,20 +357,39 @@ def find_same(
     )
     for run in read_runs(connection, notebook.stem):
         if (run.run_id,) in same and run.parameters == dict(parameters):
-            page = page_of(home, run)
-            if page.is_file():
-                return replace(run, html=page)
+            found = with_files(home, run)
+            if found.html is not None and (found.html.suffix == SEALED) == sealed:
+                return found
     return None
 
 
 def read_runs(connection: Connection, report: str | None = None) -> list[ReportRun]:
     """Return the runs of one report, or of all, newest first."""
     rows = connection.fetch_all(
-        "SELECT run_id, report, parameters, generation, status, started_at, finished_at, error "
-        "FROM report_runs WHERE ?1 IS NULL OR report = ?1 ORDER BY started_at DESC, run_id DESC",
+        "SELECT run_id, report, parameters, generation, status, started_at, finished_at, error, "
+        "repeats FROM report_runs WHERE ?1 IS NULL OR report = ?1 "
+        "ORDER BY started_at DESC, run_id DESC",
         [report],
     )
     return [
-        ReportRun(run_id, name, json.loads(parameters), *rest)
-        for run_id, name, parameters, *rest in rows
+        replace(ReportRun(run_id, name, json.loads(parameters), *rest), repeats=repeats)
+        for run_id, name, parameters, *rest, repeats in rows
     ]
+
+
+def read_origin(connection: Connection, run_id: str) -> RunOrigin:
+    """Return the facts that a repetition of a recorded run needs."""
+    ((notebook, digest, resolved),) = connection.fetch_all(
+        "SELECT notebook, notebook_sha256, resolved FROM report_runs WHERE run_id = ?", [run_id]
+    )
+    return RunOrigin(
+        None if notebook is None else Path(notebook),
+        digest,
+        None if resolved is None else json.loads(resolved),
+    )
+
+
+def read_summaries(connection: Connection) -> dict[str, dict[str, str]]:
+    """Return the summaries of all runs that have one, by the id of the run."""
+    rows = connection.fetch_all("SELECT run_id, summary FROM report_runs WHERE summary IS NOT NULL")
+    return {run_id: json.loads(summary) for run_id, summary in rows}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import nbformat
 
-_REDACTED: Final = "•••"
+REDACTED: Final = "•••"
 
 
 class Redactor:
@@ -42,7 +42,7 @@ class Redactor:
     def redact(self, text: str) -> str:
         """Return a text without secrets."""
         for form in self._forms:
-            text = text.replace(form, _REDACTED)
+            text = text.replace(form, REDACTED)
         return text
 
     def clean(self, value: Any) -> Any:
@@ -77,8 +77,8 @@ def withhold(node: nbformat.NotebookNode, parameters: Collection[str]) -> None:
     for name in parameters:
         if given.get(name) is None:
             continue
-        given[name] = _REDACTED
+        given[name] = REDACTED
         line = re.compile(rf"^{re.escape(name)} = .*$", re.MULTILINE)
         for cell in node.cells:
             if "injected-parameters" in cell.metadata.get("tags", []):
-                cell.source = line.sub(f'{name} = "{_REDACTED}"', cell.source)
+                cell.source = line.sub(f'{name} = "{REDACTED}"', cell.source)

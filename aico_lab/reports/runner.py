@@ -1,8 +1,8 @@
 """Run a notebook as a report, and keep the executed notebook whether it succeeds or not.
 
-The notebook is executed in a private folder inside its destination. It leaves that folder only
-after secrets and names of this machine's folders were removed from it. The kernel's own files,
-such as its history, are in that folder too.
+The notebook is executed in a private folder. It leaves that folder only after secrets and names of
+this machine's folders were removed from it, and if nothing leaks. The kernel's own files, such as
+its history, are in that folder too.
 """
 
 from __future__ import annotations
@@ -14,23 +14,31 @@ import time
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from subprocess import DEVNULL
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
-from aico_lab.errors import NotebookFailed, NotebookTimedOut, ReportError, WrongUse
-from aico_lab.home.files import os_errors
+from aico_lab.errors import (
+    LeakFound,
+    NotebookFailed,
+    NotebookTimedOut,
+    ReportError,
+    WrongUse,
+)
+from aico_lab.home.files import write_atomically
+from aico_lab.reports import document
 from aico_lab.reports.html import export_html
 from aico_lab.reports.kernel_process import COMMAND
 from aico_lab.reports.parameters import bind, read_parameters
-from aico_lab.reports.records import PRIVATE
-from aico_lab.reports.redaction import Redactor, forget_this_machine, withhold
+from aico_lab.reports.records import UP_TO_THERE
+from aico_lab.reports.redaction import REDACTED, Redactor, forget_this_machine, withhold
+from aico_lab.reports.sealing import publish, workplace
+from aico_lab.reports.shown_texts import ShownText, shown_texts
+from aico_lab.results import json_text
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations in libraries that papermill imports
@@ -40,6 +48,10 @@ with warnings.catch_warnings():
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
+
+    from aico_lab.reports.document import ReportFacts
+    from aico_lab.reports.leaks import LeakScan
 
 _INJECTED: Final = "injected-parameters"
 """The tag of the cell that papermill adds."""
@@ -47,7 +59,9 @@ _INJECTED: Final = "injected-parameters"
 _MAGIC: Final = "aico_lab.jupyter.report_magic"
 """An extension of IPython; by name, since a report does not need JupyterLab."""
 
-_STARTING: Final = 60  # seconds within which a kernel answers on a busy machine
+_STARTING: Final = 180  # seconds within which a kernel answers on a busy machine
+_STARTS: Final = 3
+"""The most starts of a kernel: it ends at once if another program takes one of its ports first."""
 _CHATTY: Final = ("papermill", "traitlets")  # loggers
 
 
@@ -56,14 +70,21 @@ class RunResult:
     """The result of a run.
 
     Attributes:
-        notebook: The executed notebook.
+        notebook: The executed notebook; as the page, it ends in `.age` if it is sealed.
         html: The notebook as an HTML page.
         seconds: The duration in seconds.
+        json: The figures, findings and tables of the page as a file, see `document`; None if the
+            run has no facts for it.
+        repeats: The id of the run that this one repeats; None for none.
+        notes: Sentences about differences from that run.
     """
 
     notebook: Path
     html: Path
     seconds: float
+    json: Path | None = None
+    repeats: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def run_notebook(
@@ -73,10 +94,13 @@ def run_notebook(
     destination: Path,
     title: str,
     timeout: float,
+    facts: ReportFacts | None = None,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     secrets: Collection[str] = (),
     withheld: Collection[str] = (),
+    scan: LeakScan | None = None,
+    encrypt: Collection[str] = (),
     on_cell: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Execute a notebook in its own kernel, and write the executed notebook and its page.
@@ -84,19 +108,23 @@ def run_notebook(
     Args:
         notebook: The notebook, which is not changed.
         parameters: Values for its parameters cell; the others keep their defaults.
-        destination: An existing folder for `<stem>.ipynb` and `<stem>.html`.
+        destination: An existing folder for `<stem>.ipynb`, `<stem>.html` and `report.json`.
         title: The page's title.
         timeout: Seconds for all cells together.
+        facts: The facts about the run for `report.json`; None writes no such file.
         folder: The kernel's working directory; by default an empty folder, removed with the run.
         environment: The kernel's environment; by default that of this process.
         secrets: Texts to remove from outputs and errors.
         withheld: Parameters whose values are not in the executed notebook and the page.
+        scan: The search for leaks, or None for no search.
+        encrypt: The age recipients for whom all files are sealed, or none for plain text.
         on_cell: Called with the number of code cells done, and their total.
 
     Raises:
         UnknownName: The notebook or a parameter does not exist.
         InvalidValue: A parameter's value does not fit its type.
         WrongUse: The file is not a notebook, or its parameters cell is invalid.
+        LeakFound: It holds a key, or text of messages that it must not hold; nothing is kept.
         NotebookFailed: A cell raised, or the kernel died; the partial notebook is kept.
         NotebookTimedOut: The timeout was exceeded; the partial notebook is kept.
         DiskFull: The disk is full.
@@ -104,38 +132,74 @@ def run_notebook(
     """
     values = bind(read_parameters(notebook), parameters)
     redactor = Redactor(secrets)
-    result = destination / notebook.name
-    page = result.with_suffix(".html")
     began = time.monotonic()
-    with (
-        os_errors(destination),
-        TemporaryDirectory(prefix=PRIVATE, dir=destination) as private,
-        _quiet(),
-    ):
-        executed = Path(private, notebook.name)
-        problem = _execute(
+    with workplace(destination, sealed=bool(encrypt)) as private, _quiet():
+        executed = private / notebook.name
+        stopped = _execute(
             notebook,
             executed,
             values,
             deadline=began + timeout,
             folder=folder,
-            kernel=_kernel_of(Path(private), os.environ if environment is None else environment),
+            kernel=_kernel_of(private, os.environ if environment is None else environment),
             on_cell=on_cell,
         )
         node = redactor.clean(_read(executed))
         forget_this_machine(node)
         withhold(node, withheld)
-        if problem is not None:
-            problem = type(problem)(redactor.redact(str(problem)))
-            _put_on_top(node, str(problem))
+        shown = shown_texts(node, _INJECTED)
+        sources = [cell.source for cell in node.cells]
+        problem = "" if stopped is None else redactor.redact(f"{stopped.where}{stopped.why}")
+        if stopped is not None:
+            shown.append(ShownText("the error", problem))
+            _put_on_top(node, problem)
+            if encrypt:  # the record of a run is not sealed, and an error may quote the data
+                problem = stopped.where
         nbformat.write(node, executed)  # type: ignore[no-untyped-call]
+        page = executed.with_suffix(".html")
         export_html(executed, page, title=title)
-        executed.replace(result)
-    if problem is not None:
-        problem = type(problem)(f"{problem}; the notebook up to there is {result}.")
-        problem.notebook = result
-        raise problem
-    return RunResult(result, page, time.monotonic() - began)
+        files = [executed, page]
+        if facts is not None:
+            content = document.collected(
+                node, facts, seconds=time.monotonic() - began, error=problem or None
+            )
+            for given in content["parameters"].values():
+                given.update({one: REDACTED for one in withheld if given.get(one) is not None})
+            data = executed.with_name(document.NAME)
+            write_atomically(data, json_text(redactor.clean(content)).encode())
+            files.insert(0, data)
+        leak = None if scan is None else scan.leak(shown, files, sources)
+        if leak is not None and stopped is None:
+            raise LeakFound(f"{notebook.name} is not published, since {leak.found}: {leak.advice}.")
+        if leak is not None and stopped is not None:
+            raise stopped.error(f"{stopped.where}; nothing of it is kept, since {leak.found}.")
+        # The page comes last: where it is, the others are.
+        *data_files, result, html_file = (publish(file, destination, encrypt) for file in files)
+    if stopped is not None:
+        error = stopped.error(f"{problem}{UP_TO_THERE}{result}.")
+        error.notebook = result
+        raise error
+    return RunResult(
+        result,
+        html_file,
+        time.monotonic() - began,
+        json=data_files[0] if data_files else None,
+        repeats=None if facts is None else facts.repeats,
+    )
+
+
+class _Stopped(NamedTuple):
+    """The early end of a run.
+
+    Attributes:
+        error: The class of the error to raise.
+        where: The beginning of its sentence, which quotes no output.
+        why: The rest, which may quote anything.
+    """
+
+    error: type[ReportError]
+    where: str
+    why: str = ""
 
 
 def _execute(
@@ -147,8 +211,8 @@ def _execute(
     folder: Path | None,
     kernel: type[_Kernel],
     on_cell: Callable[[int, int], None] | None,
-) -> ReportError | None:
-    """Run all cells, writing `executed` after each; return the error that stopped them, or None."""
+) -> _Stopped | None:
+    """Run all cells, writing `executed` after each; return what stopped them, or None."""
     if folder is None:
         folder = executed.parent / "work"  # empty, since the kernel can import from it
         folder.mkdir()
@@ -157,7 +221,7 @@ def _execute(
     def left(_cell: object = None) -> float:
         return max(deadline - time.monotonic(), 0.1)  # 0 means no limit to nbclient
 
-    try:
+    def run() -> None:
         execute_notebook(
             # Papermill replaces {placeholders} in paths; doubled braces are literal.
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed)),
@@ -172,23 +236,39 @@ def _execute(
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=progress.cell_started,
         )
+
+    try:
+        _with_restarts(run, progress, deadline)
     # The errors are not chained: they contain the cell's source and the traceback, which may
     # contain secrets.
     except PapermillExecutionError as error:
         said = error.evalue.strip().partition("\n")[0].rstrip(".")
-        what = f"{error.ename}: {said}" if said else error.ename
-        return NotebookFailed(f"{notebook.name} stopped in cell {progress.cell}: {what}")
+        where = f"{notebook.name} stopped in cell {progress.cell}: {error.ename}"
+        return _Stopped(NotebookFailed, where, f": {said}" if said else "")
     except CellTimeoutError:
-        return NotebookTimedOut(
-            f"{notebook.name} was stopped in cell {progress.cell}: it exceeded its timeout"
-        )
+        where = f"{notebook.name} was stopped in cell {progress.cell}: it exceeded its timeout"
+        return _Stopped(NotebookTimedOut, where)
     except RuntimeError as error:  # DeadKernelError, or the kernel did not start
         if time.monotonic() >= deadline:
-            return NotebookTimedOut(f"{notebook.name} was stopped: it exceeded its timeout")
+            where = f"{notebook.name} was stopped: it exceeded its timeout"
+            return _Stopped(NotebookTimedOut, where)
         said = str(error).strip().partition("\n")[0].rstrip(".")
-        return NotebookFailed(f"{notebook.name} lost its kernel in cell {progress.cell}: {said}")
+        where = f"{notebook.name} lost its kernel in cell {progress.cell}"
+        return _Stopped(NotebookFailed, where, f": {said}")
     progress.finished()
     return None
+
+
+def _with_restarts(run: Callable[[], None], progress: _Progress, deadline: float) -> None:
+    """Call a function that starts a kernel, again if that kernel ends before the first cell."""
+    for start in range(1, _STARTS + 1):
+        try:
+            run()
+        except RuntimeError:
+            if progress.number or start == _STARTS or time.monotonic() >= deadline:
+                raise
+        else:
+            return
 
 
 class _Kernel(AsyncKernelManager):

@@ -6,9 +6,14 @@ notebook's own defaults are always accepted.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.errors import InvalidValue, NeverSynced
+from aico_lab.period import counts_back
+from aico_lab.zones import get_zone, to_local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +70,34 @@ def check_in_snapshot(
         from aico_lab.metrics.engine.asking import check_filters
 
         check_filters(reader, filters)
+
+
+def resolve_values(reader: Reader, values: Mapping[str, object]) -> dict[str, object]:
+    """Return the values with the first day or moment instead of a period that counts back.
+
+    '30d' means other days as soon as there are newer messages.
+
+    Args:
+        reader: The reader of the snapshot.
+        values: The values of a notebook's parameters, which `check_in_snapshot` accepts.
+    """
+    since = values.get("since")
+    if not isinstance(since, str) or counts_back(since) is None:
+        return dict(values)
+    from aico_lab.metrics.engine.asking import check_filters
+    from aico_lab.metrics.engine.filters import Filters
+
+    zone = values.get("timezone")
+    # The notebook's own defaults may be no filters, in spite of their names.
+    with contextlib.suppress(InvalidValue, NeverSynced):
+        filters = Filters(since=since, timezone=zone if isinstance(zone, str) else "UTC")
+        start_ms = check_filters(reader, filters)
+        if start_ms is not None:
+            begins = to_local(start_ms, get_zone(filters.timezone))
+            in_hours = since.strip().endswith("h")
+            exact = begins.isoformat() if in_hours else begins.date().isoformat()
+            return {**values, "since": exact}
+    return dict(values)
 
 
 def _check_times(filters: Filters) -> None:

@@ -8,13 +8,9 @@ rare, reach the index at once, by triggers (schema `search`).
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.errors import NotPermitted
-
 if TYPE_CHECKING:
-    from aico_lab.adapters.libsql import Connection
     from aico_lab.dal import DataAccessLayer
 
 BATCH: Final = 20_000  # messages in one transaction; others can write between two transactions
@@ -48,27 +44,11 @@ async def index_new_messages(dal: DataAccessLayer) -> None:
             await dal.execute("UPDATE search_state SET indexed_through = ?", [reached["id"]])
 
 
-def index_messages(connection: Connection) -> None:
-    """Do what `index_new_messages` does, by a connection.
-
-    Args:
-        connection: The primary database; if it is read-only, the index stays as it is.
-    """
-    with contextlib.suppress(NotPermitted):
-        while connection.fetch_all(_BEHIND):
-            with connection.transaction():
-                ((reached,),) = connection.fetch_all(_REACH, [BATCH])
-                if reached is None:
-                    return
-                connection.execute(_ADD, [reached])
-                connection.execute("UPDATE search_state SET indexed_through = ?", [reached])
-
-
 async def empty_index(dal: DataAccessLayer) -> None:
-    """Remove everything from the index; the next search fills it again.
+    """Remove everything from the indexes of messages and segments; a search fills them again.
 
-    A deleted message is not found any more, but its words stay in the (encrypted) pages of the
-    index until the pages are merged. To erase messages, delete them and empty the index.
+    A deleted message is not found any more, but its words stay in the (encrypted) pages of an
+    index until the pages are merged. To erase messages, delete them and empty the indexes.
 
     Args:
         dal: The primary database.
@@ -76,3 +56,6 @@ async def empty_index(dal: DataAccessLayer) -> None:
     async with dal.transaction():
         await dal.execute("INSERT INTO messages_search (messages_search) VALUES ('delete-all')")
         await dal.execute("UPDATE search_state SET indexed_through = 0")
+        await dal.execute("INSERT INTO segments_search (segments_search) VALUES ('delete-all')")
+        await dal.execute("DELETE FROM segments_search_ids")
+        await dal.execute("UPDATE segments_search_state SET seq = 0, anchor = NULL")

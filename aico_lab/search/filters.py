@@ -8,7 +8,6 @@ at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from aico_lab import period
 from aico_lab.constants import POSITIVE
 from aico_lab.embeddings import texts
-from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
+from aico_lab.errors import InvalidValue, did_you_mean
+from aico_lab.messages.named import find_ids
 from aico_lab.zones import get_zone, to_local, to_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.period import Moment
@@ -34,10 +34,9 @@ _SENTIMENTS: Final = {
     "negative": f"m.sentiment_score <= -{POSITIVE}",
     "neutral": f"m.sentiment_score > -{POSITIVE} AND m.sentiment_score < {POSITIVE}",
 }
-_NAMES: Final = {
-    "user": "SELECT CAST(user_id AS BLOB), CAST(name AS BLOB) FROM users",
-    "channel": "SELECT CAST(channel_id AS BLOB), CAST(name AS BLOB) FROM channels",
-}
+LITTLE: Final = 5_000
+"""The number of messages of people below which all their segments are looked up, which takes up to
+11 ms; those who wrote more are in so many segments that the best ones are examined instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +111,15 @@ def resolve(
         UnknownName: There is no such person or channel.
         InvalidValue: Another value is invalid, or the period ends before it begins.
     """
+    if not isinstance(timezone, str):
+        raise InvalidValue(f"timezone must be an IANA name such as 'UTC', not {timezone!r}.")
     get_zone(timezone)  # also where it is not needed
     check_choice("role", role, ROLES)
     check_choice("sentiment", sentiment, tuple(_SENTIMENTS))
     begins, ends = period.bounds(since, until, timezone, _recent_ms(primary) if since else 0)
     return SearchFilters(
-        _ids(primary, "user", user),
-        _ids(primary, "channel", channel),
+        () if user is None else find_ids(primary, "user", user),
+        () if channel is None else find_ids(primary, "channel", channel),
         role,  # type: ignore[arg-type]
         None if begins is None else _stored(begins),
         None if ends is None else _stored(ends),
@@ -126,38 +127,23 @@ def resolve(
     )
 
 
-def condition(collection: str, filters: SearchFilters) -> tuple[str, list[str]] | None:
-    """Return the SQL condition that a message or memory `m` must meet, and its parameters.
-
-    For a collection of which nothing passes, return None.
-    """
-    if not filters:
-        return "1", []
-    if collection == texts.KNOWLEDGE or (
-        collection == texts.MEMORIES and (filters.channels or filters.role or filters.sentiment)
-    ):
-        return None
-    sql, parameters = filters.messages()
-    if collection == texts.MEMORIES:
-        sql = sql.replace("m.timestamp", "m.created_at")
-    return sql, parameters
-
-
 def candidates(primary: Connection, collection: str, filters: SearchFilters) -> set[str] | None:
     """Return the items of a collection that may pass, or None for all.
 
-    For segments these are candidates, which `passing` examines: filters that most segments pass are
+    For segments these are candidates, which `passing` examines: filters that many segments pass are
     left to it, as it looks only at the best ones.
     """
     if not filters:
         return None
-    passing_ = condition(collection, filters)
-    if passing_ is None:
+    if collection == texts.KNOWLEDGE or (
+        collection == texts.MEMORIES and (filters.channels or filters.role or filters.sentiment)
+    ):
         return set()
-    where, parameters = passing_
+    where, parameters = filters.messages()
     if collection == texts.MEMORIES:
+        where = where.replace("m.timestamp", "m.created_at")
         query = f"SELECT CAST(m.memory_id AS BLOB) FROM memories AS m WHERE {where}"
-    elif filters.users:
+    elif filters.users and _wrote_little(primary, filters.users):
         query = (
             "SELECT DISTINCT CAST(sm.segment_id AS BLOB) FROM messages AS m "
             f"CROSS JOIN segment_messages AS sm ON sm.message_id = m.message_id WHERE {where}"
@@ -176,6 +162,16 @@ def candidates(primary: Connection, collection: str, filters: SearchFilters) -> 
     return {key.decode(errors="replace") for (key,) in primary.fetch_all(query, parameters) if key}
 
 
+def _wrote_little(primary: Connection, users: Sequence[str]) -> bool:
+    """Return whether finding the segments of all messages of some people takes little time."""
+    found = primary.fetch_all(
+        "SELECT count(*) FROM (SELECT 1 FROM messages WHERE user_id IN "
+        "(SELECT value FROM json_each(?)) LIMIT ?)",
+        [json.dumps(users), LITTLE],
+    )
+    return bool(found[0][0] < LITTLE)
+
+
 def passing(
     primary: Connection, collection: str, filters: SearchFilters, items: Collection[str]
 ) -> set[str]:
@@ -192,33 +188,26 @@ def passing(
     return {key.decode(errors="replace") for (key,) in rows}
 
 
+def passing_messages(
+    primary: Connection, filters: SearchFilters, segments: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the messages of some segments that pass the filters, as ids of segments and texts."""
+    where, parameters = filters.messages()
+    rows = primary.fetch_all(
+        "SELECT CAST(sm.segment_id AS BLOB), CAST(m.content AS BLOB) FROM json_each(?) AS hit "
+        "CROSS JOIN segment_messages AS sm ON sm.segment_id = hit.value "
+        f"CROSS JOIN messages AS m ON m.message_id = sm.message_id WHERE {where}",
+        [json.dumps(segments), *parameters],
+    )
+    for key, content in rows:
+        yield key.decode(errors="replace"), (content or b"").decode(errors="replace")
+
+
 def check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
     """Raise InvalidValue unless a value is None or one of the known ones."""
     if value is not None and value not in known:
         end = did_you_mean(str(value), known, f": use {', '.join(known)}.")
         raise InvalidValue(f"There is no {name} {value!r}{end}")
-
-
-def _ids(primary: Connection, kind: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the ids of people or channels given by id or name; raise if one is unknown."""
-    if given is None:
-        return ()
-    wanted = [given] if isinstance(given, str) else given
-    if not isinstance(wanted, Collection) or not all(isinstance(one, str) for one in wanted):
-        raise InvalidValue(f"{kind} must be an id or a name, or a list of them, not {given!r}.")
-    if not wanted:
-        raise InvalidValue(f"The list of {kind}s is empty: leave it out for all.")
-    by_name: dict[str, list[str]] = {}
-    for raw_id, raw_name in primary.fetch_all(_NAMES[kind]):
-        id_ = raw_id.decode(errors="replace")
-        by_name.setdefault(id_, []).append(id_)
-        if raw_name and (name := raw_name.decode(errors="replace")) != id_:
-            by_name.setdefault(name, []).append(id_)
-    unknown = [one for one in wanted if one not in by_name]
-    if unknown:
-        end = did_you_mean(str(unknown[0]), by_name, ".")
-        raise UnknownName(f"There is no {kind} {unknown[0]!r}{end}")
-    return tuple(dict.fromkeys(id_ for one in wanted for id_ in by_name[one]))
 
 
 def _recent_ms(primary: Connection) -> int:

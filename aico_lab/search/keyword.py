@@ -1,8 +1,8 @@
-"""Find items by words, with the full-text indexes (FTS5) of messages, memories and documents.
+"""Find items by words, with the full-text indexes (FTS5) of segments, memories and documents.
 
 An item need not contain every word. The score is BM25: the more words an item contains, and the
 rarer they are, the higher. All items of a search are scored together, with the same weights of
-words and the same average length, wherever they are from: words are rare among all messages,
+words and the same average length, wherever they are from: words are rare among all segments,
 memories and chunks that are searched.
 """
 
@@ -13,82 +13,62 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aico_lab.adapters.sql_text import quoted
-from aico_lab.embeddings import texts
-from aico_lab.embeddings.known_texts import Found
-from aico_lab.repositories import full_text
+from aico_lab.embeddings import segment_words, texts
+from aico_lab.embeddings.known_texts import Found, next_part
 from aico_lab.repositories.words import bm25_of_any, pieces, words
 from aico_lab.search import filters as filters_
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.search.filters import SearchFilters
 
 MATCHED: Final = 5_000
-"""The words of a query choose items, the rarest first, until this many messages, memories or chunks
+"""The words of a query choose items, the rarest first, until this many segments, memories or chunks
 have one; common words choose more only if fewer items were found than were asked for."""
 
 COMMON: Final = 5
-"""The words also choose no more items once one message in this many has one of them."""
+"""The words also choose no more items once one segment in this many has one of them."""
 
-RESCORED: Final = 300
+RESCORED: Final = 100
 """The minimum number of items of a collection, chosen by the scores of the full-text index, that
 are scored.
 
-Among 22,846 passages of the demo, 300 that are chosen from 5,000 messages contain 7.4 of the 10
-best ones of a query that is a message, or the beginning of one; 200 from 20,000 messages contain
-6.9, and take longer.
+Among 22,846 passages of the demo, 100 contain 8.1 of the 10 best ones of a query that is a message,
+and 7.2 of one that is the first four words of it; 30 contain 7.3 and 5.7. For the index, a word
+that more than half of the passages have is worth nothing.
 """
 
 TERMS: Final = 32
 """The maximum number of words of a query that are used, the rarest first."""
 
-
 _INDEXES: Final = {
-    texts.SEGMENTS: "messages_search",
+    texts.SEGMENTS: "segments_search",
     texts.MEMORIES: "memories_search",
     texts.KNOWLEDGE: "knowledge_chunks_search",
 }
-"""The full-text index of each collection."""
+"""The full-text index of each collection; the table with its ids has its name with `_ids`."""
 
-_HIT: Final = """
+_CHOSEN: Final = """
     WITH hit AS MATERIALIZED (
-        SELECT rowid AS id, -bm25({index}) AS score FROM {index} WHERE {index} MATCH ?
+        SELECT rowid AS id, bm25({index}) AS cost FROM {index} WHERE {index} MATCH ? {among}
+    )
+    SELECT CAST(i.{key} AS BLOB), hit.cost FROM hit CROSS JOIN {index}_ids AS i ON i.id = hit.id
+    ORDER BY hit.cost, i.{key} LIMIT ?"""
+"""SQL for the ids of items that contain words, with their negative scores, the best first."""
+
+_AMONG: Final = """
+    AND +{index}.rowid IN (
+        SELECT i.id FROM json_each(?) AS c CROSS JOIN {index}_ids AS i ON i.{key} = c.value
     )"""
-_CHOSEN: Final = {
-    # Messages are joined last, because finding the segments of each takes most of the time.
-    texts.SEGMENTS: f"""{_HIT}, best AS MATERIALIZED (
-            SELECT hit.id, hit.score FROM hit {{join}} WHERE {{condition}}
-            ORDER BY hit.score DESC LIMIT {{most}}
-        )
-        SELECT CAST(sm.segment_id AS BLOB), sum(best.score) AS total
-        FROM best CROSS JOIN messages AS m ON m.id = best.id
-        CROSS JOIN segment_messages AS sm ON sm.message_id = m.message_id
-        GROUP BY sm.segment_id ORDER BY total DESC, sm.segment_id LIMIT ?""",
-    texts.MEMORIES: f"""{_HIT}
-        SELECT CAST(i.memory_id AS BLOB) FROM hit
-        CROSS JOIN memories_search_ids AS i ON i.id = hit.id {{join}} WHERE {{condition}}
-        ORDER BY hit.score DESC, i.memory_id LIMIT ?""",
-    texts.KNOWLEDGE: f"""{_HIT}
-        SELECT CAST(i.chunk_id AS BLOB) FROM hit
-        CROSS JOIN knowledge_chunks_search_ids AS i ON i.id = hit.id WHERE {{condition}}
-        ORDER BY hit.score DESC, i.chunk_id LIMIT ?""",
-}
-"""SQL for the ids of items that contain words, those whose texts have the highest scores first."""
+"""SQL that leaves out other items before their scores are computed; `+`, as it would otherwise
+search once for each item."""
 
-_JOINS: Final = {
-    texts.SEGMENTS: "CROSS JOIN messages AS m ON m.id = hit.id",
-    texts.MEMORIES: "CROSS JOIN memories AS m ON m.memory_id = i.memory_id",
-    texts.KNOWLEDGE: "",
-}
-"""SQL that joins the rows that filters examine."""
-
-_SIZES: Final = {
-    # An estimate, because counting the messages takes longer than the rest of the search.
-    texts.SEGMENTS: "SELECT indexed_through FROM search_state",
-    texts.MEMORIES: "SELECT count(*) FROM memories_search_ids",
-    texts.KNOWLEDGE: "SELECT count(*) FROM knowledge_chunks_search_ids",
+_KEYS: Final = {
+    texts.SEGMENTS: "segment_id",
+    texts.MEMORIES: "memory_id",
+    texts.KNOWLEDGE: "chunk_id",
 }
 
 
@@ -114,16 +94,19 @@ def find(
     *,
     filters: SearchFilters,
     new: Sequence[NewText] = (),
+    order_only: bool = False,
 ) -> list[tuple[str, Found]]:
     """Return the items with the words of a text, those with the highest scores first.
 
     Args:
-        primary: The primary database; where it can be written, new messages are indexed first.
+        primary: The primary database; where it can be written, new segments are indexed first.
         text: The words; other characters are ignored.
         limit: The maximum number of items.
         collections: Some of `aico_lab.embeddings.texts.COLLECTIONS`.
         filters: The filters; a message with a word must itself pass them.
         new: Passages of messages in no segment.
+        order_only: Whether only the order of the items matters, and not their scores: if they are
+            all of one full-text index, their texts are not read.
 
     Returns:
         Each item with its collection.
@@ -131,10 +114,15 @@ def find(
     wanted = list(dict.fromkeys(word for piece in pieces(text) for word in words(piece)))
     if limit < 1 or not wanted:
         return []
+    behind: set[str] = set()
     if texts.SEGMENTS in collections:
-        full_text.index_messages(primary)
+        segment_words.refresh(primary)
+        behind = segment_words.read_behind(primary)
     counts = {name: _counts(primary, name, wanted) for name in collections}
-    sizes = {name: primary.fetch_all(_SIZES[name])[0][0] for name in collections}
+    sizes = {
+        name: primary.fetch_all(f"SELECT count(*) FROM {_INDEXES[name]}_ids")[0][0]
+        for name in collections
+    }
     held = {word: sum(found.get(word, 0) for found in counts.values()) for word in wanted}
     rarest = sorted(filter(held.__getitem__, wanted), key=lambda word: (held[word], word))[:TERMS]
     all_texts = max(sum(sizes.values()), *held.values())
@@ -147,7 +135,13 @@ def find(
     for name in collections:
         by_rarity = sorted(counts[name].items(), key=lambda one: (one[1], one[0]))
         of_index = [(word, count) for word, count in by_rarity if word in weights]
-        chosen = _chosen(primary, name, of_index, size=sizes[name], limit=limit, filters=filters)
+        passing = _Passing(primary, name, filters, weights.keys())
+        best = _chosen(primary, name, of_index, size=sizes[name], limit=limit, among=passing)
+        if order_only and len(collections) == 1 and not new and not behind:
+            return [(name, one) for one in best[:limit]]
+        chosen = {one.item_id for one in best}
+        if name == texts.SEGMENTS:
+            chosen |= passing.of(sorted(behind))
         items += [(name, item) for item in texts.read_some(primary, name, chosen)]
     items += [
         (texts.SEGMENTS, texts.Item(one.item_id, one.text))
@@ -177,6 +171,54 @@ def _counts(primary: Connection, collection: str, wanted: Sequence[str]) -> dict
     )
 
 
+class _Passing:
+    """Chooses the items of a collection that pass the filters, with a message that has a word.
+
+    Attributes:
+        candidates: The items that may pass; None for all.
+        is_exact: Whether all candidates pass.
+    """
+
+    def __init__(
+        self,
+        primary: Connection,
+        collection: str,
+        filters: SearchFilters,
+        words_: Collection[str],
+    ) -> None:
+        self._primary = primary
+        self._filters = filters
+        self._words = frozenset(words_)
+        self.candidates = filters_.candidates(primary, collection, filters)
+        self.is_exact = not filters or collection != texts.SEGMENTS
+
+    def of(self, items: Sequence[str]) -> set[str]:
+        """Return those of the given items that pass."""
+        if self.candidates is not None:
+            items = [one for one in items if one in self.candidates]
+        if self.is_exact:
+            return set(items)
+        return {
+            item_id
+            for item_id, content in filters_.passing_messages(self._primary, self._filters, items)
+            if not self._words.isdisjoint(words(content))
+        }
+
+    def first(self, items: Sequence[Found], limit: int) -> list[Found]:
+        """Return the first ones of the given items that pass, at most `limit`."""
+        if self.is_exact:
+            return list(items[:limit])
+        found: list[Found] = []
+        done, size = 0, limit
+        while done < len(items) and len(found) < limit:
+            part = items[done : done + size]
+            passing = self.of([one.item_id for one in part])
+            found += [one for one in part if one.item_id in passing]
+            done += size
+            size = next_part(limit, len(found), done)
+        return found[:limit]
+
+
 def _chosen(
     primary: Connection,
     collection: str,
@@ -184,9 +226,9 @@ def _chosen(
     *,
     size: int,
     limit: int,
-    filters: SearchFilters,
-) -> list[str]:
-    """Return the ids of the items of a collection that are scored.
+    among: _Passing,
+) -> list[Found]:
+    """Return the items of a collection that are scored, with the index's scores, the best first.
 
     Args:
         primary: The primary database.
@@ -194,26 +236,26 @@ def _chosen(
         words_: The words, the rarest first, with the number of indexed texts that have each.
         size: The number of indexed texts.
         limit: The number of items that are asked for.
-        filters: The filters.
+        among: The items that may be found.
     """
-    among = filters_.condition(collection, filters)
-    if among is None:
+    if among.candidates is not None and not among.candidates:
         return []
-    condition, parameters = among
-    query = _CHOSEN[collection].format(
-        index=_INDEXES[collection],
-        join=_JOINS[collection] if filters else "",
-        condition=condition,
-        most=max(MATCHED, 50 * limit),
-    )
-    most, texts_, used = max(RESCORED, min(MATCHED, size // COMMON)), 0, 0
-    rows: list[tuple[bytes]] = []
-    while used < len(words_) and len(rows) < limit:
+    index, key, restriction, parameters = _INDEXES[collection], _KEYS[collection], "", []
+    if among.candidates is not None:
+        restriction = _AMONG.format(index=index, key=key)
+        parameters = [json.dumps(list(among.candidates))]
+    query = _CHOSEN.format(index=index, key=key, among=restriction)
+    wanted = max(RESCORED, limit)
+    most, texts_, used = max(wanted, min(MATCHED, size // COMMON)), 0, 0
+    found: list[Found] = []
+    while used < len(words_) and len(found) < limit:
         start = used
         while used < len(words_) and (used == start or texts_ + words_[used][1] <= most):
             texts_ += words_[used][1]
             used += 1
         match = " OR ".join(quoted(word) for word, _ in words_[:used])
-        rows = primary.fetch_all(query, [match, *parameters, max(RESCORED, 3 * limit)])
+        rows = primary.fetch_all(query, [match, *parameters, wanted if among.is_exact else -1])
+        hits = [Found(item_id.decode(errors="replace"), -cost) for item_id, cost in rows]
+        found = among.first(hits, wanted)
         most = max(4 * most, 2 * texts_)
-    return [row[0].decode(errors="replace") for row in rows]
+    return found

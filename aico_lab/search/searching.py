@@ -98,7 +98,7 @@ def search(
                 f"{left_out:,} messages are in no segment yet and were not searched: "
                 "run `aico-lab index`."
             )
-    question = _Question(text, SOURCES[source], filters, late)
+    question = _Question(text, SOURCES[source], filters, late, is_fused=mode == "hybrid")
     rankings = []
     for one, rank in _RANKINGS.items():
         if mode in (one, "hybrid"):
@@ -153,12 +153,14 @@ class _Question:
         collections: The collections.
         filters: The filters.
         late: Passages of messages in no segment, by id.
+        is_fused: Whether only the ranks count, and not the scores.
     """
 
     text: str
     collections: tuple[str, ...]
     filters: SearchFilters
     late: dict[str, TailPassage]
+    is_fused: bool
 
 
 def _semantic(primary: Connection, index: VectorIndex, question: _Question, depth: int) -> Ranked:
@@ -187,8 +189,9 @@ def _semantic(primary: Connection, index: VectorIndex, question: _Question, dept
 def _keyword(primary: Connection, _: VectorIndex, question: _Question, depth: int) -> Ranked:
     new = [NewText(id_, one.text, one.passing) for id_, one in question.late.items()]
     return keyword.find(
-        primary, question.text, depth, question.collections, filters=question.filters, new=new
-    )
+        primary, question.text, depth, question.collections,
+        filters=question.filters, new=new, order_only=question.is_fused,
+    )  # fmt: skip
 
 
 _RANKINGS: Final = {"semantic": _semantic, "keyword": _keyword}

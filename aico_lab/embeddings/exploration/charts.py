@@ -11,7 +11,7 @@ from aico_lab import charts
 from aico_lab.embeddings.exploration.views import TEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from aico_lab.embeddings.exploration.views import View
 
@@ -20,6 +20,8 @@ MOST_POINTS: Final = 5_000
 
 _LISTED: Final = 10
 """The maximum number of passages of a selected region that are listed."""
+
+_HINT: Final = f"Drag over the map to list the first {_LISTED} passages of a region."
 
 _LONGEST: Final = 600
 """The maximum number of characters of a passage in a tooltip."""
@@ -104,17 +106,27 @@ def _with_gaps(rows: pl.DataFrame, every: str) -> pl.DataFrame:
     return pl.concat([rows, gaps], how="diagonal").sort("theme", "period")
 
 
+def _palette(largest: Sequence[str]) -> dict[str, str]:
+    """Return the colours of the largest themes, and grey for all others, if there are any."""
+    own = dict(zip(largest, _COLOURS, strict=False))
+    return own if len(own) == len(largest) else {**own, _OTHERS: charts.GREY}
+
+
+def _in_palette(own: Collection[str]) -> pl.Expr:
+    """Return the name of a row's theme where it has a colour of its own."""
+    return pl.when(pl.col("name").is_in(list(own))).then("name").otherwise(pl.lit(_OTHERS))
+
+
 def _colours(alt: Any, rows: pl.DataFrame, largest: Sequence[str]) -> tuple[pl.DataFrame, Any]:
     """Return rows with a column `colour`, and its encoding: the largest themes, and all others."""
+    palette = _palette(largest)
     own = list(largest[: len(_COLOURS)])
-    named = pl.when(pl.col("name").is_in(own)).then("name").otherwise(pl.lit(_OTHERS))
-    domain = [*own, *([_OTHERS] if len(largest) > len(own) else [])]
-    scale = alt.Scale(domain=domain, range=[*_COLOURS[: len(own)], charts.GREY][: len(domain)])
+    scale = alt.Scale(domain=list(palette), range=list(palette.values()))
     legend = alt.Legend(title=None, orient="bottom")
     rank = pl.col("name").replace_strict(
         {name: place for place, name in enumerate(own)}, default=len(own), return_dtype=pl.Int64()
     )
-    return rows.with_columns(colour=named, rank=rank), alt.Color(
+    return rows.with_columns(colour=_in_palette(palette), rank=rank), alt.Color(
         "colour:N", scale=scale, legend=legend
     )
 
@@ -202,9 +214,17 @@ def picture(view: View) -> Any:
             alt.Y("row_number:O", axis=None), x=alt.value(0), text="line:N",
             tooltip=["name:N", "started:N", f"{TEXT}:N"],
         )
-        .properties(width=charts.WIDTH, height=_LISTED * _ROW)
     )  # fmt: skip
-    return alt.vconcat(chart, listed)
+    hint = (
+        alt.Chart(pl.DataFrame({"line": [_HINT]}))
+        .mark_text(
+            align="left", fontSize=11, color=charts.MUTED,
+            opacity=alt.expr("length(data('region_store')) ? 0 : 1"),
+        )
+        .encode(x=alt.value(0), y=alt.value(_ROW // 2), text="line:N")
+    )  # fmt: skip
+    below = (hint + listed).properties(width=charts.WIDTH, height=_LISTED * _ROW)
+    return alt.vconcat(chart, below).resolve_legend(color="independent")
 
 
 def scatter(view: View) -> Any:
@@ -218,12 +238,23 @@ def scatter(view: View) -> Any:
     import jscatter
 
     properties = ["theme", "time", *([TEXT] if view.content else [])]
-    rows = view.pl().drop("theme").rename({"name": "theme", "started": "time"})
+    rows = view.pl()
+    sizes = rows.group_by("theme", "name").len().sort("len", "theme", descending=[True, False])
+    palette = _palette(sizes["name"].to_list())
+    # With categories in the order of the palette: else jscatter confuses colours in its legend.
+    named = rows.drop("theme").with_columns(
+        colour=_in_palette(palette).cast(pl.Enum(list(palette)))
+    )
     drawn = jscatter.Scatter(
-        data=rows.select("x", "y", *properties),
+        data=named.rename({"name": "theme", "started": "time"})
+        .select("x", "y", "colour", *properties)
+        .to_pandas(),
         x="x",
         y="y",
-        color_by="theme",
+        color_by="colour",
+        color_map=palette,
+        legend=True,
+        axes=False,
         height=_WIDGET_HEIGHT,
     )
     drawn.tooltip(enable=True, properties=properties)

@@ -30,7 +30,7 @@ QUERIES: Final = 2_000
 NO_PERIOD: Final = "Each of the two periods must have passages: choose another beginning with `at`."
 
 _FLIPS: Final = 1_000
-"""The number of random flips of the signs of people's contributions."""
+"""The number of random choices of people whose contributions are flipped, or periods swapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +143,11 @@ def between_periods(
 ) -> PeriodDrift:
     """Compare the themes and the mean vectors of two periods.
 
-    Each change is a sum of contributions of people, whose passages resemble each other. Without a
-    change, a contribution is as likely as its opposite. So chance is what flipping the signs of
-    random people's contributions makes of the change. A change that one person makes has the same
-    size after every flip, and so is never clear.
+    Each change of a share is a sum of contributions of people, whose passages resemble each other.
+    Without a change, a contribution is as likely as its opposite. So chance is what flipping the
+    signs of random people's contributions makes of the change. A change that one person makes has
+    the same size after every flip, and so is never clear. The distance of the mean vectors, which
+    has no sign, is compared with that after swapping the periods of random people.
 
     Args:
         themes: The theme of each passage, from 0.
@@ -154,7 +155,7 @@ def between_periods(
         vectors: The vector of each passage, of shape (passages, dimensions).
         is_later: Whether each passage is of the later period.
         writers: The people who wrote in each passage; for several it counts in equal parts.
-        seed: The seed of the random swaps.
+        seed: The seed of the random flips and swaps.
 
     Raises:
         InvalidValue: One of the periods has no passages.
@@ -186,10 +187,10 @@ def between_periods(
     if people >= FEWEST:
         random = np.random.default_rng([seed, 6])
         signs = random.choice([-1.0, 1.0], (_FLIPS, len(ranks)))
-        reach = _reach(_contributions(before, after, before, after), signs)
+        reach = _reach(_contributions(before, after), signs)
         change = _change(before.sum(axis=0), after.sum(axis=0))
         low, high = change - reach, change + reach
-        by_chance = _by_chance(earlier, later, before, after, signs)
+        by_chance = _by_chance(earlier, later, before, after, signs < 0)
     return PeriodDrift(
         before.sum(axis=0) / before.sum(),
         after.sum(axis=0) / after.sum(),
@@ -219,20 +220,16 @@ def _change(before: Numbers, after: Numbers) -> Numbers:
     return changes
 
 
-def _contributions(earlier: Numbers, later: Numbers, before: Numbers, after: Numbers) -> Numbers:
-    """Return each person's contribution to the difference of the means of two periods.
+def _contributions(before: Numbers, after: Numbers) -> Numbers:
+    """Return each person's contribution to the change of each theme's share.
 
     Args:
-        earlier: The sums of values of each person's earlier passages, of shape (people, values).
-        later: The sums of those of the later passages.
         before: The numbers of each person's earlier passages, of shape (people, themes).
         after: The numbers of the later ones.
     """
-    counts = [side.sum(axis=1, keepdims=True) for side in (before, after)]
-    mean = (earlier + later).sum(axis=0) / (before + after).sum()
+    mean = (before + after).sum(axis=0) / (before + after).sum()
     first, second = (
-        (values - mean * count) / count.sum()
-        for values, count in zip((earlier, later), counts, strict=True)
+        (side - mean * side.sum(axis=1, keepdims=True)) / side.sum() for side in (before, after)
     )
     contributions: Numbers = second - first
     return contributions
@@ -269,14 +266,30 @@ def _distance(one: Numbers, other: Numbers) -> float:
     return float(1 - one @ other / lengths) if lengths > 0 else float("nan")
 
 
-def _by_chance(  # the sums of `_contributions`, and the signs
-    earlier: Numbers, later: Numbers, before: Numbers, after: Numbers, signs: Numbers
+def _by_chance(
+    earlier: Numbers, later: Numbers, before: Numbers, after: Numbers, swapped: NDArray[np.bool_]
 ) -> float:
-    """Return the 95th percentile of the distance if random contributions change their sign."""
-    differences = signs @ _contributions(earlier, later, before, after)
-    mean = (earlier + later).sum(axis=0) / (before + after).sum()
-    is_after = after.sum() / (before + after).sum()
-    distances = [
-        _distance(mean - one * is_after, mean + one * (1 - is_after)) for one in differences
-    ]
-    return float(np.nanquantile(distances, 0.95))
+    """Return the 95th percentile of the distance if the periods of random people are swapped.
+
+    Later passages are weighted so that those who wrote in both periods wrote equally much in both.
+    This leaves the mean vectors' directions as they are; without it, a swap would also exchange the
+    weights of people who differ, where everybody writes more than before.
+
+    Args:
+        earlier: The sums of vectors of each person's earlier passages, of shape (people, values).
+        later: The sums of those of the later passages.
+        before: The numbers of each person's earlier passages, of shape (people, themes).
+        after: The numbers of the later ones.
+        swapped: Whether the periods of each person are swapped, of shape (swaps, people).
+    """
+    counts = [side.sum(axis=1) for side in (before, after)]
+    in_both = (counts[0] > 0) & (counts[1] > 0)
+    if in_both.any():
+        later = later * (counts[0][in_both].sum() / counts[1][in_both].sum())
+    one = swapped @ later + ~swapped @ earlier
+    other = earlier.sum(axis=0) + later.sum(axis=0) - one
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    # Rounding leaves a length where all people are on one side.
+    apart = lengths > 1e-9 * lengths.max()
+    distances = 1 - (one * other).sum(axis=1)[apart] / lengths[apart]
+    return float(np.quantile(distances, 0.95)) if len(distances) else float("nan")

@@ -25,10 +25,12 @@ _AT_ONCE: Final = 512
 class Duplicates:
     """A group of passages with the same text, or with nearly the same as its representative.
 
+    Texts that differ only in case and spaces are the same.
+
     Attributes:
         passages: The positions of the passages: first the representative, then the others in order.
-        is_exact: Whether all have the same text, apart from case and spaces.
-        cosine: The lowest cosine of a passage with the representative; 1 for exact duplicates.
+        is_exact: Whether all have the same text.
+        cosine: The lowest cosine of a text with the representative's; 1 for exact duplicates.
     """
 
     passages: tuple[int, ...]
@@ -42,7 +44,8 @@ def find_duplicates(
     """Return the groups of two or more duplicates, the largest first.
 
     A text represents a group if it is near no representative before it; texts that occur more often
-    come first. Each other text joins the group of the nearest representative before it.
+    come first. Each other text joins the group of the nearest representative before it. Texts that
+    differ only in case and spaces are the same, with the vector of the first passage that has it.
 
     Args:
         texts: The texts of the passages.
@@ -70,9 +73,9 @@ def find_duplicates(
         if len(members) > 1:
             first = distinct[group[members[0]]]
             others = members[members != first]
-            is_exact = len(np.unique(same[members])) == 1
-            least = 1.0 if is_exact else float((vectors[others] @ vectors[first]).min())
-            found.append(Duplicates((int(first), *others.tolist()), is_exact, least))
+            nearly = np.setdiff1d(same[members], first)
+            least = float((vectors[nearly] @ vectors[first]).min()) if len(nearly) else 1.0
+            found.append(Duplicates((int(first), *others.tolist()), not len(nearly), least))
     return sorted(found, key=lambda one: (-len(one.passages), one.passages))
 
 

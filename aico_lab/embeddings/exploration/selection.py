@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from aico_lab import period
-from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
+from aico_lab.messages.named import find_ids
 from aico_lab.zones import get_zone, to_local, to_ms
 
 if TYPE_CHECKING:
@@ -80,12 +80,13 @@ def select(
     if start is not None:
         kept &= times >= start
         said.append(f"from {_written(start, zone)} on")
-    if end is not None:
+    if until is not None and end is not None:
         kept &= times < end
-        said.append(f"until {until}")
+        last = period.parsed("until", until)
+        said.append(f"until {_written(end, zone) if isinstance(last, datetime) else last}")
     if user is not None:
         people = People(primary)
-        chosen = people.find(user)
+        chosen = frozenset(find_ids(primary, "user", user))
         kept &= np.array(
             [
                 not chosen.isdisjoint(wrote + named)
@@ -147,24 +148,3 @@ class People:
         if not name:
             return id_
         return f"{name} ({id_})" if self._alike[self._names[id_]] > 1 else name
-
-    def find(self, given: str | Sequence[str]) -> frozenset[str]:
-        """Return the ids of people given by id or name.
-
-        Raises:
-            InvalidValue: No person is given.
-            UnknownName: There is no such person.
-        """
-        wanted = [given] if isinstance(given, str) else list(given)
-        if not wanted:
-            raise InvalidValue("The list of users is empty: leave it out for all.")
-        found: set[str] = set()
-        for one in wanted:
-            ids = {id_ for id_, name in self._names.items() if one in (id_, name)}
-            if not ids:
-                known = {*self._names, *self._names.values()} - {""}
-                raise UnknownName(
-                    f"No message is of a user {one!r}{did_you_mean(str(one), known, '.')}"
-                )
-            found |= ids
-        return frozenset(found)

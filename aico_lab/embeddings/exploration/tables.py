@@ -115,7 +115,7 @@ def of_themes(found: Exploration, rows: pl.DataFrame, *, whole: bool) -> pl.Data
             pl.col("passages", "outliers", "people").fill_null(0),
             most=100 * pl.col("most") / pl.col("passages"),
         )
-        .sort("theme")
+        .sort("passages", "theme", descending=[True, False])
     )
 
 

@@ -190,8 +190,8 @@ def alike(words: Sequence[Sequence[Word]]) -> list[tuple[int, int]]:
 
 
 def name_themes(words: Iterable[Sequence[Word]]) -> list[str]:
-    """Return a name for each theme: its first words, or "Theme 7" if no word distinguishes it."""
+    """Return a name for each theme: its first words, or "Theme 7" if no word distinguishes 7."""
     return [
         ", ".join(word.word for word in of_theme[:NAMED]) or f"Theme {number}"
-        for number, of_theme in enumerate(words, 1)
+        for number, of_theme in enumerate(words)
     ]

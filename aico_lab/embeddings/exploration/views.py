@@ -114,7 +114,8 @@ class View:
         """Return the table alone, to be shown below the chart."""
         headings, rows = self._table()
         left = 'style="text-align: left; white-space: pre-wrap;"'
-        heads = "".join(f"<th {left}>{escape(one)}</th>" for one in headings)
+        whole = 'style="text-align: left; overflow-wrap: normal;"'  # words, also in print
+        heads = "".join(f"<th {whole}>{escape(one)}</th>" for one in headings)
         body = "".join(
             "<tr>" + "".join(f"<td {left}>{escape(one)}</td>" for one in row) + "</tr>"
             for row in rows

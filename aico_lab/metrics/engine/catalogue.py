@@ -47,9 +47,11 @@ MODULES: Final = {
         "cumulative_people": "cumulative_people",
         "retention": "retention",
         "streaks": "streaks",
+        "milestones": "milestones",
     },
     "time": {
         "extremes": "extremes",
+        "highlights": "highlights",
         "calendar_days": "calendar_days",
         "week_heatmap": "week_heatmap",
         "seasonality": "seasonality",

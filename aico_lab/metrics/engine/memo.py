@@ -109,7 +109,11 @@ class Memo:
             return None
         kept, rows = read
         now_ms = time.time_ns() // 1_000_000
-        if not kept["computed_ms"] <= now_ms < (kept["until_ms"] or now_ms + 1):
+        if (
+            not kept["computed_ms"]
+            <= now_ms
+            < (now_ms + 1 if kept["until_ms"] is None else kept["until_ms"])
+        ):
             return None
         import polars as pl
 
@@ -156,7 +160,7 @@ class Memo:
             "parameters": answer.parameters,
             "filters": _plain(filters),
             "computed_ms": started_ms,
-            "until_ms": _first_after(reader, started_ms),
+            "until_ms": _until(reader, started_ms),
             "seconds": (time.time_ns() // 1_000_000 - started_ms) / 1_000,
             "users": answer.filters.users,
             "channels": answer.filters.channels,
@@ -299,15 +303,18 @@ def _depends_on_now(filters: Filters, now_ms: int) -> bool:
     return True
 
 
-def _first_after(reader: Reader, now_ms: int) -> int | None:
-    """Return the time of the first message after a time, in UTC milliseconds; None for none."""
+def _until(reader: Reader, now_ms: int) -> int | None:
+    """Return the time, in UTC milliseconds, until which the future has the messages it has now.
+
+    None if it has none. Some metrics count the next second as present, so two are left out.
+    """
     with translated("The snapshot"):
         found = (
             reader.connection()
             .execute("SELECT min(ts_ms) FROM mart.messages WHERE ts_ms > ?", [now_ms])
             .fetchone()
         )
-    return found[0] if found else None
+    return None if not found or found[0] is None else found[0] - 2_000
 
 
 @functools.cache

@@ -6,7 +6,7 @@ whole, one that began earlier does not count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -277,6 +277,11 @@ class Talk:
         return self._with_local(firsts, "ts_ms")
 
     @cached_property
+    def since_ever(self) -> ir.Table:
+        """Messages of any time; only `user`, `channel` and `role` restrict these rows."""
+        return replace(self, filters=replace(self.filters, since=None, until=None)).messages
+
+    @cached_property
     def everybody(self) -> ir.Table:
         """One row with the number of people named in all messages, whatever the filters.
 
@@ -408,6 +413,11 @@ def hour_of_day(hours: ir.IntegerValue) -> ir.IntegerValue:
 def days_of(local_ms: ir.IntegerValue) -> ir.IntegerValue:
     """Return whole days since 1970."""
     return local_ms // MS_PER_DAY
+
+
+def ms_after(hour: int, local_ms: ir.IntegerValue) -> ir.IntegerValue:
+    """Return the milliseconds since an hour was last reached, from 0 to a day."""
+    return (local_ms + _DAYS_BEFORE * MS_PER_DAY - hour * MS_PER_HOUR) % MS_PER_DAY
 
 
 def weekday(days: ir.IntegerValue) -> ir.IntegerValue:

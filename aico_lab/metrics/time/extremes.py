@@ -19,7 +19,7 @@ from aico_lab.metrics.engine.metric import PEOPLE, Column, RoleFilter, metric
 from aico_lab.metrics.engine.talk import days_of, hour_of_day, hours_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import ibis.expr.types as ir
 
@@ -32,14 +32,17 @@ RECORDS: Final = ("busiest day", "busiest hour", "longest silence", "longest ses
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _moment(local_ms: int | None, *, day: bool = False) -> str | None:
+def written_local(local_ms: int | None, *, day: bool = False) -> str | None:
+    """Return a local time as '2024-05-01 22:15', or its day; None beyond the calendar."""
     if local_ms is None:
         return None
     try:
         moment = _EPOCH + timedelta(milliseconds=local_ms)
     except OverflowError:  # a local time beyond the calendar
         return None
-    return moment.date().isoformat() if day else f"{moment:%Y-%m-%d %H:%M}"
+    if day:
+        return moment.date().isoformat()
+    return moment.replace(tzinfo=None).isoformat(sep=" ", timespec="minutes")
 
 
 def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
@@ -49,7 +52,7 @@ def _finish(rows: pl.DataFrame, _talk: Talk) -> pl.DataFrame:
         name = RECORDS[row["place"]]
         counts = row["place"] < 2  # noqa: PLR2004
         begins, ends = row["begin_ms"], row["end_ms"]
-        first, last = (_moment(at, day=name == "busiest day") for at in (begins, ends))
+        first, last = (written_local(at, day=name == "busiest day") for at in (begins, ends))
         if name == "busiest hour":
             first, last = f"{begins:02d}:00", f"{begins + 1:02d}:00"
         found.append(
@@ -100,25 +103,33 @@ def _describe(rows: pl.DataFrame) -> str:
 
 
 def _draw(answer: Answer) -> Chart:
+    return draw_sentences(answer, _describe, RECORDS)
+
+
+def draw_sentences(
+    answer: Answer, describe: Callable[[pl.DataFrame], str], records: Sequence[str]
+) -> Chart:
+    """Draw the records of an answer as text.
+
+    Args:
+        answer: The answer, with a row for each record.
+        describe: Returns 'Busiest day: 5 April 2018' for one row.
+        records: The names of the records, in their order.
+    """
     import altair as alt
 
-    said = [sentence.partition(": ")[2] for sentence in _lines(answer)]
+    rows = answer.pl()
+    said = [describe(rows[at]).partition(": ")[2] for at in range(rows.height)]
     # Short lines, which a phone can show.
     broken = [text.replace(" from ", "\nfrom ", 1).replace(" (like ", "\n(like ") for text in said]
-    rows = answer.pl().with_columns(text=pl.Series(broken))
+    rows = rows.with_columns(text=pl.Series(broken))
     lines = max((text.count("\n") + 1 for text in broken), default=1)
     return (
         alt.Chart(rows)
         .mark_text(align="left", baseline="middle", fontSize=13, x=6, lineBreak="\n", lineHeight=17)
-        .encode(alt.Y("record:N", title=None, sort=list(RECORDS)), alt.Text("text:N"))
+        .encode(alt.Y("record:N", title=None, sort=list(records)), alt.Text("text:N"))
         .properties(width=draw.WIDTH, height=max(draw.LINE, 17 * lines + 9) * rows.height)
     )
-
-
-def _lines(answer: Answer) -> list[str]:
-    """Return a sentence for each row."""
-    rows = answer.pl()
-    return [_describe(rows[at]) for at in range(rows.height)]
 
 
 @metric(
@@ -193,10 +204,12 @@ def extremes(talk: Talk) -> ir.Table:
         end_ms=local_ms(lasting.ended_ms, talk.shifts),
     )
     return (
-        _first(days, 0, value=days.n, begin=days["at"] * MS_PER_DAY, end=days["at"] * MS_PER_DAY)
-        .union(_first(hours, 1, value=hours.n, begin=hours["at"], end=hours["at"]))
+        first_of_largest(
+            days, 0, value=days.n, begin=days["at"] * MS_PER_DAY, end=days["at"] * MS_PER_DAY
+        )
+        .union(first_of_largest(hours, 1, value=hours.n, begin=hours["at"], end=hours["at"]))
         .union(
-            _first(
+            first_of_largest(
                 silences,
                 2,
                 value=silences.next_ms - silences.ts_ms,
@@ -205,7 +218,7 @@ def extremes(talk: Talk) -> ir.Table:
             )
         )
         .union(
-            _first(
+            first_of_largest(
                 lasting,
                 3,
                 value=lasting.ended_ms - lasting.started_ms,
@@ -216,7 +229,7 @@ def extremes(talk: Talk) -> ir.Table:
     )
 
 
-def _first(
+def first_of_largest(
     table: ir.Table,
     place: int,
     *,

@@ -143,4 +143,16 @@ EMBEDDINGS = {
         rollback_statements=tuple(f"DROP TRIGGER {name}" for name in reversed(_LOST_SEGMENTS)),
         derived=True,
     ),
+    4: SchemaVersion(
+        version=4,
+        name="Numbers of themes",
+        description="Themes without words are named by their numbers, which begin with 0.",
+        sql_statements=[
+            "UPDATE themes SET name = 'Theme ' || theme WHERE name = 'Theme ' || (theme + 1)"
+        ],
+        rollback_statements=[
+            "UPDATE themes SET name = 'Theme ' || (theme + 1) WHERE name = 'Theme ' || theme"
+        ],
+        derived=True,
+    ),
 }

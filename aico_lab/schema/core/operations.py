@@ -7,6 +7,14 @@ from aico_lab.schema.versions import SchemaVersion
 _STATES = "'running', 'succeeded', 'failed'"
 _REPORTS_INDEX = "CREATE INDEX report_runs_by_report ON report_runs (report, started_at)"
 
+_REPEATABLE = {
+    "notebook": "TEXT",  # the path of the notebook
+    "resolved": "JSON TEXT",  # the parameters, without periods that count back from another day
+    "repeats": "TEXT",  # the run that this one repeats
+    "summary": "JSON TEXT",  # what the list of all runs shows of the report
+    "json_sha256": "TEXT",
+}
+
 
 def _report_runs(states: str) -> str:
     return f"""CREATE TABLE report_runs (
@@ -77,6 +85,16 @@ OPERATIONS = {
         description="A report that was stopped or killed has the status 'interrupted'.",
         sql_statements=_with_states(f"{_STATES}, 'interrupted'", "status"),
         rollback_statements=_with_states(_STATES, "iif(status = 'interrupted', 'failed', status)"),
+    ),
+    3: SchemaVersion(
+        version=3,
+        name="Repeatable reports",
+        description="The notebook, resolved parameters, summary and machine-readable file of runs.",
+        sql_statements=[
+            f"ALTER TABLE report_runs ADD COLUMN {name} {type_}"
+            for name, type_ in _REPEATABLE.items()
+        ],
+        rollback_statements=[f"ALTER TABLE report_runs DROP COLUMN {name}" for name in _REPEATABLE],
     ),
 }
 

@@ -1,4 +1,7 @@
-"""The full-text index of messages; see repositories/full_text.py."""
+"""The full-text indexes of messages and of segments.
+
+See repositories/full_text.py and embeddings/segment_words.py.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +58,33 @@ _NO_INDEX = (
     "DROP TABLE messages_search",
 )
 
+_SEGMENTS = (
+    # A changed segment gets a new id. Words of an id that is no longer in `segments_search_ids`
+    # count for nothing, and are removed when there are many.
+    """CREATE VIRTUAL TABLE segments_search USING fts5 (
+                content, content = '', tokenize = 'unicode61 remove_diacritics 2'
+            )""",
+    """CREATE TABLE segments_search_ids (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                segment_id TEXT NOT NULL UNIQUE
+            )""",
+    # One row: segments up to this id are in the index, which also has this many former ones. The
+    # ids follow the change feed up to `seq`; `anchor` is NULL before the first update.
+    """CREATE TABLE segments_search_state (
+                only_row INTEGER PRIMARY KEY NOT NULL CHECK (only_row = 1),
+                indexed_through INTEGER NOT NULL,
+                former INTEGER NOT NULL,
+                seq INTEGER NOT NULL,
+                anchor TEXT
+            )""",
+    "INSERT INTO segments_search_state VALUES (1, 0, 0, 0, NULL)",
+)
+_NO_SEGMENTS = (
+    "DROP TABLE segments_search_state",
+    "DROP TABLE segments_search_ids",
+    "DROP TABLE segments_search",
+)
+
 SEARCH = {
     1: SchemaVersion(
         version=1,
@@ -69,6 +99,14 @@ SEARCH = {
         description="Without features that SQLite before 3.43 in other programs cannot write.",
         sql_statements=(*_NO_INDEX, *_INDEX),
         rollback_statements=(*_NO_INDEX, *_FIRST_INDEX),
+        derived=True,
+    ),
+    3: SchemaVersion(
+        version=3,
+        name="Full-text search of segments",
+        description="A full-text index of segments; see embeddings/segment_words.py.",
+        sql_statements=_SEGMENTS,
+        rollback_statements=_NO_SEGMENTS,
         derived=True,
     ),
 }

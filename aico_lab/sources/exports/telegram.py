@@ -52,6 +52,9 @@ _BARE_KEY: Final = re.compile(rb'"(?:[^"\\\r\n]|\\.)*+"|(?<=[{,\s])document_id(?
 
 _NUMBER: Final = re.compile(r"-?\d{1,18}")
 _ACCOUNT: Final = re.compile(r"(?:user)?(\d+)")
+_OWN_ACCOUNT: Final = re.compile(
+    rb'"personal_information"\s*+:\s*+\{[^{}]*?"user_id"\s*+:\s*+(\d{1,18})\b'
+)
 _LOOKED_AT: Final = 1_000
 """Messages of a chat of two that are read ahead, to find out who they are."""
 
@@ -94,6 +97,8 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
         if not is_named_so and not _is_telegram(member):
             continue
         number = 0
+        own = _OWN_ACCOUNT.search(member.head())
+        account = None if own is None else own[1].decode()
         for chat in chats(member, _NEEDED, _mended):
             number += 1
             if isinstance(chat, Unreadable):
@@ -105,7 +110,7 @@ def conversations(export: Opened, options: Options) -> Generator[ExportedConvers
                 yield Unreadable(f"chat {number:,} of {member.name}", "it has no id")
                 continue
             faults: list[Unreadable] = []
-            yield _conversation(chat_id, keys, items, faults, options)
+            yield _conversation(chat_id, keys, items, faults, (account, options))
             where = f"chat {number:,} of {member.name}"
             yield from (Unreadable(f"{one.where} of {where}", one.reason) for one in faults)
         if not number:
@@ -144,13 +149,18 @@ def _conversation(
     keys: dict[str, Any],
     items: Iterator[dict[str, Any] | Unreadable],
     faults: list[Unreadable],
-    options: Options,
+    answers: tuple[str | None, Options],
 ) -> ExportedConversation:
+    account, options = answers
     kind, name = to_text(keys.get("type")), to_text(keys.get("name")) or None
     is_group = kind not in _NOT_GROUPS
     ahead = list(islice(items, 0 if is_group else _LOOKED_AT))
     bots = _bots(chat_id, name, ahead) if kind == "bot_chat" else frozenset()
     person = () if is_group else _person(chat_id, name, bots, ahead)
+    if not (person or is_group) and account not in (None, chat_id):
+        person = (f"user{account}", str(account))
+    elif not (person or is_group) and options.me is not None:
+        person = (options.me,)
     skipped: Counter[str] = Counter()
     also_there: set[str] = set()
     of_chat = _Chat(chat_id, bots, options)
@@ -191,16 +201,18 @@ def _person(
     """Return the id and the name of a chat's first author who is not its other side.
 
     A chat of two has the id and the name of the other side, as everybody's chat with the same bot.
+    In an old one, the id of the other side may be another than that of the chat. Notices have
+    authors, too.
     """
-    others = bots | {chat_id, f"user{chat_id}"}
-    for one in ahead:
-        if isinstance(one, dict) and one.get("type") == "message":
-            author, name = _author(one)
-            account = _ACCOUNT.fullmatch(author or "")
-            is_other = author in others or name == title
-            if account is not None and not is_other:
-                spellings = (f"user{account[1]}", account[1], name)
-                return tuple(spelling for spelling in spellings if spelling)
+    others = {chat_id, f"user{chat_id}"}
+    authors = [_author(one) for one in ahead if isinstance(one, dict)]
+    is_clear = any(author in others for author, _ in authors)
+    for author, name in authors:
+        account = _ACCOUNT.fullmatch(author or "")
+        is_other = author in others | bots or (name == title and not is_clear)
+        if account is not None and not is_other:
+            spellings = (f"user{account[1]}", account[1], name)
+            return tuple(spelling for spelling in spellings if spelling)
     return ()
 
 
@@ -210,12 +222,12 @@ def _folded(name: str | None) -> str:
 
 def _author(item: dict[str, Any]) -> tuple[str | None, str | None]:
     """Return the id and the name of a message's author; the name is the id if there is none."""
-    name = to_text(item.get("from")) or None
+    name = to_text(item.get("from")) or to_text(item.get("actor")) or None
     return _author_id(item) or name, name
 
 
 def _author_id(item: dict[str, Any]) -> str | None:
-    return to_id(item.get("from_id"))
+    return to_id(item.get("from_id")) or to_id(item.get("actor_id"))
 
 
 def _messages(

@@ -295,6 +295,13 @@ def is_missing(value: object) -> bool:
     return value is None or value == 0
 
 
+def is_time(value: object) -> bool:
+    """Return whether a value is a time by itself, whatever others its column has."""
+    if is_number(value):
+        return _of_number(value) is not None
+    return isinstance(value, str) and parts_of(value.strip()) is not None
+
+
 def joined(day: object, clock: object) -> object:
     """Return date and time of two columns as one value."""
     if is_missing(day) or is_missing(clock):

@@ -7,6 +7,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
+from aico_lab.sources.exports.engine.names import may_be_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         *("enviadoel", "enviado", "creadoel", "marcadetiempo", "fechadeenvio", "hora"),
         *("wann", "quand", "cuando", "dataora", "dataeora", "inviatoil", "creatoil", "orario"),
         *("ora", "datahora", "dataehora", "enviadoem", "criadoem", "data"),
+        *("prompttime", "questiontime"),
     ),
     "role": (
         "role",
@@ -81,6 +83,7 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "sentiment_score": ("sentimentscore",),
     "response_time": ("responsetime",),
+    "answer_time": ("answertime", "answertimestamp", "responsetimestamp"),
     "metadata": ("metadata",),
 }
 """The spellings of each field's name, as `folded` returns them; earlier ones win."""
@@ -105,13 +108,14 @@ NUMBERS: Final = frozenset({"nummer", "nr"})
 """Spellings of ids that may also be other numbers, such as those of telephones."""
 
 _PAIR: Final = ("question", "answer")
+_OF_PAIRS: Final = (*_PAIR, "answer_time")
 _TASK: Final = ("instruction", "input")
 """Spellings of a task and of what it is about, which are a question together."""
 
 _ONE_MESSAGE: Final = ("message", "msg")
 """Spellings of a text that is a question, if the table has answers and names no writers."""
 
-OWN: Final = frozenset(NAMES) - {"author", *_PAIR}
+OWN: Final = frozenset(NAMES) - {"author", *_OF_PAIRS}
 """The names of the columns of this package's own tables."""
 
 _ALIASES: Final = {"id": "message_id", "conversation": "conversation_id", "channel": "channel_id"}
@@ -171,7 +175,7 @@ def columns_by_field(
     found |= pair
     taken.update(column for named in pair.values() for column in named)
     for field, names in NAMES.items():
-        if field in found or field in (("content", "role") if pair else _PAIR):
+        if field in found or field in (("content", "role") if pair else _OF_PAIRS):
             continue
         own = [field] if field in columns and field not in taken else []
         named = own or [by_name[name] for name in names if name in by_name]
@@ -207,7 +211,7 @@ def _question_and_answer(
     """
     if "content" in found:
         return {}
-    is_asked = any(name in found for name in _PAIR)
+    is_asked = any(name in found for name in _OF_PAIRS)
     pair = {}
     for field in _PAIR:
         named = [by_name[name] for name in NAMES[field] if name in by_name]
@@ -244,10 +248,12 @@ def listed(columns: Iterable[str], *, all_are_names: bool) -> str:
 
     Args:
         columns: The names.
-        all_are_names: Whether they are names for sure; without a header the first line of a file
-            is a message, which an error must not quote.
+        all_are_names: Whether they are names; without a header the first line of a file is a
+            message, which an error must not quote.
     """
-    shown = [one for one in columns if all_are_names or _SHORT.fullmatch(one)]
+    shown = [
+        one for one in columns if (may_be_name(one) if all_are_names else _SHORT.fullmatch(one))
+    ]
     more = ", …" if len(shown) > _SHOWN else ""
     return (", ".join(shown[:_SHOWN]) or "none") + more
 
@@ -297,7 +303,7 @@ def check_fields(given: Mapping[str, str]) -> dict[str, str]:
         if not column.strip():
             raise InvalidValue(f"The field {field} is mapped to no column; name one.")
         found[field] = column
-    if "content" in found and not found.keys().isdisjoint(_PAIR):
+    if "content" in found and not found.keys().isdisjoint(_OF_PAIRS):
         raise InvalidValue("A row is one message (content) or two (question and answer).")
     return found
 

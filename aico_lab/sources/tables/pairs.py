@@ -19,7 +19,7 @@ ANSWER: Final = ":answer"
 NO_TEXT: Final = "question or answer without text"
 """The reason for which one of the two messages is left out."""
 
-_OF_ANSWERS: Final = frozenset({"response_time", "sentiment_score"})
+_OF_ANSWERS: Final = frozenset({"answer_time", "response_time", "sentiment_score"})
 _OF_QUESTIONS: Final = frozenset({"author", "reply_to"})
 
 
@@ -55,6 +55,7 @@ class Pairs:
         for columns, role in ((self._question, "user"), (self._answer, "assistant")):
             parts = [part for name in columns if (part := row.get(name)) not in (None, "")]
             text = parts[0] if len(parts) == 1 else "\n\n".join(map(str, parts))
+            text = None if isinstance(text, str) and not text.strip() else text
             own = rest | {TEXT: text, ROLE: role}
             for other in self._only[role]:
                 own.pop(other, None)

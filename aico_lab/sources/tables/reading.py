@@ -19,7 +19,7 @@ from aico_lab.sources.tables.headers import (
     NAMES,
     columns_by_field,
 )
-from aico_lab.sources.tables.identity import known_as, stored_under_others
+from aico_lab.sources.tables.identity import OtherAnswers, stored_under_others
 from aico_lab.sources.tables.layout import Reached
 from aico_lab.sources.tables.opened import no_table, open_table
 from aico_lab.sources.tables.rows import RowsToRecords
@@ -49,6 +49,7 @@ _WORDS: Final = {
     "reply_to": "the message that is answered",
     "sentiment_score": "the sentiment",
     "response_time": "the seconds to the reply",
+    "answer_time": "the time of the answer",
     "metadata": "further facts",
 }
 
@@ -128,7 +129,7 @@ def read(
         if stored is not None:
             if survey.named_after is not None and is_known_by_author:
                 survey.named_after = stored.place(survey.named_after, survey.cast.everybody())
-            known = known_as(survey, stored)
+            known = OtherAnswers(survey, stored)
             if (other := stored_under_others(survey, stored)) is not None:
                 survey.notes.append(_TWO_PEOPLE.format(other=other))
         yield from _batches(member, survey, known, limit)
@@ -164,15 +165,17 @@ def _table(export: Opened, member: Member, options: Options) -> OpenedTable:
 
 
 def _batches(
-    member: Member, survey: TableSurvey, known: TableSurvey | None, limit: int | None
+    member: Member, survey: TableSurvey, known: OtherAnswers | None, limit: int | None
 ) -> Iterator[Batch]:
     reached = Reached()
-    maker = RowsToRecords(survey, known)
+    maker = RowsToRecords(survey)
+    rows = _in_order(survey, reached)
+    outcomes = maker.outcomes(rows) if known is None else known.outcomes(maker, rows)
     named: dict[str, Any] = {
         "read_as": _sentence(member, survey.table, survey.options.columns),
         "notes": survey.notes,
     }
-    for batch in batches(maker.outcomes(_in_order(survey, reached)), reached, maker.context, limit):
+    for batch in batches(outcomes, reached, maker.context, limit):
         yield replace(batch, **maker.taken(), **named)
         named = {}
     if not survey.rows:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import InvalidValue, SourceUnreadable
 from aico_lab.sources.exports.engine.conversation import Said, folded_name
+from aico_lab.sources.exports.engine.names import may_be_name
 from aico_lab.sources.exports.engine.people import Authors, Roles
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ _SELF: Final = frozenset({"me", "i", "you", "ich", "moi", "yo"})
 _MOST: Final = 1_000
 _MOST_UNKNOWN: Final = 50
 _SHOWN: Final = 12
-_LONGEST: Final = 40
 
 
 def check_roles(given: Mapping[str, str]) -> dict[str, str]:
@@ -131,7 +131,8 @@ class Cast:
             {value: count for value, count in self.values.items() if self._role(value) is None}
         )
         longest = max(map(len, unknown), default=0)
-        if len(unknown) > _MOST_UNKNOWN or longest > _LONGEST:  # they may be texts of messages
+        if len(unknown) > _MOST_UNKNOWN or not all(map(may_be_name, unknown)):
+            # They may be texts of messages.
             raise SourceUnreadable(
                 f"The column {column} has {len(unknown):,} values that are no known roles, of up "
                 f"to {longest:,} characters, so it is hardly one of roles: name that with --map "

@@ -38,14 +38,12 @@ _COMMA: Final = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d+")
 class RowsToRecords:
     """Turns rows into records."""
 
-    def __init__(self, survey: TableSurvey, known: TableSurvey | None = None) -> None:
+    def __init__(self, survey: TableSurvey) -> None:
         """Make records.
 
         Args:
             survey: The survey of the table.
-            known: The survey by whose answers the messages are stored, if it is another one.
         """
-        self._known = None if known is None else RowsToRecords(known)
         self._survey = survey
         self._options = survey.options
         self.context = Context(names_users=survey.names_users or survey.options.me is not None)
@@ -88,8 +86,6 @@ class RowsToRecords:
                 if isinstance(row, NotAMessageError):
                     raise row
                 record = self._record(row)
-                if self._known is not None:
-                    record = self._known.as_stored(row, record)
             except (NotAMessageError, OverflowError, RecursionError) as refused:
                 reason = str(refused)
                 if isinstance(refused, OverflowError):
@@ -102,39 +98,18 @@ class RowsToRecords:
             if record is not None:
                 yield number, record
 
-    def begin_row(self) -> None:
-        """Note that the next message is the first one of its row."""
-        self._asked = None
-        if self._known is not None:
-            self._known.begin_row()
-
-    def as_stored(self, row: TableRow, record: MessageRecord | None) -> MessageRecord | None:
-        """Return another maker's record of a row, with the id and the place that it has here."""
-        try:
-            own = self._record(row)
-        except (NotAMessageError, OverflowError, RecursionError):
-            own = None
-        if own is None or record is None:
-            return record
-        return record._replace(
-            message_id=own.message_id,
-            conversation_id=own.conversation_id,
-            channel_id=own.channel_id,
-            reply_to=own.reply_to,
-        )
-
     def _apart(
         self, rows: Iterator[tuple[int, TableRow | NotAMessageError]]
     ) -> Iterator[tuple[int, TableRow | NotAMessageError]]:
         """Yield the messages of each row, as rows of their own; those without text are counted."""
         pairs = self._survey.pairs
         for number, row in rows:
-            self.begin_row()
+            self._asked = None
             if pairs is None or isinstance(row, NotAMessageError):
                 yield number, row
                 continue
             for message in pairs.messages(row):
-                if message[TEXT] is None or message[TEXT] == "":
+                if message[TEXT] is None:
                     self._skipped[NO_TEXT] += 1
                 else:
                     yield number, message
@@ -152,7 +127,11 @@ class RowsToRecords:
         if author is not None:
             metadata[AUTHOR] = author
         time, written, is_estimated = self._time(row, conversation)
-        is_estimated |= self._asked is not None  # the time is that of the question
+        answered = self._answered(row, conversation)
+        if answered is not None:
+            time, is_estimated = answered
+        elif self._asked is not None:  # the time is that of the question
+            is_estimated = True
         stamp = to_timestamp(time)
         if is_estimated:
             metadata[TIMESTAMP_ESTIMATED] = True
@@ -252,6 +231,18 @@ class RowsToRecords:
         self._last = found
         written = to_timestamp(time.replace(tzinfo=UTC) if time.tzinfo is None else found)
         return found, written, is_guess or not moment.has_clock
+
+    def _answered(self, row: TableRow, conversation: str) -> tuple[datetime, bool] | None:
+        """Return the time of an answer that has its own, and whether it is estimated."""
+        value = self._survey.cell(row, "answer_time")
+        if self._survey.pairs is None or is_missing(value):
+            return None
+        moment = self._survey.form.time_of(value)
+        time = moment.time
+        if time.tzinfo is None and self._survey.is_utc:
+            time = time.replace(tzinfo=UTC)
+        found, is_guess = self._clock(conversation).time(time)
+        return found, is_guess or not moment.has_clock
 
     def _clock(self, conversation: str) -> Clock:
         clock = self._clocks.get(conversation)

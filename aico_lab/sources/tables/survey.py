@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,7 @@ from aico_lab.sources.exports.engine.conversation import Options, Said
 from aico_lab.sources.exports.engine.moments import Run
 from aico_lab.sources.exports.engine.records import joined_id
 from aico_lab.sources.exports.engine.times import START_UNUSED
-from aico_lab.sources.tables.dates import FormOfTimes, is_missing, joined
+from aico_lab.sources.tables.dates import FormOfTimes, is_missing, is_number, is_time, joined
 from aico_lab.sources.tables.headers import (
     NUMBERS,
     are_own,
@@ -38,6 +39,12 @@ NUMBER_FIELDS: Final = ("sentiment_score", "response_time")
 _SAMPLE: Final = 2_000
 """Times by which the order of the rows is judged, and whether they are those of an import."""
 
+_SPREAD: Final = 1_000
+"""The most rows from all over a table that are kept."""
+
+_LONG: Final = 10_000
+"""Characters of a text with which a row is not kept."""
+
 MOST_CONVERSATIONS: Final = 100_000
 """The most conversations whose times are kept."""
 
@@ -51,6 +58,7 @@ class TableSurvey:
         columns: The columns of each field of a message; a time may have two.
         pairs: The question and the answer of a row, or None if a row is one message.
         rows: The number of rows.
+        sample: Rows from all over the table, with their numbers.
         cast: The roles, by the values of the columns of roles and authors.
         form: The form of the times.
         names_users: Whether any row names a user.
@@ -112,15 +120,20 @@ class TableSurvey:
         counting = _Counting() if folded(counted) in NUMBERS else None
         if "message_id" in self.options.columns:
             counting = None
+        self._answers: dict[str, Counter[str]] = {
+            name: Counter() for name in ("answer_time", "response_time") if name in self.columns
+        }
         self._first: dict[str, object] = {}
-        self._sample: list[tuple[object, str | None, str | None]] = []
+        self._times: list[tuple[object, str | None, str | None]] = []
+        self.sample: list[tuple[int, TableRow | NotAMessageError]] = []
+        self._apart = 1  # rows between two of the sample
         is_timed = "timestamp" in self.columns
-        numbers = [name for name in NUMBER_FIELDS if name in self.columns]
         for number, row in self.table.rows(Reached()):
             self.rows += 1
             if isinstance(row, NotAMessageError):
                 self.names_users |= "user_id" in self.columns
                 continue
+            self._add_to_sample(number, row)
             conversation = self.conversation(row)
             if counting is not None:
                 counting.add(self.text(row, "message_id"))
@@ -129,19 +142,57 @@ class TableSurvey:
             self.names_users |= self.cell(row, "user_id") not in (None, "")
             if is_timed and not is_missing(time := self.time(row)):
                 self.form.add(number, time)
-                if len(self._sample) < _SAMPLE:
-                    self._sample.append((time, role, author))
+                if len(self._times) < _SAMPLE:
+                    self._times.append((time, role, author))
                 if len(self._first) < MOST_CONVERSATIONS:
                     self._first.setdefault(conversation, time)
-            for name in numbers:
-                text = self.text(row, name) or ""
-                self.points += "." in text and "," not in text
+            self._look_at_numbers(number, row)
         self.names_users |= self.cast.named
         self.notes = self.table.notes()
+        if self.pairs is not None:
+            self._decide_answers()
         if counting is not None and not counting.is_so:
             del self.columns["message_id"], self._column["message_id"]
             self.notes.append(f"{counted} does not count the messages, so it is kept as metadata.")
         self._decide(is_timed=is_timed)
+
+    def _add_to_sample(self, number: int, row: TableRow) -> None:
+        is_long = any(isinstance(one, str) and len(one) > _LONG for one in row.values())
+        if self.rows % self._apart == 0 and not is_long:
+            self.sample.append((number, row))
+        if len(self.sample) > _SPREAD:
+            self.sample, self._apart = self.sample[1::2], 2 * self._apart
+
+    def _look_at_numbers(self, number: int, row: TableRow) -> None:
+        """Note the form of numbers, and whether columns about answers have times instead."""
+        for name in NUMBER_FIELDS:
+            text = self.text(row, name) or ""
+            self.points += "." in text and "," not in text
+        for name, found in self._answers.items() if self.pairs is not None else ():
+            value = self.cell(row, name)
+            if is_missing(value):
+                continue
+            if is_time(value):
+                found["time"] += 1
+                self.form.add(number, value)
+            else:
+                found["number" if is_number(value) else "other"] += 1
+
+    def _decide_answers(self) -> None:
+        """Decide which column has the times of answers, and keep what is neither as metadata."""
+        for name, found in self._answers.items():
+            are_times = found.keys() == {"time"} and "timestamp" in self.columns
+            if (are_times and name == "answer_time") or (
+                name == "response_time" and (not found or found["number"])
+            ):
+                continue
+            columns = self.columns.pop(name)
+            column = self._column.pop(name)
+            if are_times and "answer_time" not in self.columns:
+                self.columns["answer_time"], self._column["answer_time"] = columns, column
+                self.notes.append(f"{column} has times: they are those of the answers.")
+            elif found:
+                self.notes.append(f"{column} is no time of the answers: it is kept as metadata.")
 
     def _decide(self, *, is_timed: bool) -> None:
         column = self.columns.get("role")
@@ -153,7 +204,9 @@ class TableSurvey:
         if self.is_timed and self.options.start is not None:
             self.notes.append(START_UNUSED)
         if not self.is_timed and self.rows and self.options.start is None:
-            shown = listed(self.table.columns, all_are_names=True)
+            # Without a known name, the first line may be a message.
+            has_header = self.columns.keys() - {"answer_time", *self.options.columns}
+            shown = listed(self.table.columns, all_are_names=bool(has_header))
             raise SourceUnreadable(
                 f"The table has no time of any message (columns: {shown}): name the column of the "
                 "times with --map timestamp=COLUMN, or give the time of the first message with "
@@ -162,7 +215,7 @@ class TableSurvey:
         self.is_utc = any(says_utc(name) for name in self.columns.get("timestamp", ()))
         sample = [
             (moment, role, author)
-            for value, role, author in self._sample
+            for value, role, author in self._times
             if (moment := self._moment(value)) is not None
         ]
         naive = [moment.time.replace(tzinfo=None) for moment, _, _ in sample]

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SUFFIXES: Final = re.compile(r"\.(jsonl?|csv|txt|tsv|db|zip|no|on|rf)$", re.IGNORECASE)
+_LONGEST_NAME: Final = 40
+_WORDS_OF_NAME: Final = 4
 _COUNTER: Final = re.compile(r"\s*(\(\d{1,3}\)|[-_ ]copy)$", re.IGNORECASE)
 _DATE: Final = re.compile(
     r"[-_. ]*(?<!\d)(\d{4}[-_.]?\d\d([-_.]?\d\d)?)([-_. T@]?\d\d[-_.:h]?\d\d([-_.:m]?\d\ds?)?)?$"
@@ -18,6 +20,11 @@ _DATE: Final = re.compile(
 def with_person(name: str, person: Iterable[str]) -> str:
     """Return the name of a conversation with one person, whose first spelling counts."""
     return next((f"{one} with {name}" for one in person), name)
+
+
+def may_be_name(text: str) -> bool:
+    """Return whether a text is short enough for a name, which errors may quote, unlike messages."""
+    return len(text) <= _LONGEST_NAME and len(text.split()) <= _WORDS_OF_NAME
 
 
 def without_counter(name: str) -> str:

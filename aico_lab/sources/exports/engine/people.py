@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import InvalidValue, WhoIsWho
 from aico_lab.sources.exports.engine.conversation import Kept, Unreadable, folded_name
+from aico_lab.sources.exports.engine.names import may_be_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,9 +19,6 @@ ASSUMED: Final = "me"
 """The user id of the person of an export that names nobody, unless `Options.me` does."""
 
 _SHOWN: Final = 12
-_LONGEST: Final = 80
-"""Characters of the longest name that an error quotes."""
-
 _MANY, _TIMES = 50, 2
 """More authors than the first, with fewer messages each than the second, may be no authors."""
 
@@ -144,7 +142,7 @@ def count_authors(
 
 
 def _question(everybody: Counter[str], options: Options, *, is_there: bool) -> WhoIsWho:
-    names = Counter({name: count for name, count in everybody.items() if len(name) <= _LONGEST})
+    names = Counter({name: count for name, count in everybody.items() if may_be_name(name)})
     if len(everybody) > _MANY and everybody.total() < _TIMES * len(everybody):
         names.clear()  # a column of texts may have been taken for that of the authors
     shown = [f"{name} ({count:,})" for name, count in names.most_common(_SHOWN)]

@@ -146,7 +146,8 @@ class _Chat:
         conversation_id: The id of the conversation.
         title: The name of the file.
         character: The name of the character; None in a group.
-        shared_id: The name of the file, if nothing else identifies a chat with one character.
+        shared_id: The name of the file, after that of the character, if nothing else identifies a
+            chat with one character.
         person: The first person in such a chat.
         main: The name of the chat from which this checkpoint was made, or None.
     """
@@ -172,15 +173,16 @@ def _begin(member: Member) -> _Chat:
     identity = to_id(metadata.get("integrity"))
     if created is not None and to_text(header.get("character_name")) not in _UNNAMED:
         identity = f"{to_text(header['character_name'])}:{created}"
-    elif identity is None and character is not None and not title.startswith(character):
-        identity = f"{character}:{title}"
+    shared = title if title.startswith(character or "") else f"{character}:{title}"
     if main is not None:
-        identity = f"{identity or character or ''}:{title}"
+        begin = identity or (character or "" if shared == title else shared)
+        shared = f"{begin}:{title}"
+        identity = None if identity is None else shared
     if identity is not None or character is None:
-        return _Chat(member, identity or title, title, character, None, (), main)
+        return _Chat(member, identity or shared, title, character, None, (), main)
     names = (to_text(line.get("name")) for line in said if _role(line) == "user")
     person = tuple(islice((name for name in names if name not in _UNNAMED), 1))
-    return _Chat(member, with_person(title, person), title, character, title, person, main)
+    return _Chat(member, with_person(shared, person), title, character, shared, person, main)
 
 
 def _character(member: Member, header: dict[str, Any], said: list[dict[str, Any]]) -> str | None:

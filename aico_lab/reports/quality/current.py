@@ -1,0 +1,159 @@
+"""Checks whether the snapshot is complete and current: proof, quarantine, freshness, imports."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.constants import MS_PER_DAY
+from aico_lab.errors import AicoLabError, NeverSynced
+from aico_lab.mart.marks import IS_MISSING
+from aico_lab.metrics.engine.claims import counted
+from aico_lab.metrics.engine.durations import duration
+from aico_lab.reports.quality.checks import DataCheck, found, rows_from
+from aico_lab.reports.written import written_time
+
+if TYPE_CHECKING:
+    from aico_lab.etl.verify import Proof
+    from aico_lab.lab import Lab
+
+_SYNC: Final = "aico-lab sync"
+_RUNS: Final = 50
+"""The newest runs of pipelines whose imports are looked at."""
+
+
+def proof_of_sync(lab: Lab) -> list[DataCheck]:
+    """Return whether every value of the snapshot equals that of the primary database."""
+    try:
+        proof = lab.verify()
+    except NeverSynced:
+        raise
+    except AicoLabError as error:  # such as a database that was restored from a backup
+        return [DataCheck("Snapshot and database", "act", str(error).rstrip("."), None, _SYNC)]
+    return _of_proof(proof)
+
+
+def _of_proof(proof: Proof) -> list[DataCheck]:
+    wrong = {name: table for name, table in proof.tables.items() if not table.ok}
+    rows = sum(table.rows[0] for table in proof.tables.values())
+    pending = sum(table.pending for table in proof.tables.values())
+    same = f"all values of {counted(rows, 'rows')} in {counted(len(proof.tables), 'tables')} equal"
+    checks = [DataCheck("Snapshot and database", "fine", same, 0)]
+    if not proof.ok:
+        differ = sum(table.differing for table in wrong.values())
+        where = ", ".join(sorted(wrong)) or "the views"
+        checks = [
+            DataCheck(
+                "Snapshot and database", "act", f"not equal in {where}", differ, "aico-lab verify"
+            )
+        ]
+    checks.append(
+        found(
+            "Changes since the snapshot",
+            pending,
+            "look",
+            f"{counted(pending, 'rows')} changed after the snapshot",
+            good="every stored change is in the snapshot",
+            command=_SYNC,
+        )
+    )
+    return checks
+
+
+def quarantine(lab: Lab) -> list[DataCheck]:
+    """Return the rows that were set aside, by table, column and reason."""
+    rows = rows_from(
+        lab,
+        "SELECT table_name, column_name, reason, count(DISTINCT row_key) "
+        "FROM quarantine.misfits GROUP BY ALL ORDER BY 4 DESC, 1, 2, 3",
+    )
+    checks = [
+        DataCheck(
+            f"Quarantine: {table}.{column}",
+            "act",
+            f"{counted(n, 'rows')} left out of all answers: {reason}",
+            n,
+            'aico-lab sql "FROM quarantine.misfits"',
+        )
+        for table, column, reason, n in rows
+    ]
+    if not checks:
+        checks.append(DataCheck("Quarantine", "fine", "every row fits its table", 0))
+    ((unexplained,),) = rows_from(lab, "SELECT count(*) FROM quarantine.unexplained")
+    if unexplained:
+        checks.append(
+            DataCheck(
+                "Unexplained rows",
+                "act",
+                f"{counted(unexplained, 'rows')} ceased to fit without a recorded change",
+                unexplained,
+                "aico-lab sync --acknowledge",
+            )
+        )
+    return checks
+
+
+def freshness(lab: Lab, *, stale_days: int) -> list[DataCheck]:
+    """Return the ages of the last message, of the last sync and of the snapshot.
+
+    Args:
+        lab: The lab.
+        stale_days: The age, in days, from which a message or a sync is called old.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    ((last_ms, synced_ms, generation),) = rows_from(
+        lab,
+        "SELECT (SELECT max(ts_ms) FROM mart.messages WHERE ts_ms <= ?), "
+        "epoch_ms(max(synced_at)), max(generation) FROM meta.state",
+        [now_ms],
+    )
+    if last_ms is None:
+        return [DataCheck("Last message", "act", "no messages yet", None, "aico-lab import FILE")]
+    checks = []
+    for name, then_ms, command in (
+        ("Last message", last_ms, "aico-lab import FILE"),
+        ("Last sync with changes", synced_ms, _SYNC),
+    ):
+        age_ms = max(now_ms - then_ms, 0)
+        text = f"{written_time(then_ms, lab.timezone)}, {duration(age_ms / 1000)} ago"
+        is_old = age_ms >= stale_days * MS_PER_DAY
+        checks.append(DataCheck(name, "look" if is_old else "fine", text, None, command))
+    return [*checks, DataCheck("Snapshot", "fine", f"this page reads snapshot {generation}")]
+
+
+def imports(lab: Lab) -> list[DataCheck]:
+    """Return the newest outcome of each import by a pipeline."""
+    newest: dict[str, DataCheck] = {}
+    for run in lab.pipelines.runs(_RUNS):
+        for step in run.steps:
+            name = f"Import of {run.pipeline}: {step.id}"
+            if step.run != "import" or step.status not in ("ok", "failed") or name in newest:
+                continue
+            when = run.started_at
+            command = f"aico-lab pipeline show {run.run_id}"
+            if step.status == "failed":
+                newest[name] = DataCheck(name, "act", f"failed in the run of {when}", None, command)
+            elif step.warnings:
+                warned = counted(len(step.warnings), "warnings")
+                text = f"done in the run of {when}, with {warned}"
+                newest[name] = DataCheck(name, "look", text, None, command)
+            else:
+                newest[name] = DataCheck(name, "fine", f"done in the run of {when}")
+    if not newest:
+        return [DataCheck("Imports by pipelines", "fine", "none were recorded")]
+    return list(newest.values())
+
+
+def missing(lab: Lab) -> list[DataCheck]:
+    """Return the messages that a later export no longer has."""
+    ((n,),) = rows_from(lab, f"SELECT count(*) FROM raw.messages WHERE {IS_MISSING}")
+    return [
+        found(
+            "Messages missing from a later export",
+            n,
+            "look",
+            f"{counted(n, 'messages')} stored, and left out of all metrics",
+            command='aico-lab sql "SELECT message_id FROM raw.messages WHERE metadata LIKE '
+            "'%missing_since%'\"",
+        )
+    ]

@@ -1,0 +1,116 @@
+"""Gaps: months without messages, and silences of people who write regularly."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from datetime import date
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.constants import FIRST_PLAUSIBLE_MS
+from aico_lab.metrics.engine.claims import counted
+from aico_lab.metrics.engine.days import written_days, written_start
+from aico_lab.reports.quality.checks import DataCheck, found, rows_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aico_lab.lab import Lab
+
+REGULAR: Final = 3
+"""A person writes regularly if the median number of days from one day to the next is at most so."""
+
+FEWEST: Final = 10
+"""The fewest days with messages of such a person."""
+
+LONG: Final = 14
+"""The shortest silence, in days, that is a gap of such a person."""
+
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A silence of a person who writes regularly.
+
+    Attributes:
+        person: The pseudonym, or the name.
+        first: The first day without messages.
+        last: The last one.
+        days: The number of days.
+    """
+
+    person: str
+    first: date
+    last: date
+    days: int
+
+
+def missing_months(lab: Lab) -> list[DataCheck]:
+    """Return the months without any message between the first and the last one."""
+    rows = lab.metrics.monthly_activity().pl()
+    months = rows.filter(rows["n"] == 0)["start"].to_list()
+    named = ", ".join(written_start(month, "month") for month in months[:_NAMED])
+    more = f" and {counted(len(months) - _NAMED, 'others')}" if len(months) > _NAMED else ""
+    text = f"{counted(len(months), 'months')} of {len(rows)}: {named}{more}"
+    command = "aico-lab metrics show monthly_activity"
+    return [found("Months without messages", len(months), "look", text, command=command)]
+
+
+def gaps_of_regular_people(lab: Lab, *, names: bool = False) -> list[Gap]:
+    """Return the silences of people who write regularly, the longest first.
+
+    Args:
+        lab: The lab.
+        names: Whether people are called by their names rather than pseudonyms.
+    """
+    rows = rows_from(
+        lab,
+        f"""
+        SELECT DISTINCT p.{"name" if names else "pseudonym"},
+            ((make_timestamp(m.ts_ms * 1000) AT TIME ZONE 'UTC') AT TIME ZONE ?)::DATE AS day
+        FROM mart.messages m JOIN mart.people p USING (user_id)
+        WHERE m.role = 'user' AND m.ts_ms >= ? AND m.ts_ms <= epoch_ms(now())
+        ORDER BY 1, 2""",
+        [lab.timezone, FIRST_PLAUSIBLE_MS],
+    )
+    days: dict[str, list[date]] = {}
+    for person, day in rows:
+        days.setdefault(person, []).append(day)
+    gaps = [gap for person, written in days.items() for gap in _gaps(person, written)]
+    return sorted(gaps, key=lambda gap: (-gap.days, gap.first, gap.person))
+
+
+def _gaps(person: str, written: list[date]) -> Iterable[Gap]:
+    steps = [(b - a).days for a, b in itertools.pairwise(written)]
+    if len(written) < FEWEST or median(steps) > REGULAR:
+        return
+    for before, step in zip(written, steps, strict=False):
+        if step > LONG:
+            first, last = before.toordinal() + 1, before.toordinal() + step - 1
+            yield Gap(person, date.fromordinal(first), date.fromordinal(last), step - 1)
+
+
+def silences(lab: Lab, *, names: bool) -> list[DataCheck]:
+    """Return the check of silences of people who write regularly.
+
+    Args:
+        lab: The lab.
+        names: Whether people are called by their names rather than pseudonyms.
+    """
+    gaps = gaps_of_regular_people(lab, names=names)
+    named = "; ".join(f"{gap.person}: {written_days(gap.first, gap.last)}" for gap in gaps[:_NAMED])
+    command = f'aico-lab metrics show calendar_days --user "{gaps[0].person}"' if gaps else ""
+    more = f"; {counted(len(gaps) - _NAMED, 'others')}" if len(gaps) > _NAMED else ""
+    return [
+        found(
+            "Silences of people who write regularly",
+            len(gaps),
+            "look",
+            f"{counted(len(gaps), 'silences')} of {LONG} days or more. The longest: {named}{more}",
+            good=f"nobody who wrote on {FEWEST} days or more, mostly every {REGULAR} days or more "
+            f"often, was silent for {LONG} days",
+            command=command,
+        )
+    ]

@@ -1,0 +1,115 @@
+"""The cards of a review, each with one number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.charts.figure import unbroken
+from aico_lab.metrics.engine.claims import counted, isolated
+from aico_lab.metrics.engine.days import written_day, written_days
+from aico_lab.reports.review.rows import rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aico_lab.reports.page import Page
+
+_WORDS_OF_A_PAGE: Final = 300
+_LONG: Final = 6  # characters
+_FULL: Final = 10
+"""The fewest messages of a day that is called full."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One number of the page.
+
+    Attributes:
+        number: The number as text.
+        label: Its meaning.
+        more: A second line; empty for none.
+    """
+
+    number: str
+    label: str
+    more: str = ""
+
+    def html(self) -> str:
+        """Return the card as HTML."""
+        size = "number long" if len(self.number) > _LONG else "number"
+        more = f'<p class="more">{escape(unbroken(self.more))}</p>' if self.more else ""
+        return (
+            f'<div><p class="{size}">{escape(unbroken(self.number))}</p>'
+            f'<p class="label">{escape(self.label)}</p>{more}</div>'
+        )
+
+
+def counts(overview: Mapping[str, Any], whose: str, length: int | None) -> list[Card]:
+    """Return the numbers of messages and of days with messages.
+
+    Args:
+        overview: The row of the metric `overview`.
+        whose: The companion's name.
+        length: The number of days of the period; None if it is not over, or has no name.
+    """
+    n, theirs, days = overview["n"], overview["by_assistant"], overview["days"]
+    sides = isolated(f"{n - theirs:,} by you, {theirs:,} by {whose}")
+    talked = "day on which you talked" if days == 1 else "days on which you talked"
+    of = f"of {counted(length, 'days')}" if length else ""
+    return [
+        Card(f"{n:,}", "message" if n == 1 else "messages", sides),
+        Card(f"{days:,}", talked, of),
+    ]
+
+
+def records(page: Page) -> list[Card]:
+    """Return the longest streak and conversation, the latest hour, and the fullest day.
+
+    Args:
+        page: The page, whose filters choose the person and the period.
+    """
+    rows = {
+        row["record"]: row
+        for name in ("highlights", "extremes")
+        for row in rows_of(page, name).iter_rows(named=True)
+        if row["begins"] and row["ends"]
+    }
+    made = []
+    if (streak := rows.get("longest streak")) and streak["value"] > 1:
+        ends = (date.fromisoformat(streak[end]) for end in ("begins", "ends"))
+        length = f"{streak['value']:,.0f} days"
+        made.append(Card(length, "in a row, your longest streak", written_days(*ends)))
+    if longest := rows.get("longest session"):
+        day = written_day(datetime.fromisoformat(longest["begins"]))
+        more = f"{day}, {counted(longest['n'], 'messages')}"
+        made.append(Card(_lasting(longest["value"]), "your longest conversation", more))
+    if latest := rows.get("latest message"):
+        at = datetime.fromisoformat(latest["begins"])
+        made.append(Card(f"{at:%H:%M}", "the latest you wrote", written_day(at)))
+    if (fullest := rows.get("busiest day")) and fullest["n"] >= _FULL:
+        day = written_day(date.fromisoformat(fullest["begins"]))
+        made.append(Card(f"{fullest['n']:,}", "messages on your fullest day", day))
+    return made
+
+
+def words(page: Page) -> list[Card]:
+    """Return the number of the person's words; empty if they cannot be counted."""
+    mine = rows_of(page, "overview", role="user")
+    number = mine["words"][0] if mine.height else None
+    if not number:
+        return []
+    pages = round(number / _WORDS_OF_A_PAGE)
+    like = f"as many as on {pages:,} pages of a book" if pages > 1 else ""
+    return [Card(f"{number:,}", "words from you", like)]
+
+
+def _lasting(minutes: float) -> str:
+    """Return a duration in hours and minutes: '2 h 24 min'."""
+    whole = round(minutes)
+    if whole < 1:
+        return "1 min"
+    hours, rest = divmod(whole, 60)
+    return " ".join(part for part in (hours and f"{hours:,} h", rest and f"{rest} min") if part)

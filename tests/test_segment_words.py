@@ -1,0 +1,232 @@
+"""The full-text index of segments: it is right after changes by any program, and costs little."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aico_lab.embeddings import segment_words, text_index, texts
+from aico_lab.embeddings.encoders import open_encoder
+from aico_lab.repositories import empty_index
+from aico_lab.repositories.words import words
+from aico_lab.schema import feed
+from aico_lab.schema.core import CORE
+from aico_lab.search import keyword
+from aico_lab.search.filters import SearchFilters
+from tests.messages import add, message
+
+if TYPE_CHECKING:
+    from aico_lab.lab import Lab
+
+WORDS = ["rain", "snow", "wind", "moon", "star", "frost", "cloud", "sun", "tide", "fog", "dew",
+         "storm", "mist", "ice", "sea", "sky", "leaf", "root", "seed", "bark"]  # fmt: skip
+
+
+@pytest.fixture
+def talked(lab: Lab) -> Lab:
+    """A lab with twenty segments of three messages each."""
+    chance = random.Random(2)
+    add(
+        lab.primary,
+        *(
+            message(
+                n,
+                content=" ".join(chance.sample(WORDS, 2)),
+                conversation_id=f"k{n // 3}",
+                user_id="uv"[n // 3 % 2],
+            )
+            for n in range(60)
+        ),
+    )
+    lab.embeddings.update()
+    return lab
+
+
+def found(lab: Lab, text: str) -> set[str]:
+    return {one.id for one in lab.search(text, mode="keyword", k=100)}
+
+
+def held(lab: Lab, word: str) -> set[str]:
+    """Return the segments whose text has a word."""
+    everything = texts.read_all(lab.primary, texts.SEGMENTS)
+    return {one.item_id for one in everything if word in words(one.text or "")}
+
+
+def indexed(lab: Lab, word: str) -> int:
+    return lab.primary.fetch_all(
+        "SELECT count(*) FROM segments_search CROSS JOIN segments_search_ids AS i "
+        "ON i.id = segments_search.rowid WHERE segments_search MATCH ?",
+        [word],
+    )[0][0]
+
+
+_FIRST = "(SELECT message_id FROM messages WHERE content LIKE '%rain%' LIMIT 1)"
+
+_ITS_SEGMENT = f"SELECT segment_id FROM segment_messages WHERE message_id = {_FIRST}"
+_COLUMNS = "message_id, channel_id, conversation_id, role, timestamp"
+_REPLACED = f"""
+    INSERT OR REPLACE INTO messages ({_COLUMNS}, content)
+    SELECT {_COLUMNS}, 'thunder' FROM messages WHERE message_id = {_FIRST}"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"UPDATE messages SET content = 'frost only' WHERE message_id = {_FIRST}",
+        f"DELETE FROM messages WHERE message_id = {_FIRST}",
+        f"DELETE FROM segment_messages WHERE message_id = {_FIRST}",
+        f"DELETE FROM conversation_segments WHERE segment_id IN ({_ITS_SEGMENT})",
+        f"UPDATE segment_messages SET message_id = 'm59' WHERE message_id = {_FIRST}",
+        _REPLACED,
+        "DELETE FROM change_log",
+    ],
+)
+def test_a_change_by_another_program_reaches_the_index(talked: Lab, change: str, monkeypatch):
+    """A search then finds what the segments say now, and reads no other text for it."""
+    for word in WORDS:
+        assert found(talked, word) == held(talked, word)
+    before = indexed(talked, "rain")
+    talked.primary.execute(change)
+    talked.primary.execute("INSERT INTO users (user_id, created_at) VALUES ('w', '2024')")
+    expected = {word: held(talked, word) for word in [*WORDS, "thunder"]}
+    monkeypatch.setattr(texts, "read_all", None)
+    segment_words.refresh(talked.primary)
+    for word, segments in expected.items():
+        assert indexed(talked, word) == len(segments)
+        assert segments <= found(talked, word)  # and messages that are in no segment any more
+    assert indexed(talked, "rain") <= before
+
+
+def test_a_segment_is_indexed_again_only_if_it_changed(talked: Lab):
+    """New segments and those of other programs are, too."""
+    found(talked, "rain")
+    ids = dict(talked.primary.fetch_all("SELECT segment_id, id FROM segments_search_ids"))
+    add(talked.primary, message(100, content="thunder and rain", conversation_id="new"))
+    talked.embeddings.update()
+    talked.primary.execute("UPDATE messages SET content = 'hail' WHERE message_id = 'm3'")
+    assert found(talked, "thunder") == held(talked, "thunder")
+    now = dict(talked.primary.fetch_all("SELECT segment_id, id FROM segments_search_ids"))
+    assert len(set(now.items()) - set(ids.items())) == 2
+    assert talked.search("hail", mode="keyword")[0].text.startswith("hail\n")
+
+
+def test_an_update_that_was_interrupted_is_continued(talked: Lab, monkeypatch):
+    """And what it has not done yet is found by reading it."""
+    monkeypatch.setattr(segment_words, "BATCH", 7)
+    batches = []
+    with monkeypatch.context() as patch:
+        real = type(talked.primary).execute
+
+        def execute(own, sql, parameters=()):
+            if "INTO segments_search (rowid" in sql:
+                batches.append(parameters)
+                if len(batches) == 2:
+                    raise KeyboardInterrupt
+            real(own, sql, parameters)
+
+        patch.setattr(type(talked.primary), "execute", execute)
+        with pytest.raises(KeyboardInterrupt):
+            segment_words.refresh(talked.primary)
+    assert len(segment_words.read_behind(talked.primary)) == 13
+    with monkeypatch.context() as patch:
+        patch.setattr(segment_words, "refresh", lambda _: None)
+        for word in WORDS:
+            assert found(talked, word) == held(talked, word)
+    for word in WORDS:
+        assert found(talked, word) == held(talked, word)
+    assert segment_words.read_behind(talked.primary) == set()
+
+
+def test_a_home_that_cannot_be_written_is_searched(talked: Lab):
+    """With what the index has, and what changed since."""
+    found(talked, "rain")
+    talked.primary.execute("UPDATE messages SET content = 'hail' WHERE message_id = 'm3'")
+    talked.primary.execute(
+        f"DELETE FROM conversation_segments WHERE segment_id IN ({_ITS_SEGMENT})"
+    )
+    expected = {word: held(talked, word) for word in [*WORDS, "hail"]}
+    talked.primary.execute("PRAGMA query_only = ON")
+    for word, segments in expected.items():
+        ids = {id_ for id_ in found(talked, word) if not id_.startswith("messages:")}
+        assert ids == segments
+    assert segment_words.read_behind(talked.primary)
+
+
+def test_a_search_waits_for_no_writer(talked: Lab, monkeypatch):
+    """What the index lacks is read, as long as another connection writes."""
+    monkeypatch.setattr(feed, "PATIENCE", 0.01)
+    with talked.storage.open_primary() as other, other.transaction():
+        other.execute("UPDATE users SET name = 'Ada'")
+        for word in WORDS:
+            assert found(talked, word) == held(talked, word)
+        assert indexed(talked, "rain") == 0
+    assert talked.primary.busy_timeout > 1
+    assert found(talked, "rain") == held(talked, "rain")
+    assert indexed(talked, "rain") == len(held(talked, "rain"))
+
+
+def test_an_index_that_another_program_damaged_is_made_anew(talked: Lab):
+    """As the vectors are, by a full sync."""
+    found(talked, "rain")
+    talked.primary.execute("DELETE FROM segments_search_ids WHERE id > 5")
+    assert found(talked, "rain") < held(talked, "rain")
+    text_index.refresh(talked.primary, open_encoder(), full=True)
+    assert found(talked, "rain") == held(talked, "rain")
+
+
+def test_segments_that_are_only_ordered_have_the_order_of_their_scores(talked: Lab):
+    """A fused search does not read their texts, under filters or not."""
+    for filters in (SearchFilters(), SearchFilters(users=("u",)), SearchFilters(role="user")):
+        for text in ("storm", "rain moon", "snow wind star"):
+            ordered, scored = (
+                keyword.find(
+                    talked.primary, text, 100, [texts.SEGMENTS], filters=filters, order_only=only
+                )
+                for only in (True, False)
+            )
+            assert {one.item_id for _, one in ordered} == {one.item_id for _, one in scored}
+            best = [one.item_id for _, one in scored if one.score == scored[0][1].score]
+            assert ordered[0][1].item_id in best
+
+
+def test_an_index_with_many_former_segments_is_made_anew(talked: Lab, monkeypatch):
+    """The words of former texts are gone then."""
+    monkeypatch.setattr(segment_words, "FEW", 2)
+    found(talked, "rain")
+    entries = []
+    for word in ("hail", "thunder", "lightning"):
+        talked.primary.execute("UPDATE messages SET content = ? WHERE message_id = 'm3'", [word])
+        assert found(talked, word) == held(talked, word) != set()
+        entries += talked.primary.fetch_all("SELECT count(*) FROM segments_search_docsize")
+    assert entries == [(21,), (22,), (20,)]
+
+
+def test_an_emptied_index_is_filled_again(talked: Lab):
+    """And has no word of what was deleted."""
+    talked.primary.execute("UPDATE messages SET content = 'xylophone' WHERE message_id = 'm3'")
+    assert found(talked, "xylophone")
+    talked.primary.execute("DELETE FROM messages WHERE message_id = 'm3'")
+
+    def has() -> bool:
+        pages = talked.primary.fetch_all("SELECT block FROM segments_search_data")
+        return any(b"ylophone" in bytes(page) for (page,) in pages)
+
+    async def empty() -> None:
+        async with talked.data_access() as dal:
+            await empty_index(dal)
+
+    assert has()
+    asyncio.run(empty())
+    assert not has()
+    assert found(talked, "rain") >= held(talked, "rain")
+    assert not has()
+
+
+def test_a_home_of_before_the_index_is_upgraded(talked: Lab):
+    """And downgraded without a loss."""
+    CORE.rollback("search", 2, talked.primary)
+    CORE.apply_core_schemas(talked.primary)
+    assert found(talked, "rain") == held(talked, "rain") != set()
