@@ -626,7 +626,7 @@ class Lab:
         """The companion's memories, searched by meaning."""
         from aico_lab.projections.lab_memories import Memories
 
-        return Memories(self.storage)
+        return Memories(self.storage, lambda: self.cache.held)
 
     @cached_property
     def embeddings(self) -> Embeddings:

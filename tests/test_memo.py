@@ -96,6 +96,7 @@ def test_another_snapshot_is_another_question(synced: Lab, counted: list[str], h
     with Lab.open(home, generation=1) as pinned:
         assert pinned.metrics.overview().generation == 1
     assert len(counted) == 2
+    (synced.home.answers / "00000099").mkdir()  # of a snapshot that somebody removed
     for number in range(101, 104):
         add(synced.primary, message(number))
         synced.sync()

@@ -142,6 +142,7 @@ def publish(
         _record(target, noted, known)
         _remove_unsound(folder, except_for=target)
         _remove_old(folder)
+        _remove_answers(folder)
     return target
 
 
@@ -246,11 +247,19 @@ def _remove_old(folder: Path) -> None:
             _remove(path)
 
 
+def _remove_answers(folder: Path) -> None:
+    """Remove the answers that were computed from snapshots that are gone."""
+    kept = {path.stem for path in published(folder).values()}
+    with contextlib.suppress(FileNotFoundError):
+        for answers in folder.with_name(ANSWERS).iterdir():
+            if answers.name not in kept:
+                remove_whole(answers)
+
+
 def _remove(snapshot: Path) -> None:
     try:
         snapshot.unlink(missing_ok=True)
         log(snapshot).unlink(missing_ok=True)
-        remove_whole(snapshot.parent.with_name(ANSWERS) / snapshot.stem)
     except PermissionError:  # Windows cannot remove an open file: try again next time
         return
 
