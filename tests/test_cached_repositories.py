@@ -7,13 +7,16 @@ import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
+from aico_lab.cache import lab_cache
 from aico_lab.cache.namespaces import NAMESPACES
 from aico_lab.cache.store import MemoryStore, past_damage
 from aico_lab.cache.typed import CacheStore
 from aico_lab.domain import ConversationService, Memory, User, UserPreferences
+from aico_lab.errors import ConnectionIsClosed, DiskFull, HomeNotWritable, NotPermitted
 from aico_lab.lab import Lab
 from aico_lab.repositories import (
     CachedPreferencesRepository,
@@ -216,6 +219,17 @@ async def test_what_did_not_change_is_not_read_again(lab: Lab) -> None:
         await world.service.context("ada")
         await world.service.context("ada")
         assert fetched == []
+
+
+def test_a_cache_that_cannot_be_used_is_none(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the reason; but a closed lab is an error."""
+    for error in (NotPermitted("x"), HomeNotWritable("x"), DiskFull("x")):
+        monkeypatch.setattr(lab_cache, "open_cache", Mock(side_effect=error))
+        assert lab.cache.available is None
+    cache = lab.cache
+    lab.close()
+    with pytest.raises(ConnectionIsClosed):
+        _ = cache.available
 
 
 async def test_a_restored_database_is_another_one(lab: Lab) -> None:

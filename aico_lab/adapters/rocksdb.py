@@ -73,14 +73,13 @@ CALLS = ".get(KEY), .put(KEY, VALUE), .delete(KEY), .items(NAMESPACE); all of th
 # The driver's errors differ only by their message; RocksDB's wording is stable.
 _MESSAGES: Meanings = (
     ("lock hold by current process", DatabaseLocked, "is open already: close it first"),
-    ("while lock file", DatabaseLocked, "is in use by another program: open it read-only"),
+    ("while lock file", DatabaseLocked, "is in use by another program: close that one"),
     ("no space left", DiskFull, "lies on a full disk: free some space"),
     ("secondary mode", NotPermitted, "was opened read-only: open it for writing to change it"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
     ("read-only file system", NotPermitted, "may not be written: check its permissions"),
     ("corruption", CorruptDatabase, f"is damaged: {_REMEDY}, which rebuilds it"),
-    # Of a folder without its parts, or of a file in its place.
-    ("file exists", CorruptDatabase, f"is no RocksDB folder: {_REMEDY}, which rebuilds it"),
+    ("file exists", NotADatabase, _NO_STORE),
     ("does not exist", CorruptDatabase, f"lacks a part: {_REMEDY}, which rebuilds it"),
     # Of a file that the disk cannot read, or that something else replaced.
     ("io error", CorruptDatabase, f"cannot be read: {_REMEDY}, which rebuilds it"),

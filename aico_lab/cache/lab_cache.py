@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aico_lab.cache.store import open_for_reading, open_for_writing, replace_damaged
 from aico_lab.cache.typed import CacheStore
-from aico_lab.errors import DatabaseLocked, NotADatabase
+from aico_lab.errors import HomeError, StorageError
 from aico_lab.home.files import private_files
 
 if TYPE_CHECKING:
@@ -43,9 +43,10 @@ class Cache:
     @property
     def available(self) -> CacheStore | None:
         """The store, or None if it cannot be used here, as while another process holds it."""
+        self._storage.check_open()
         try:
             return self.store
-        except (DatabaseLocked, NotADatabase):
+        except (StorageError, HomeError):
             return None
 
     @property

@@ -160,19 +160,18 @@ def open_for_writing(home: Home, keys: Keys) -> KeyValueStore:
         DatabaseLocked: Another connection has the cache open for writing.
         NotADatabase: The folder is another program's store, or has another key.
     """
-    adapter = RocksDBAdapter(home.cache, keys.rocksdb())
     try:
-        return adapter.connect()
+        return _connect(home, keys)
     except LibraryMissing:
         return MemoryStore()
     except CorruptDatabase:
         pass
     with held(home.temporary / "cache.lock", _PATIENCE, _busy):
         try:  # another process may have replaced it meanwhile
-            return adapter.connect()
+            return _connect(home, keys)
         except CorruptDatabase as damage:
             _set_aside(home, str(damage))
-            return adapter.connect()
+            return _connect(home, keys)
 
 
 def open_for_reading(home: Home, keys: Keys) -> KeyValueStore:
@@ -194,7 +193,13 @@ def replace_damaged(home: Home, keys: Keys, reason: str) -> KeyValueStore:
     """Set the closed store of a home aside, and return an empty one; see `open_for_writing`."""
     with held(home.temporary / "cache.lock", _PATIENCE, _busy):
         _set_aside(home, reason)
-        return RocksDBAdapter(home.cache, keys.rocksdb()).connect()
+        return _connect(home, keys)
+
+
+def _connect(home: Home, keys: Keys) -> KeyValueStore:
+    if home.cache.exists() and not home.cache.is_dir():
+        raise CorruptDatabase(f"{home.cache} is a file and not a folder.")
+    return RocksDBAdapter(home.cache, keys.rocksdb()).connect()
 
 
 def past_damage(home: Home) -> dict[str, Any] | None:
