@@ -129,7 +129,9 @@ def test_the_commands(lab: Lab, cli: Callable) -> None:
     lab.cache.store.flush()
     stats = json.loads(cli("cache", "stats", "--json").stdout)
     assert stats["namespaces"][0]["entries"] == 31
-    assert "session" in cli("cache", "stats").stdout
+    shown = cli("cache", "stats").stdout
+    assert "  written within   1 min: 31\n" in shown
+    assert "  hottest (hits)   session:07: 3, session:08: 1\n" in shown
     listed = cli("cache", "keys", "session:", "--limit", "2")
     assert "hello" not in listed.stdout
     assert "29 more keys" in listed.stderr

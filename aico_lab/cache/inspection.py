@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LARGEST: Final = 10
 """The number of largest keys of a namespace."""
 
+_NAMED: Final = 3
+
 SPANS: Final = {"1 min": 60.0, "1 h": 3_600.0, "1 d": 86_400.0, "7 d": 604_800.0}
 """The ends of the classes of ages and remaining times; a last class is longer."""
 
@@ -71,6 +73,16 @@ class NamespaceUse:
     hit_rate: float | None
     hours: dict[str, tuple[int, int]]
     counters: dict[str, int]
+
+    def details(self) -> list[str]:
+        """Return ages, remaining times, and the first of the largest and hottest keys as lines."""
+        found = {
+            "written within": _first(self.ages),
+            "valid for": _first(self.left),
+            "largest (bytes)": _first(dict(list(self.largest.items())[:_NAMED])),
+            "hottest (hits)": _first(dict(list(self.hottest.items())[:_NAMED])),
+        }
+        return [f"  {name:<17}{said}" for name, said in found.items() if said]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +159,9 @@ class Inspection:
                 f"{one.name:<15}{one.entries:>11,}{one.bytes / 1e6:>9,.2f}"
                 f"{one.left[EXPIRED_CLASS]:>10,}{rate:>10}{one.counters['puts']:>11,}"
             )
+        for one in self.namespaces:
+            if one.entries:
+                lines += ["", one.name, *one.details()]
         lines += ["", f"{'level':<15}{'entries':>11}{'MB':>9}{'files':>10}{'removed':>10}"]
         lines += [
             f"{one.level:<15}{one.entries:>11,}{one.bytes / 1e6:>9,.2f}{one.files:>10,}"
@@ -381,6 +396,10 @@ _KINDS: Final = {
     str: "text of {:,} characters",
     bytes: "{:,} bytes",
 }
+
+
+def _first(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items() if count)
 
 
 def _divided(part: float, whole: float) -> float | None:

@@ -28,6 +28,7 @@ import orjson
 
 from aico_lab.cache.counters import Counters
 from aico_lab.cache.entries import EXPIRED, TOLERANCE, CacheTime, encode, pack, times_of, value_of
+from aico_lab.cache.eviction import EXPIRED_PLACE, Placed, choose
 from aico_lab.cache.namespaces import NAMESPACES, namespace
 from aico_lab.cache.store import MemoryStore
 from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, InvalidValue
@@ -44,7 +45,6 @@ _FLUSH_SECONDS: Final = 5.0
 _FLUSH_CALLS: Final = 10_000
 _SWEEP_SECONDS: Final = 3_600.0
 _BATCH: Final = 10_000
-_SPARED: Final = 0.9
 _USED: Final = 1e15
 """Added to the place of a key that was used lately, to be after all times of writing."""
 
@@ -507,49 +507,24 @@ class CacheStore:
             yield key, len(key) + len(entry), times_of(entry, self._state, now)[2]
 
     def _evict(self, one: Namespace) -> None:
-        """Remove expired entries, and the least recently used ones beyond nine tenths of a limit.
-
-        The namespace is read twice: first for the places of its entries, 16 bytes each, then for
-        the keys behind the last place that is spared.
-        """
-        import numpy as np
-
+        """Remove the entries that a full namespace loses; those that were used lately go last."""
         counters = self._counters[one.name]
         recent = {key: _USED + place for place, key in enumerate(counters.used)}
         now = self._now()
 
-        def places() -> Iterator[tuple[bytes, float, int]]:
+        def read() -> Iterator[Placed]:
             for key, entry in self._scan(one.name):
                 written, _, live = times_of(entry, self._state, now)
-                place = recent.get(key, written) if live else -1.0
-                yield key, place, len(key) + len(entry)
+                place = recent.get(key, written) if live else EXPIRED_PLACE
+                yield Placed(key, place, len(key) + len(entry))
 
-        read = np.fromiter(
-            ((place, size) for _, place, size in places()),
-            dtype=[("place", "f8"), ("size", "i8")],
-        )
-        order = np.sort(read, order="place", kind="stable")
-        left = len(order) - np.arange(1, len(order) + 1)
-        left_bytes = order["size"].sum() - np.cumsum(order["size"])
-        entries, size = len(order), int(order["size"].sum())
-        dead = int((order["place"] < 0).sum())
-        if entries - dead > one.max_entries or size > one.max_bytes:
-            enough = (left <= _SPARED * one.max_entries) & (left_bytes <= _SPARED * one.max_bytes)
-            dead = max(dead, int(np.argmax(enough)) + 1)
-        last = order["place"][dead - 1] if dead else -2.0
-        tied = dead - int((order["place"] < last).sum())  # of those at the last place
-        gone, freed, expired = [], 0, 0
-        for key, place, length in places():
-            if place < last or (place == last and tied > 0):
-                tied -= place == last
-                gone.append(key)
-                freed += length
-                expired += place < 0
-                counters.used.pop(key, None)
-        self._run(lambda store: store.write({}, gone))
-        counters.entries, counters.size = entries - len(gone), size - freed
-        counters.expiries += expired
-        counters.evictions += len(gone) - expired
+        gone = choose(read, one)
+        self._run(lambda store: store.write({}, gone.keys))
+        for key in gone.keys:
+            counters.used.pop(key, None)
+        counters.entries, counters.size = gone.entries, gone.size
+        counters.expiries += gone.expired
+        counters.evictions += len(gone.keys) - gone.expired
 
     def _record(self, key: bytes) -> dict[str, Any]:
         found = self._read(key)
