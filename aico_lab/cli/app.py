@@ -21,6 +21,7 @@ from aico_lab.cli.common import (
 )
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
+from aico_lab.cli.keyring import keyring
 from aico_lab.cli.knowledge import knowledge
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
@@ -52,6 +53,7 @@ ORDER: Final = (
     "knowledge",
     "pipeline",
     "schedule",
+    "keyring",
     "rescore",
     "info",
     "doctor",
@@ -80,6 +82,7 @@ app.add_typer(report, name="report")
 app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(schedule, name="schedule")
+app.add_typer(keyring, name="keyring")
 app.add_typer(bench, name="bench")
 app.add_typer(metrics, name="metrics")
 app.add_typer(knowledge, name="knowledge")
