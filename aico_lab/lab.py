@@ -553,7 +553,7 @@ class Lab:
     ) -> Passages:
         """Search all committed conversations, memories and documents.
 
-        Of messages in no segment yet, the newest 5,000 are searched by meaning as well;
+        Of messages in no segment yet, the newest 5,000 that pass the filters are searched as well;
         `lab.embeddings.update()` makes segments of them.
 
         Args:

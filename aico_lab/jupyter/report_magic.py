@@ -17,6 +17,7 @@ from IPython.display import DisplayHandle
 
 from aico_lab.charts.figure import Html
 from aico_lab.errors import AicoLabError, InvalidValue
+from aico_lab.reports.records import SEALED
 from aico_lab.runtime.report_kernel import is_report
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ def _link(run: ReportRun) -> str:
     """Return a link to the page of a run, or its path where no server of ours shows it."""
     if run.html is None or not run.html.is_file():
         return "removed" if run.status == "succeeded" else "none"
+    if run.html.suffix == SEALED:
+        return f"sealed: <code>aico-lab report open {escape(run.run_id)} --identity FILE</code>"
     address = os.environ.get(PAGES)
     if address is None:
         return f"<code>{escape(str(run.html))}</code>"

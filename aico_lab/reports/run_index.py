@@ -92,7 +92,7 @@ def _row(home: Home, run: ReportRun, summary: Mapping[str, str]) -> str:
     title = escape(run.report.replace("_", " "))
     if page.suffix == SEALED:
         contents = ["sealed"]  # as an error may be, too
-    elif not page.parent.is_dir():
+    elif not page.parent.is_dir() or (run.status == "succeeded" and not page.is_file()):
         contents = ["removed"]
     else:
         contents = [escape(isolated(summary[name])) for name in _SUMMARY if summary.get(name)]
