@@ -16,6 +16,9 @@ HOME_VARIABLE = "AICO_LAB_HOME"
 KEY_FILE_VARIABLE = "AICO_LAB_KEY_FILE"
 PASSPHRASE_VARIABLE = "AICO_LAB_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
 
+KEYRING_VARIABLE = "AICO_LAB_KEYRING"
+"""The environment variable that is 1 if the operating system's keyring may be asked."""
+
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """The environment variable with the folder of a service's credentials, which systemd sets."""
 
@@ -37,11 +40,13 @@ class Settings:
         home: The lab's folder.
         key_file: The given key file, or None for the home's usual one.
         passphrase: The given passphrase, or None.
+        keyring: Whether the operating system's keyring may be asked for a passphrase.
     """
 
     home: Path
     key_file: Path | None = None
     passphrase: str | None = field(default=None, repr=False)
+    keyring: bool = False
 
     @classmethod
     def resolve(
@@ -50,6 +55,7 @@ class Settings:
         home: Path | str | None = None,
         key_file: Path | str | None = None,
         passphrase: str | None = None,
+        keyring: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> Settings:
         """Return settings from arguments, or else the environment, or else the platform's defaults.
@@ -60,6 +66,7 @@ class Settings:
             home: The lab's folder.
             key_file: The key file.
             passphrase: The passphrase; '' means none, even if the environment has one.
+            keyring: Whether the keyring may be asked; if not, the environment decides.
             environment: The variables to read; by default the process's own.
         """
         env = os.environ if environment is None else environment
@@ -74,6 +81,7 @@ class Settings:
             home=Path(named_home).expanduser().absolute(),
             key_file=Path(named_key_file).expanduser().absolute() if named_key_file else None,
             passphrase=passphrase,
+            keyring=keyring or env.get(KEYRING_VARIABLE) == "1",
         )
 
     def environment(self) -> dict[str, str]:
@@ -86,6 +94,7 @@ class Settings:
             HOME_VARIABLE: str(self.home),
             KEY_FILE_VARIABLE: str(self.key_file) if self.key_file else None,
             PASSPHRASE_VARIABLE: self.passphrase,
+            KEYRING_VARIABLE: "1" if self.keyring else None,
             SOURCE_KEY_VARIABLE: None,  # notebooks only read the warehouse
         }
         others = {name: value for name, value in os.environ.items() if name not in given}

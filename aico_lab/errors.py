@@ -15,6 +15,7 @@
     ├── KeyProblem                  the key of a home
     │   ├── KeyMissing
     │   ├── KeyFileExposed
+    │   ├── KeyringRefused          the operating system's keyring: none, locked, no answer
     │   └── WrongKey
     ├── StorageError                a database; errors of drivers are translated to these
     │   ├── NotADatabase
@@ -159,6 +160,10 @@ class KeyMissing(KeyProblem):
 
 class KeyFileExposed(KeyProblem):
     """Other users of the machine can read the key file."""
+
+
+class KeyringRefused(KeyProblem):
+    """The operating system has no keyring, or it is locked, refuses or does not answer."""
 
 
 class WrongKey(KeyProblem):

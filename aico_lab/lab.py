@@ -20,6 +20,7 @@ from aico_lab.etl.snapshots import published
 from aico_lab.home.files import private_files
 from aico_lab.home.folder import Home
 from aico_lab.home.keys import Protection, open_keys
+from aico_lab.home.os_keyring import with_passphrase
 from aico_lab.storage import Storage, create_home
 from aico_lab.zones import get_zone
 
@@ -120,6 +121,7 @@ class Lab:
         *,
         key_file: Path | str | None = None,
         passphrase: str | None = None,
+        keyring: bool = False,
         timezone: str = "UTC",
         generation: int | None = None,
         external_access: bool = False,
@@ -130,6 +132,8 @@ class Lab:
             home: The folder; None means AICO_LAB_HOME or the platform's data folder.
             key_file: The key file, if it is not in its usual place.
             passphrase: The passphrase; None means AICO_LAB_PASSPHRASE.
+            keyring: Take a passphrase that is not given from the operating system's keyring, as
+                with AICO_LAB_KEYRING=1.
             timezone: The IANA name, in any case, of the zone that defines days and hours.
             generation: The generation of the snapshot to read; None means the newest at any time.
             external_access: Let `sql` read and write any file, load extensions, use the network and
@@ -143,9 +147,13 @@ class Lab:
         """
         if timezone != "UTC":  # UTC needs no zone data
             timezone = get_zone(timezone).key
-        settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
+        settings = Settings.resolve(
+            home=home, key_file=key_file, passphrase=passphrase, keyring=keyring
+        )
         folder = Home(settings.home)
-        keys = open_keys(folder.read_marker(), settings)
+        marker = folder.read_marker()
+        settings = with_passphrase(settings, marker)
+        keys = open_keys(marker, settings)
         return cls(
             Storage(
                 folder,

@@ -74,7 +74,7 @@ def _cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AICO_LAB_HOME", "AICO_LAB_KEY_FILE", "AICO_LAB_PASSPHRASE"):
+    for name in ("AICO_LAB_HOME", "AICO_LAB_KEY_FILE", "AICO_LAB_PASSPHRASE", "AICO_LAB_KEYRING"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "APPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "person"))

@@ -357,7 +357,7 @@ def test_columns_of_one_name_are_all_in_the_json(in_process, synced_home):
 @pytest.mark.usefixtures("lab")
 def test_a_report_that_ran_is_not_taken_for_another(cli, monkeypatch, tmp_path):
     """A second run of it may have begun later and not be done."""
-    own = SimpleNamespace(notebook=tmp_path / "first" / "r.ipynb", html="r.html", seconds=1.0)
+    own = RunResult(tmp_path / "first" / "r.ipynb", tmp_path / "first" / "r.html", seconds=1.0)
     runs = [
         SimpleNamespace(run_id="second", status="running", generation=9),
         SimpleNamespace(run_id="first", status="succeeded", generation=8),

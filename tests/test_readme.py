@@ -146,7 +146,7 @@ def texts_of_help() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "group", ["", "metrics", "report", "pipeline", "schedule", "schema", "bench"]
+    "group", ["", "metrics", "report", "pipeline", "schedule", "keyring", "schema", "bench"]
 )
 def test_no_summary_of_a_command_is_cut_off_at_80_columns(group, in_process, monkeypatch):
     """In the list of commands, which shows the first sentence of each."""
@@ -190,6 +190,8 @@ def test_common_options_are_options_of_the_commands_that_the_readme_says():
         "sources",
         "pipeline list",
         "schedule uninstall",
+        "keyring add",
+        "keyring remove",
     }
     assert having("--json") == COMMANDS.keys() - {"lab", "schedule run"}
 

@@ -63,6 +63,7 @@ def test_a_sealed_page_is_opened_in_a_private_place_and_removed_again(sealed, id
         ("", WrongKey, "has no identity of age"),
         (None, HomeNotWritable, "cannot be used"),
     ],
+    ids=["another", "no identity", "broken", "empty", "missing"],  # keys differ in each process
 )
 def test_a_wrong_identity_is_one_sentence(sealed, identity, content, error, words):
     identity.unlink()
@@ -93,6 +94,7 @@ def test_without_an_identity_and_with_a_damaged_page(sealed, identity):
         ([ME, "ada@example.org"], "'ada@example.org' is not"),
         ([str(IDENTITY)], "Recipient 1 is a secret key"),
     ],
+    ids=["none", "broken", "one wrong", "secret"],
 )
 def test_a_wrong_recipient_is_one_sentence(recipients, words):
     with pytest.raises(InvalidValue, match=words) as caught:

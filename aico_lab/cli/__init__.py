@@ -33,6 +33,8 @@ _KEPT: Final = {
     "import": "every batch that was stored is kept; run it again to add the rest",
     "index": "every batch of segments that was stored is kept; run it again to continue",
     "init": "no home was created",
+    "keyring add": "the keyring has the passphrase or not; run it again to be sure",
+    "keyring remove": "the keyring has the passphrase or not; run it again to be sure",
     "knowledge add": "every document that was stored is kept; run it again to add the rest",
     "knowledge remove": "a document is removed as a whole or not at all",
     "lab": "notebooks are kept as they were saved",

@@ -22,6 +22,7 @@ from aico_lab.cli.common import (
 )
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
+from aico_lab.cli.keyring import keyring
 from aico_lab.cli.knowledge import knowledge
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
@@ -53,6 +54,7 @@ ORDER: Final = (
     "knowledge",
     "pipeline",
     "schedule",
+    "keyring",
     "rescore",
     "info",
     "doctor",
@@ -82,6 +84,7 @@ app.add_typer(report, name="report")
 app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(schedule, name="schedule")
+app.add_typer(keyring, name="keyring")
 app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")
 app.add_typer(metrics, name="metrics")

@@ -68,12 +68,17 @@ def importing(module: str) -> Iterator[None]:
         gc.enable()
 
 
-def open_lab(home: Path | None, key_file: Path | None, *, timezone: str = "UTC") -> Lab:
+def open_lab(
+    home: Path | None, key_file: Path | None, *, keyring: bool = False, timezone: str = "UTC"
+) -> Lab:
     """Open the home of a command; ask for its passphrase if needed."""
     with importing("aico_lab.lab"):
         from aico_lab.lab import Lab
 
-    return Lab.open(home, key_file=key_file, passphrase=ask_passphrase(home), timezone=timezone)
+    passphrase = None if keyring else ask_passphrase(home)
+    return Lab.open(
+        home, key_file=key_file, passphrase=passphrase, keyring=keyring, timezone=timezone
+    )
 
 
 def read_pairs(pairs: list[str] | None, option: str = "-p") -> dict[str, str]:
@@ -153,14 +158,21 @@ def program() -> str:
     return shlex.quote(sys.argv[0])
 
 
-def ask_passphrase(home: Path | None) -> str | None:
-    """Return the passphrase from the environment, or ask for it at a terminal if it is needed."""
+def ask_passphrase(home: Path | None, *, keyring_may_know: bool = True) -> str | None:
+    """Return the passphrase from the environment, or ask for it at a terminal if it is needed.
+
+    Args:
+        home: The home of the command.
+        keyring_may_know: Do not ask a person where `Lab.open` will ask the keyring.
+    """
     from aico_lab.config import Settings
     from aico_lab.home.folder import Home
 
     settings = Settings.resolve(home=home)
     if settings.passphrase or not sys.stdin.isatty() or not Home(settings.home).marker.exists():
         return settings.passphrase
+    if settings.keyring and keyring_may_know:
+        return None
     if not has_passphrase(settings.home):
         return None
     return str(typer.prompt("Passphrase", hide_input=True, err=True))

@@ -36,6 +36,9 @@ schedule = typer.Typer(
 ShellOption = Annotated[
     bool, typer.Option("--allow-shell", help="Allow steps that are commands of the shell.")
 ]
+KeyringOption = Annotated[
+    bool, typer.Option("--keyring", help="Take the passphrase from the system's keyring.")
+]
 SystemOption = Annotated[
     Literal["systemd", "launchd", "cron", "windows"] | None,
     typer.Option(help="The scheduler; by default that of this operating system."),
@@ -61,6 +64,7 @@ def schedule_tick(
         bool,
         typer.Option("--force", help="Run NAME for its last time, even if it has run for it."),
     ] = False,
+    keyring: KeyringOption = False,
     allow_shell: ShellOption = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
@@ -70,7 +74,7 @@ def schedule_tick(
 
     A pipeline that has run for its last time is not run again.
     """
-    with open_lab(home, key_file) as lab, Bar("steps") as bar:
+    with open_lab(home, key_file, keyring=keyring) as lab, Bar("steps") as bar:
         done = lab.schedules.tick(name, force=force, allow_shell=allow_shell, on_step=bar.show)
     if json:
         emit(done)
@@ -200,6 +204,7 @@ def schedule_install(
         Path | None,
         typer.Option(help="The file that systemd hands over as the passphrase of the home."),
     ] = None,
+    keyring: KeyringOption = False,
     allow_shell: ShellOption = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
@@ -215,6 +220,7 @@ def schedule_install(
         home,
         key_file=key_file,
         passphrase_file=passphrase_file,
+        keyring=keyring,
         allow_shell=allow_shell,
         checked=True,
     )
@@ -226,6 +232,8 @@ def schedule_install(
         return
     from aico_lab.pipeline.system_jobs import install
 
+    if keyring:
+        _check_keyring(home)
     install(job)
     if json:
         emit(_described(job))
@@ -254,6 +262,7 @@ def _job(
     *,
     key_file: Path | None = None,
     passphrase_file: Path | None = None,
+    keyring: bool = False,
     allow_shell: bool = False,
     checked: bool = False,
 ) -> SystemJob:
@@ -270,19 +279,40 @@ def _job(
     marker = folder.read_marker()
     protection = protection_of(marker)
     opener: dict[str, Any] = {}
+    if keyring and protection != "passphrase":
+        raise InvalidValue(f"{folder.path} is not opened by a passphrase: leave out --keyring.")
+    if keyring and passphrase_file is not None:
+        raise InvalidValue("Use only one of --keyring and --passphrase-file.")
     if protection == "key-file":
         named = Settings.resolve(home=home, key_file=key_file).key_file
         opener["key_file"] = named or usual_key_file(str(marker.get("home_id")))
+    elif keyring:
+        opener["keyring"] = True
     elif protection == "passphrase" and system != "systemd":
         raise InvalidValue(
-            f"{system} would show the passphrase of the home: keep `aico-lab schedule run` "
-            "running with AICO_LAB_PASSPHRASE, or make a home with a key file."
+            f"{system} would show the passphrase of the home: let the job take it from the keyring "
+            "(`aico-lab keyring add`, then --keyring), keep `aico-lab schedule run` running with "
+            "AICO_LAB_PASSPHRASE, or make a home with a key file."
         )
     elif protection == "passphrase":
         if passphrase_file is None:
-            raise InvalidValue("Name the file with the passphrase of the home: --passphrase-file.")
+            raise InvalidValue(
+                "Name the file with the passphrase of the home (--passphrase-file), or let the job "
+                "take it from the keyring (`aico-lab keyring add`, then --keyring)."
+            )
         opener["passphrase_file"] = passphrase_file.expanduser().absolute()
     return job_for(system, folder.path, allow_shell=allow_shell, **opener)
+
+
+def _check_keyring(home: Path | None) -> None:
+    """Raise an error if the passphrase in the keyring does not open a home."""
+    from aico_lab.config import Settings
+    from aico_lab.home.keys import open_keys
+    from aico_lab.home.os_keyring import with_passphrase
+
+    folder = home_of(home)
+    marker = folder.read_marker()
+    open_keys(marker, with_passphrase(Settings(folder.path, keyring=True), marker))
 
 
 def _described(job: SystemJob) -> dict[str, Any]:

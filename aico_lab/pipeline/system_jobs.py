@@ -75,6 +75,7 @@ def job_for(
     *,
     key_file: Path | None = None,
     passphrase_file: Path | None = None,
+    keyring: bool = False,
     allow_shell: bool = False,
 ) -> SystemJob:
     """Return the job that looks at the schedules of a home. No key is in it.
@@ -84,6 +85,7 @@ def job_for(
         home: The home.
         key_file: Its key file, whose path is named; or None.
         passphrase_file: The file that systemd hands over as a credential; or None.
+        keyring: Whether the job takes the passphrase from the keyring.
         allow_shell: Whether the pipelines may run commands of the shell.
 
     Raises:
@@ -92,6 +94,8 @@ def job_for(
     command = [sys.executable, "-P", "-m", "aico_lab", "schedule", "tick", "--home", str(home)]
     if key_file is not None:
         command += ["--key-file", str(key_file)]
+    if keyring:
+        command.append("--keyring")
     if allow_shell:
         command.append("--allow-shell")
     for word in [*command, str(passphrase_file)]:
