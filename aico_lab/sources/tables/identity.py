@@ -263,13 +263,14 @@ class _Sample:
             straight: The rows that are stored in the order of this import.
         """
         differ = self.differ - straight
-        if not all(side & turned for side in self._sides if side & differ):
-            return False  # the same words of one side, as of each morning
-        telling = self._telling & differ
-        sides = [side & telling for side in self._sides]
-        return _are_most(turned, self.rows - straight, self.differ & self.beginning) or (
-            _are_together(turned & telling, sides) and all(side & turned for side in sides if side)
-        )
+        sides = [side & differ for side in self._sides if side & differ]
+        if _are_most(turned, differ, self.differ & self.beginning) and all(
+            _are_most(turned & side, side, side & self.beginning) for side in sides
+        ):
+            return True
+        telling = [side & self._telling for side in sides if side & self._telling]
+        found = turned & self._telling & differ
+        return _are_together(found, telling) and all(side & found for side in telling)
 
 
 def _are_most(found: set[int], rows: set[int], beginning: set[int]) -> bool:
