@@ -233,6 +233,22 @@ def test_a_sealed_report_is_not_linked_compared_or_repeated_in_plain_text(lab, q
     assert "href" not in text
 
 
+def test_a_sealed_report_is_not_repeated_in_plain_text_when_its_page_is_gone(lab, quick):
+    """Nor one of an earlier version, which did not record whether a run was sealed."""
+    recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+    first = lab.reports.run(quick.notebook, encrypt=[recipient])
+    shutil.rmtree(first.html.parent)
+    with pytest.raises(InvalidValue, match=f"Run {run_id(first)} is sealed: name the recipients"):
+        lab.reports.rerun("mine")
+    assert lab.reports.rerun(run_id(first), encrypt=[recipient]).repeats == run_id(first)
+    plain = lab.reports.run(quick.notebook)
+    shutil.rmtree(plain.html.parent)
+    assert lab.reports.rerun(run_id(plain)).repeats == run_id(plain)
+    lab.primary.execute("UPDATE report_runs SET sealed = NULL")
+    with pytest.raises(InvalidValue, match="has no page any more, and may have been sealed"):
+        lab.reports.rerun(run_id(plain))
+
+
 # ---- compared
 
 
