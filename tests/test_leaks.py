@@ -61,6 +61,7 @@ WAYS = {
     "attribute": lambda text: page(f'<img alt="{html.escape(text)}">'),
     "row": lambda text: page(f"<tr>{each(text, '<td>{word}</td><td>{n}</td>')}</tr>"),
     "column": lambda text: page(each(text, "<tr><td>{word}</td><td>about {n}</td></tr>")),
+    "table": lambda text: shown("text/plain", each(text, "│ {word} ┆ about {n} │\n")),
     "json": lambda text: shown("application/json", {"a": [text]}),
     "chart": lambda text: page(f"<script>draw({json.dumps({'data': rows(text)})})</script>"),
     "rows": lambda text: shown("application/vnd.vegalite.v6+json", {"values": rows(text)}),
@@ -215,11 +216,14 @@ def test_a_report_with_text_of_a_message_is_not_published(told, tmp_path):
 
 @pytest.mark.slow
 def test_an_error_that_quotes_a_message_is_not_told(told, tmp_path):
-    notebook = write_notebook(tmp_path / "bad.ipynb", f"{SHOW}raise ValueError(texts.item())")
+    """Not even if the name of its class does."""
+    notebook = write_notebook(
+        tmp_path / "bad.ipynb", f"{SHOW}raise type(texts.item(), (OSError,), {{}})"
+    )
     with pytest.raises(NotebookFailed) as caught:
         told.reports.run(notebook)
     assert "geese" not in str(caught.value)
-    assert "bad.ipynb stopped in cell 2: ValueError; nothing of it is kept" in str(caught.value)
+    assert "bad.ipynb stopped in cell 2; nothing of it is kept" in str(caught.value)
     run = told.reports.show("bad")
     assert "geese" not in run.error
     assert [*(told.home.reports / "bad" / run.run_id).iterdir()] == []

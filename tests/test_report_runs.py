@@ -233,6 +233,22 @@ def test_a_sealed_report_is_not_linked_compared_or_repeated_in_plain_text(lab, q
     assert "href" not in text
 
 
+def test_a_sealed_report_is_not_repeated_in_plain_text_when_its_page_is_gone(lab, quick):
+    """Nor one of an earlier version, which did not record whether a run was sealed."""
+    recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+    first = lab.reports.run(quick.notebook, encrypt=[recipient])
+    shutil.rmtree(first.html.parent)
+    with pytest.raises(InvalidValue, match=f"Run {run_id(first)} is sealed: name the recipients"):
+        lab.reports.rerun("mine")
+    assert lab.reports.rerun(run_id(first), encrypt=[recipient]).repeats == run_id(first)
+    plain = lab.reports.run(quick.notebook)
+    shutil.rmtree(plain.html.parent)
+    assert lab.reports.rerun(run_id(plain)).repeats == run_id(plain)
+    lab.primary.execute("UPDATE report_runs SET sealed = NULL")
+    with pytest.raises(InvalidValue, match="has no page any more, and may have been sealed"):
+        lab.reports.rerun(run_id(plain))
+
+
 # ---- compared
 
 
@@ -310,7 +326,7 @@ def test_nothing_is_claimed_of_reports_that_share_messages_or_mean_other_things(
     assert {one.verdict for one in diff.changes} == {"not judged"}
     assert diff.comparable is comparable
     shown = repr(diff).splitlines()
-    assert "No change can be judged by intervals." in shown
+    assert "No difference can be judged by intervals." in shown
     assert shown.count(diff.notes[0]) == 1
     assert re.search(words, diff.notes[0])
     assert (shown[0] == diff.notes[0]) is not comparable
@@ -334,15 +350,63 @@ def test_a_difference_is_shown_as_a_table_and_says_what_differs():
     diff = compare(report(), newer)
     shown = repr(diff)
     assert shown.splitlines()[2] == (
-        "1 figure of 1 with intervals changed by more than the intervals allow. Of twenty that do "
-        "not change at all, about one looks as if it had."
+        "1 figure of 1 with intervals differs by more than the intervals allow. If nothing "
+        "changed, about one figure in 80 does so by chance, and one in 30 if the people are others."
     )
     assert "Differs: version of python: 3.11; 3.12." in shown
     assert "Differs: snapshot: 1; 2." in shown
     html = diff._repr_html_()
     assert "<td>sentiment: mean of user</td><td>0.1</td><td>0.5</td><td>+0.4</td>" in html
     hidden = compare(report(), report(*APRIL))
-    assert "Not shown: 1 figure of findings without such a change" in repr(hidden)
+    assert "Not shown: 1 figure within the intervals; `--json`" in repr(hidden)
+    few = repr(compare(report(), report(*APRIL, mean=(0.5, None, None))))
+    assert "Not shown: 1 figure not judged; `--json`" in few
+    assert "an interval, for which 10 people or conversations are needed." in few
+
+
+def test_figures_that_grow_with_the_period_are_not_judged_if_its_length_differs():
+    """Such as streaks, of which a week has no long ones."""
+
+    def with_streaks(*days, share):
+        made = report(*days)
+        estimate = made["findings"][0]["estimates"][0]
+        at_least = {"name": "at_least", "of": {"days": 5}, "value": share}
+        at_least |= {"interval": [share - 5, share + 5], "unit": "%"}
+        made["findings"] += [{"key": "streaks", "estimates": [estimate | at_least]}]
+        return made
+
+    month, days = with_streaks(share=70.0), ("2024-04-02", "2024-04-08")
+    _, mood, streaks = compare(month, with_streaks(*days, share=20.0)).changes
+    assert (mood.verdict, streaks.verdict) == ("within the intervals", "not judged")
+    shown = repr(compare(month, with_streaks(*days, share=20.0)))
+    assert "From the first to the last message, the reports have 31 days and 7 days: " in shown
+    alike = compare(month, with_streaks("2024-04-02", "2024-05-02", share=20.0))
+    assert alike.changes[2].verdict == MORE
+    assert "From the first to the last" not in repr(alike)
+
+
+def test_an_estimate_that_is_a_tile_too_is_compared_once():
+    """Whether the tile has an interval or not."""
+
+    def with_median(*days, ends):
+        made = report(*days, mean=(90.0, 80.0, 100.0))
+        median = {"value": 90.0, "unit": "s", "interval": ends}
+        made["tiles"] += [median | {"key": "median_time_until_people_reply", "text": "90 s"}]
+        p50 = median | {"name": "p50", "of": {"role": "user"}, "n": 9}
+        made["findings"] += [{"key": "reply_latency", "estimates": [p50]}]
+        return made
+
+    diff = compare(with_median(ends=[80.0, 100.0]), with_median(*APRIL, ends=None))
+    assert [one.key for one in diff.changes][1:] == [
+        "median_time_until_people_reply", "sentiment: mean of user",
+    ]  # fmt: skip
+    assert diff.only_first == diff.only_second == ()
+
+
+def test_reports_of_other_people_are_called_different():
+    shown = repr(compare(report(user="Ada"), report(*APRIL, mean=(0.9, 0.8, 1), user="Bob")))
+    assert "different people: a difference is not a change." in shown
+    assert "differs by more than the intervals allow" in shown
 
 
 def test_damaged_data_are_one_sentence():

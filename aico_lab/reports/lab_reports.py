@@ -177,12 +177,14 @@ class Reports:
 
         storage = self._storage
         first = self.show(run)
-        if first.html is not None and first.html.suffix == SEALED and not encrypt:
+        origin = read_origin(storage.primary, first.run_id)
+        is_sealed = origin.sealed if first.html is None else first.html.suffix == SEALED
+        if is_sealed is not False and not encrypt:
+            is_known = "is" if is_sealed else "has no page any more, and may have been"
             raise InvalidValue(
-                f"Run {first.run_id} is sealed: name the recipients of its repetition with "
+                f"Run {first.run_id} {is_known} sealed: name the recipients of its repetition with "
                 "--encrypt."
             )
-        origin = read_origin(storage.primary, first.run_id)
         notebook = self._notebook_of(first, origin)
         parameters = dict(first.parameters if origin.resolved is None else origin.resolved)
         notes = []
@@ -268,6 +270,7 @@ class Reports:
                     generation=generation,
                     resolved=resolved,
                     repeats=repeats,
+                    sealed=bool(encrypt),
                 ) as destination:
                     title = notebook.stem.replace("_", " ")
                     started = int(now.timestamp() * 1000)

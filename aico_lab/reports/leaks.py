@@ -366,6 +366,7 @@ class LeakScan:
                 yield path.read_text(encoding="utf-8")
         for metric in CATALOGUE.by_domain()[0]:
             yield from (metric.question, metric.definition, metric.source)
+            yield from (column.meaning for column in metric.columns)
         if self._names:
             yield from _names(self._connection)
 

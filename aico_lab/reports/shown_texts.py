@@ -32,6 +32,7 @@ _PAIR: Final = re.compile(
 )
 _ROW: Final = re.compile(r"<tr\b.*?</tr>", re.DOTALL | re.IGNORECASE)
 _CELL: Final = re.compile(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", re.DOTALL | re.IGNORECASE)
+_BARS: Final = re.compile("[|│┆]")  # between the columns of a table that is printed
 _BASE64: Final = re.compile(r"base64,([A-Za-z0-9+/\s]{24,}={0,2})")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([nrtbf])|(.))")
 
@@ -108,7 +109,11 @@ def _columns(text: str) -> Iterator[str]:
     for row in _ROW.finditer(text):
         for place, cell in enumerate(_CELL.finditer(row[0])):
             cells.setdefault(place, []).append(_TAG.sub("", cell[1]))
-    for values in (*columns.values(), *cells.values()):
+    drawn: dict[int, list[str]] = {}
+    for line in text.splitlines():
+        for place, part in enumerate(_BARS.split(line) if _BARS.search(line) else ()):
+            drawn.setdefault(place, []).append(_TAG.sub("", part).strip())
+    for values in (*columns.values(), *cells.values(), *drawn.values()):
         yield " ".join(values)
 
 
