@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aico_lab.adapters.libsql import Connection
 from aico_lab.embeddings import segment_words, text_index, texts
 from aico_lab.embeddings.encoders import open_encoder
 from aico_lab.repositories import empty_index
 from aico_lab.repositories.words import words
 from aico_lab.schema import feed
 from aico_lab.schema.core import CORE
+from aico_lab.schema.core.search import TOKENIZE
 from aico_lab.search import keyword
 from aico_lab.search.filters import SearchFilters
 from tests.messages import add, message
@@ -98,6 +103,62 @@ def test_a_change_by_another_program_reaches_the_index(talked: Lab, change: str,
         assert indexed(talked, word) == len(segments)
         assert segments <= found(talked, word)  # and messages that are in no segment any more
     assert indexed(talked, "rain") <= before
+
+
+LANGUAGES = (
+    "안녕 오늘 피아노", "नमस्ते दोस्त", "ガラス グラス", "мой чайник, ещё чай", "Ελλάδα Άνθρωπος",
+    "שָׁלוֹם חבר", "مَرحَبا صديق", "สวัสดี เพื่อน", "İstanbul ışık",  # noqa: RUF001
+    "Việt đẹp", "naïve café", "straße",
+    "cello🥰 \u2068Ada\u2069",
+)  # fmt: skip
+
+
+def test_words_of_any_language_are_found(lab: Lab):
+    """In segments, memories and documents."""
+    add(
+        lab.primary,
+        *(message(n, content=text, conversation_id=text) for n, text in enumerate(LANGUAGES)),
+    )
+    lab.primary.execute_many(
+        "INSERT INTO memories (memory_id, user_id, content, memory_type, importance, created_at) "
+        "VALUES (?1, 'u', ?1, 'fact', 1, '2024')",
+        [[text] for text in LANGUAGES],
+    )
+    lab.primary.execute(
+        "INSERT INTO knowledge_documents (document_id, name, kind, sha256, added_at) "
+        "VALUES ('d', 'd', 'text', 'x', '2024')"
+    )
+    lab.primary.execute_many(
+        "INSERT INTO knowledge_chunks (chunk_id, document_id, position, content) "
+        "VALUES (?2, 'd', ?1, ?2)",
+        list(enumerate(LANGUAGES)),
+    )
+    lab.embeddings.update()
+    for text in LANGUAGES:
+        word = re.split("[ 🥰]", text)[0]
+        hits = lab.search(word, mode="keyword", source="all")
+        assert [one.source for one in hits if one.text == text] == [
+            "conversations", "knowledge", "memories",
+        ], word  # fmt: skip
+
+
+@pytest.mark.slow
+def test_words_are_those_of_the_tokenizer():
+    """After a letter, before one, and alone."""
+    codes = [*range(1, 0x3100), *range(0x3100, 0xD800, 37), *range(0xF900, 0x20000, 11)]
+    texts_ = [f"q{chr(code)}z {chr(code)}z {chr(code)}" for code in codes]
+    with Connection(Path(":memory:"), None, busy_timeout=0) as fts5:
+        fts5.execute(f"CREATE VIRTUAL TABLE asked USING fts5 (content, {TOKENIZE})")
+        fts5.execute("CREATE VIRTUAL TABLE terms USING fts5vocab (asked, instance)")
+        fts5.execute(
+            "INSERT INTO asked (rowid, content) SELECT key + 1, value FROM json_each(?)",
+            [json.dumps(texts_)],
+        )
+        rows = fts5.fetch_all("SELECT doc, term FROM terms ORDER BY doc, offset")
+    found_: dict[int, list[str]] = {}
+    for row, term in rows:
+        found_.setdefault(row, []).append(term)
+    assert [text for row, text in enumerate(texts_, 1) if words(text) != found_[row]] == []
 
 
 def test_a_segment_is_indexed_again_only_if_it_changed(talked: Lab):
