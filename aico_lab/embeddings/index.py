@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
-from aico_lab.embeddings import text_index, texts
+from aico_lab.embeddings import segment_words, text_index, texts
 from aico_lab.embeddings.known_texts import Found, KnownTexts
 from aico_lab.embeddings.opened_store import OpenedStore
 from aico_lab.embeddings.stored_vectors import read_vectors, text_sha256
@@ -227,6 +227,11 @@ class VectorIndex:
         with self._lock:
             known = self._current(collection)
             return sum(bool(known.holders_of(key)) for key in known.unknown)
+
+    def are_words_damaged(self) -> bool:
+        """Return whether another program changed the full-text index of segments."""
+        with self._lock:
+            return segment_words.is_damaged(self._connection())
 
     @property
     def model(self) -> str:

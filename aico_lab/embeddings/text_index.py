@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.embeddings import segment_words, texts
+from aico_lab.embeddings.segment_words import REMEDY
 from aico_lab.embeddings.stored_vectors import BATCH, StoredVectors, read_vectors, text_sha256
 from aico_lab.errors import OtherModel
 from aico_lab.schema import feed
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.encoders import Encoder
-
-REMEDY = "run `aico-lab sync --only vectors --full`"
-"""The end of a sentence about vectors that must be made anew."""
 
 REPAIR = "run `aico-lab sync --only vectors`"
 """The end of a sentence about vectors that are missing or damaged."""
