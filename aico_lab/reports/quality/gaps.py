@@ -36,7 +36,8 @@ class Gap:
     """A silence of a person who writes regularly.
 
     Attributes:
-        person: The pseudonym, or the name.
+        person: The pseudonym, which commands know.
+        name: What the page calls the person.
         first: The first day without messages.
         last: The last one.
         days: The number of days.
@@ -44,16 +45,17 @@ class Gap:
     """
 
     person: str
+    name: str
     first: date
     last: date
     days: int
     goes_on: bool = False
 
     def __str__(self) -> str:
-        """Return person and days: 'Person 1: 15 April to 8 June 2024'."""
+        """Return name and days: 'Person 1: 15 April to 8 June 2024'."""
         if self.goes_on:
-            return f"{self.person}: from {written_day(self.first)} on"
-        return f"{self.person}: {written_days(self.first, self.last)}"
+            return f"{self.name}: from {written_day(self.first)} on"
+        return f"{self.name}: {written_days(self.first, self.last)}"
 
 
 def missing_months(lab: Lab) -> list[DataCheck]:
@@ -83,29 +85,29 @@ def gaps_of_regular_people(lab: Lab, *, names: bool = False) -> list[Gap]:
     rows = rows_from(
         lab,
         f"""
-        SELECT DISTINCT p.{"name" if names else "pseudonym"}, {day}
+        SELECT DISTINCT p.pseudonym, p.{"name" if names else "pseudonym"}, {day}
         FROM mart.messages m JOIN mart.people p USING (user_id)
-        WHERE m.role = 'user' AND {likely} ORDER BY 1, 2""",
+        WHERE m.role = 'user' AND {likely} ORDER BY 1, 2, 3""",
         values,
     )
-    days: dict[str, list[date]] = {}
-    for person, day in rows:
-        days.setdefault(person, []).append(day)
-    gaps = [gap for person, written in days.items() for gap in _gaps(person, written, end)]
+    days: dict[tuple[str, str], list[date]] = {}
+    for person, name, written in rows:
+        days.setdefault((person, name), []).append(written)
+    gaps = [gap for who, written in days.items() for gap in _gaps(*who, written, end)]
     return sorted(gaps, key=lambda gap: (-gap.days, gap.first, gap.person))
 
 
-def _gaps(person: str, written: list[date], end: date) -> Iterable[Gap]:
+def _gaps(person: str, name: str, written: list[date], end: date) -> Iterable[Gap]:
     steps = [(b - a).days for a, b in itertools.pairwise(written)]
     if len(written) < FEWEST or median(steps) > REGULAR:
         return
     for before, step in zip(written, steps, strict=False):
         if step > LONG:
             first, last = before.toordinal() + 1, before.toordinal() + step - 1
-            yield Gap(person, date.fromordinal(first), date.fromordinal(last), step - 1)
+            yield Gap(person, name, date.fromordinal(first), date.fromordinal(last), step - 1)
     silent = (end - written[-1]).days
     if silent >= LONG:
-        yield Gap(person, written[-1] + timedelta(days=1), end, silent, goes_on=True)
+        yield Gap(person, name, written[-1] + timedelta(days=1), end, silent, goes_on=True)
 
 
 def silences(lab: Lab, *, names: bool) -> list[DataCheck]:
@@ -117,7 +119,7 @@ def silences(lab: Lab, *, names: bool) -> list[DataCheck]:
     """
     gaps = gaps_of_regular_people(lab, names=names)
     named = "; ".join(map(str, gaps[:_NAMED]))
-    # The name of a person, who may have chosen it to harm whoever runs the command.
+    # Not the name, which people choose, may share, and no command knows.
     user = shlex.quote(gaps[0].person) if gaps else ""
     command = f"aico-lab metrics show calendar_days --user {user}"
     more = f"; {counted(len(gaps) - _NAMED, 'others')}" if len(gaps) > _NAMED else ""
