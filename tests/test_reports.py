@@ -125,6 +125,12 @@ def test_names_are_those_of_the_package_and_of_the_homes_notebooks(lab):
     assert find_notebook(str(SHIPPED), lab.home) == SHIPPED
 
 
+def test_a_report_does_not_take_the_place_of_the_list_of_all_runs(lab, tmp_path):
+    notebook = write_notebook(tmp_path / "Index.html.ipynb", "1")
+    with pytest.raises(UnknownName, match=r"Index\.html\.ipynb cannot name a report"):
+        lab.reports.run(notebook)
+
+
 def test_what_is_no_notebook_is_one_sentence(lab, tmp_path):
     (tmp_path / "folder.ipynb").mkdir()
     (tmp_path / "text.ipynb").write_text("text")
