@@ -452,7 +452,7 @@ def test_damaged_data_are_one_sentence():
 def test_reports_are_compared_by_id_name_place_and_path(lab, quick, tmp_path, cli):
     other = write_notebook(tmp_path / "other.ipynb", "1", parameters=DECLARED)
     ids = [run_id(lab.reports.run(quick.notebook)) for _ in range(3)]
-    with pytest.raises(UnknownName, match="There is no previous run of other"):
+    with pytest.raises(UnknownName, match="There is no previous good run of other"):
         lab.reports.run(other)
         lab.reports.diff("previous", "latest")
     assert lab.reports.diff("previous", ids[0]).runs == (ids[1], ids[0])

@@ -46,6 +46,9 @@ SECONDS: Final = 600.0
 
 _SUFFIX: Final = ".ipynb"
 
+_LONGEST: Final = 200
+"""The most bytes of a report's name, as its files have longer ones."""
+
 _NEWEST: Final = ("latest", "previous")
 """The names of the newest good run, and of the one of the same report before it."""
 
@@ -77,13 +80,17 @@ def find_notebook(name: str, home: Home | None = None) -> Path:
         home: A home with notebooks of its own.
 
     Raises:
-        UnknownName: The notebook does not exist, or its name begins with a dot or is that of the
-            list of all runs.
+        UnknownName: The notebook does not exist, or its name cannot be that of a report.
     """
-    if Path(name).name.casefold().removesuffix(_SUFFIX) == run_index.NAME:
+    stem = Path(name).name.removesuffix(_SUFFIX)
+    if stem.casefold().removesuffix(_SUFFIX) == run_index.NAME:
         raise UnknownName(
-            f"{Path(name).name} cannot name a report, since the list of all runs has that name: "
-            "rename it."
+            f"{stem} cannot name a report, since the list of all runs has that name: rename it."
+        )
+    if not stem.isprintable() or len(stem.encode(errors="replace")) > _LONGEST:
+        raise UnknownName(
+            f"{stem[:20]!r}… cannot name a report: rename it, with letters, digits and at most "
+            f"{_LONGEST} bytes."
         )
     if name.lower().endswith(_SUFFIX):
         file = Path(name).expanduser().absolute()
@@ -468,7 +475,7 @@ class Reports:
             place = _NEWEST.index(name)
             if place >= len(good):
                 raise UnknownName(
-                    f"There is no {name} run{f' of {report}' if report else ''}: "
+                    f"There is no {name} good run{f' of {report}' if report else ''}: "
                     "see `aico-lab report list`."
                 )
             found[name] = _document_of(good[place])
