@@ -129,6 +129,12 @@ def test_sixteen_letters_are_text_where_no_blanks_part_words(text, found):
     assert bool(places([f"<b>{text[:5]}</b>{text[5:]}"], [f"{text}!"])) is found
 
 
+def test_the_bytes_of_a_text_are_read_as_python_writes_them():
+    text = "она никому не говорила что боится диких гусей и уток"
+    assert places([repr(text.encode())], [text]) == ["0"]
+    assert places([repr(text.encode("koi8-r"))], [text]) == []
+
+
 def test_letters_that_can_be_written_in_two_ways_are_the_same():
     assert places(
         ["Straße ﬁndet cafe\u0301 naïve \uff21\uff22 don\u2019t weiß er"],
@@ -162,6 +168,11 @@ def test_a_key_is_found_in_every_code(secret):
         html.escape("<br>".join(some)),
         json.dumps(secret.decode("latin-1")),
         repr(list(secret)),
+        repr([hex(byte) for byte in secret]),
+        f"0x{secret.hex(' ').replace(' ', ', 0x')}",
+        str(int.from_bytes(secret)),
+        base64.b32encode(secret).decode(),
+        f"{secret[:16].hex(' ')}  |defghijk|\n00000010  {secret[16:].hex(' ')}",
         f"<b>{secret.hex()[:9]}</b>{secret.hex()[9:]}",
     ]
     assert [way for way in ways if not codes.are_in(f"It is {way}.")] == []

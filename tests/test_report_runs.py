@@ -11,11 +11,13 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
+from aico_lab.adapters import sealed
 from aico_lab.errors import InvalidValue, NotebookFailed, UnknownName, WrongUse
 from aico_lab.etl import snapshots
 from aico_lab.reports import browser, run_index
 from aico_lab.reports.comparing import MORE, compare
 from aico_lab.reports.document import NAME, collected
+from aico_lab.reports.records import recorded
 from aico_lab.results import json_text
 from tests.messages import add, message
 from tests.notebooks import write_notebook
@@ -139,7 +141,7 @@ def test_the_newest_page_opens(lab, quick, monkeypatch, cli):
     assert opened == [one.html.as_uri() for one in reversed(results)]
     shutil.rmtree(results[1].html.parent)
     assert lab.reports.open() == results[0].html
-    with pytest.raises(UnknownName, match=f"was removed: .*rerun {run_id(results[1])}"):
+    with pytest.raises(UnknownName, match=f"was removed. .*rerun {run_id(results[1])}"):
         lab.reports.open(run_id(results[1]))
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
@@ -148,6 +150,34 @@ def test_the_newest_page_opens(lab, quick, monkeypatch, cli):
     ran = cli("report", "open")
     assert (ran.returncode, ran.stdout.strip()) == (0, str(results[0].html))
     assert ran.stderr == "No browser could be started here: open the file yourself.\n"
+
+
+def test_a_page_that_a_run_has_not_written_is_no_removed_one(lab, quick):
+    """As of a run that is going on, or one that failed on the search for leaks."""
+    quick.error = NotebookFailed("It leaks.")
+    with pytest.raises(NotebookFailed):
+        lab.reports.run(quick.notebook)
+    shutil.rmtree(lab.home.reports / "mine")
+    with pytest.raises(UnknownName, match=r"no page: its run did not succeed\. It leaks\. Run it"):
+        lab.reports.open("mine")
+    facts = {"parameters": {}, "generation": 1}
+    with recorded(lab.primary, lab.home, quick.notebook, run_id="now", **facts):
+        for use in (lab.reports.open, lambda name: lab.reports.diff(name, name)):
+            with pytest.raises(UnknownName, match="Run now is still running"):
+                use("mine")
+
+
+def test_what_a_killed_sealed_run_left_is_removed_with_its_record(
+    lab, quick, tmp_path, monkeypatch
+):
+    """Its text is in a private folder elsewhere."""
+    monkeypatch.setattr(sealed, "_roots", lambda: (tmp_path / "ram", tmp_path / "private"))
+    left = tmp_path / "ram" / "left"
+    left.mkdir(parents=True)
+    lab.reports.run(quick.notebook)
+    lab.primary.execute("UPDATE report_runs SET status = 'running'")
+    assert [run.status for run in lab.reports.list()] == ["interrupted"]
+    assert not left.exists()
 
 
 def test_a_removed_page_has_no_path(lab, quick, cli):
@@ -412,12 +442,17 @@ def test_reports_of_other_people_are_called_different():
 def test_damaged_data_are_one_sentence():
     with pytest.raises(WrongUse, match=r"a report\.json is damaged"):
         compare({"format": 1}, report())
+    odd = report()
+    odd["tiles"][0]["text"] = 7
+    for damaged in (odd, report(mean=(math.inf, 0, 1)), report(messages=10**400)):
+        with pytest.raises(WrongUse, match=r"a report\.json is damaged"):
+            compare(report(), damaged)
 
 
 def test_reports_are_compared_by_id_name_place_and_path(lab, quick, tmp_path, cli):
     other = write_notebook(tmp_path / "other.ipynb", "1", parameters=DECLARED)
     ids = [run_id(lab.reports.run(quick.notebook)) for _ in range(3)]
-    with pytest.raises(UnknownName, match="There is no previous run of other"):
+    with pytest.raises(UnknownName, match="There is no previous good run of other"):
         lab.reports.run(other)
         lab.reports.diff("previous", "latest")
     assert lab.reports.diff("previous", ids[0]).runs == (ids[1], ids[0])

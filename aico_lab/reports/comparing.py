@@ -257,12 +257,14 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> ReportDiff:
         WrongUse: One of them lacks something that the format has.
     """
     try:
-        return _compare(first, second)
-    except (KeyError, TypeError, ValueError, AttributeError) as damaged:
+        diff = _compare(first, second)
+        repr(diff)  # texts and numbers of a damaged file may be of another type
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as damaged:
         raise WrongUse(
             "The reports cannot be compared, since a report.json is damaged: run `aico-lab report "
             "rerun` for its run."
         ) from damaged
+    return diff
 
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> ReportDiff:

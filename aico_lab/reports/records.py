@@ -305,6 +305,10 @@ def clear_up(connection: Connection, home: Home) -> None:
                     _finish(connection, folder, _end_of(folder))
             else:
                 _finish(connection, folder, _end_of(folder))
+    if running:  # one that is sealed is made elsewhere
+        from aico_lab.adapters.sealed import remove_left_open
+
+        remove_left_open()
     _remove_unrecorded(connection, home)
 
 

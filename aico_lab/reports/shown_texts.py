@@ -34,6 +34,7 @@ _ROW: Final = re.compile(r"<tr\b.*?</tr>", re.DOTALL | re.IGNORECASE)
 _CELL: Final = re.compile(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", re.DOTALL | re.IGNORECASE)
 _BARS: Final = re.compile("[|│┆]")  # between the columns of a table that is printed
 _BASE64: Final = re.compile(r"base64,([A-Za-z0-9+/\s]{24,}={0,2})")
+_UTF_8: Final = re.compile(r"(?:\\x[89a-fA-F][0-9a-fA-F]){2,}")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([nrtbf])|(.))")
 
 _CONTROLS: Final = dict(zip("nrtbf", "\n\r\t\b\f", strict=True))
@@ -126,6 +127,7 @@ def _decoded(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if "\\" in text:
+        text = _UTF_8.sub(_of_bytes, text)
         text = _ESCAPE.sub(_unescaped, text)
         # Two escapes may be one character.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -137,6 +139,14 @@ def _opened(match: re.Match[str]) -> str:
     try:
         return " " + base64.b64decode(match[1]).decode()
     except (binascii.Error, UnicodeDecodeError):
+        return match[0]
+
+
+def _of_bytes(match: re.Match[str]) -> str:
+    """Return the text of bytes as Python writes them; as they are written if they are no text."""
+    try:
+        return bytes.fromhex(match[0].replace("\\x", "")).decode()
+    except UnicodeDecodeError:
         return match[0]
 
 
