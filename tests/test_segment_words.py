@@ -318,6 +318,13 @@ def test_an_index_with_many_former_segments_is_made_anew(talked: Lab):
     assert entries == [(21,), (20,), (21,)]
 
 
+def test_an_index_without_words_is_not_damaged(lab: Lab):
+    """Nor one that is not filled yet."""
+    assert not segment_words.is_damaged(lab.primary)
+    segment_words.refresh(lab.primary)
+    assert not segment_words.is_damaged(lab.primary)
+
+
 def test_a_message_that_is_no_text_hides_no_other(talked: Lab):
     """Of its segment, which is found by words and by meaning."""
     talked.primary.execute(
