@@ -15,13 +15,14 @@ import pytest
 from aico_lab.adapters.libsql import Connection
 from aico_lab.embeddings import segment_words, text_index, texts
 from aico_lab.embeddings.encoders import open_encoder
+from aico_lab.embeddings.segmenting import update_segments
 from aico_lab.errors import CorruptDatabase
 from aico_lab.repositories import empty_index
 from aico_lab.repositories.words import words
 from aico_lab.schema import feed
 from aico_lab.schema.core import CORE
 from aico_lab.schema.core.search import TOKENIZE
-from aico_lab.search import keyword
+from aico_lab.search import keyword, tail
 from aico_lab.search.filters import SearchFilters
 from aico_lab.search.searching import RANK
 from tests.messages import add, message
@@ -60,7 +61,7 @@ def found(lab: Lab, text: str) -> set[str]:
 def held(lab: Lab, word: str) -> set[str]:
     """Return the segments whose text has a word."""
     everything = texts.read_all(lab.primary, texts.SEGMENTS)
-    return {one.item_id for one in everything if word in words(one.text or "")}
+    return {one.item_id for one in everything if word in words(one.text)}
 
 
 def indexed(lab: Lab, word: str) -> int:
@@ -315,6 +316,43 @@ def test_an_index_with_many_former_segments_is_made_anew(talked: Lab):
         assert found(talked, word) == held(talked, word) != set()
         entries += talked.primary.fetch_all("SELECT count(*) FROM segments_search_docsize")
     assert entries == [(21,), (20,), (21,)]
+
+
+def test_an_index_without_words_is_not_damaged(lab: Lab):
+    """Nor one that is not filled yet."""
+    assert not segment_words.is_damaged(lab.primary)
+    segment_words.refresh(lab.primary)
+    assert not segment_words.is_damaged(lab.primary)
+
+
+def test_a_message_that_is_no_text_hides_no_other(talked: Lab):
+    """Of its segment, which is found by words and by meaning."""
+    talked.primary.execute(
+        "UPDATE messages SET content = CASE message_id WHEN 'm3' THEN 'the quagga grazes' "
+        "ELSE CAST(x'ff66c3' AS TEXT) END WHERE message_id IN ('m3', 'm4')"
+    )
+    for mode in ("keyword", "semantic"):
+        best = talked.search("quagga grazes", mode=mode)[0]
+        assert best.text.startswith("the quagga grazes\n\ufffdf\ufffd\n")
+
+
+def test_a_search_reads_one_state(talked: Lab, monkeypatch):
+    """A message that is put into a segment meanwhile is found once, in either mode."""
+    real = tail.read
+
+    def read(primary, filters):
+        result = real(primary, filters)
+        with talked.storage.open_primary() as other:
+            update_segments(other, open_encoder())
+        return result
+
+    monkeypatch.setattr(tail, "read", read)
+    for number, mode in enumerate(("keyword", "semantic", "hybrid"), 100):
+        add(talked.primary, message(number, content="xylophone", conversation_id="new"))
+        hits = talked.search("xylophone", mode=mode, k=100)
+        ids = [line.message_id for one in hits for line in one.messages]
+        assert len(ids) == len(set(ids))
+        assert f"m{number}" in ids
 
 
 def test_an_emptied_index_is_filled_again(talked: Lab):

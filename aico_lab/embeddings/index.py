@@ -205,10 +205,10 @@ class VectorIndex:
             return [sorted(known.holders[row]) for row in usable], held[usable]
 
     def sample(self, collection: str, item_ids: Sequence[str]) -> list[str]:
-        """Return the texts of some items, without those that no longer exist or are not text."""
+        """Return the texts of some items, without those that no longer exist."""
         with self._lock:
             items = texts.read_some(self._connection(), collection, item_ids)
-            return [one.text for one in items if one.text is not None]
+            return [one.text for one in items]
 
     def encode(self, texts_: Sequence[str]) -> Vectors:
         """Return the vectors of texts, without blank ones, of shape (texts, dimensions)."""
@@ -371,7 +371,7 @@ class VectorIndex:
         new: dict[bytes, str] = {}
         added: dict[str, bytes] = {}
         for item_id, text in items:
-            if text is not None and text.strip():
+            if text.strip():
                 key = text_sha256(text)
                 if key not in known.row_of:
                     new[key] = text
@@ -422,12 +422,8 @@ class VectorIndex:
         if len(item_of) > ENCODED:
             known.unknown |= set(item_of.values())
             return {}
-        items = [
-            one
-            for one in texts.read_some(self._connection(), known.collection, item_of.keys())
-            if one.text is not None
-        ]
-        vectors, usable = self._encoder.encode_usable([one.text or "" for one in items])
+        items = list(texts.read_some(self._connection(), known.collection, item_of.keys()))
+        vectors, usable = self._encoder.encode_usable([one.text for one in items])
         encoded = [item_of[one.item_id] for one, use in zip(items, usable, strict=True) if use]
         return dict(zip(encoded, vectors, strict=True))
 

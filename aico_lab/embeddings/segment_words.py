@@ -47,7 +47,7 @@ _ADD: Final = """
     FROM segments_search_ids AS i
     WHERE i.id > (SELECT indexed_through FROM segments_search_state) AND i.id <= ?"""
 _HELD: Final = """
-    SELECT count(*), coalesce(max(d.id), 0), s.indexed_through, s.former + (
+    SELECT count(d.id), coalesce(max(d.id), 0), s.indexed_through, s.former + (
         SELECT count(*) FROM segments_search_ids WHERE id <= s.indexed_through
     )
     FROM segments_search_state AS s LEFT JOIN segments_search_docsize AS d"""

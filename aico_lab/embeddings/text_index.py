@@ -43,8 +43,7 @@ class Refreshed:
             item changed.
         written: The number of items added, or whose text changed.
         deleted: The number of items removed.
-        skipped: The number of items read that have no vector, because they are blank or not valid
-            text.
+        skipped: The number of items read that have no vector, because they are blank.
         cursor: The position in the change feed up to which the table is current.
     """
 
@@ -119,8 +118,7 @@ def is_complete(primary: Connection, encoder: Encoder) -> bool:
         if stored.keys() - ids:
             return False
         absent = texts.read_some(primary, collection, ids - stored.keys())
-        found = [one.text for one in absent if one.text is not None]
-        if any(encoder.encode_usable(found)[1]):
+        if any(encoder.encode_usable([one.text for one in absent])[1]):
             return False
     rows = primary.fetch_all("SELECT DISTINCT text_sha256 FROM text_index")
     keys = [key for (key,) in rows]
@@ -210,7 +208,7 @@ def _compare(
     change = _Change({}, stored, 0)
     for item_id, text in items:
         change.read += 1
-        if text is not None and text.strip():
+        if text.strip():
             change.found[item_id] = key = text_sha256(text)
             if since is None or stored.get(item_id) != key:
                 needed[key] = text

@@ -173,7 +173,7 @@ def find(
         for one in new
         if not weights.keys().isdisjoint(words(one.passing))
     ]
-    scores = bm25_of_any(weights, [item.text or "" for _, item in items])
+    scores = bm25_of_any(weights, [item.text for _, item in items])
     found = [
         (items[place][0], Found(items[place][1].item_id, score)) for place, score in scores.items()
     ]
