@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
 from aico_lab.adapters.temporary_folders import left_over
+from aico_lab.embeddings.segment_words import REMEDY
 from aico_lab.errors import (
     AicoLabError,
     CorruptDatabase,
@@ -140,7 +141,9 @@ def _check_primary(lab: Lab) -> str:
     rows = lab.primary.fetch_all("PRAGMA integrity_check")
     if rows != [("ok",)]:
         found = on_one_line(rows[0][0])[:SHOWN]
-        raise CorruptDatabase(f"aico.db is damaged ({found}): restore it from a backup.")
+        is_derived = all("segments_search" in row[0] for row in rows)
+        remedy = REMEDY if is_derived else "restore it from a backup"
+        raise CorruptDatabase(f"aico.db is damaged ({found}): {remedy}.")
     broken = lab.primary.fetch_all("PRAGMA foreign_key_check")
     if broken:
         raise CorruptDatabase(

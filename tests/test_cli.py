@@ -19,6 +19,7 @@ import typer
 from aico_lab.lab import Lab
 from aico_lab.reports.lab_reports import Reports, notebooks
 from aico_lab.reports.parameters import bind, read_parameters
+from aico_lab.reports.runner import RunResult
 from tests.conftest import plain_text_files
 from tests.messages import add, message
 

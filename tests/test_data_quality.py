@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
 from html import unescape
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from aico_lab.errors import InvalidValue
+from aico_lab.importing.rescoring import count_due
+from aico_lab.pipeline.records import PipelineRun, StepRecord
 from aico_lab.reports.quality import Quality, content, current, gaps, suspicious
 from tests.executed import execute_here
 from tests.messages import add, message
@@ -102,7 +105,8 @@ def test_repetitions_and_copies_are_those_of_plain_python(stored):
         )
         assert suspicious.repetitions(stored, minutes=minutes) == expected
     assert suspicious.repetitions(stored, minutes=10) == 2
-    assert suspicious.copies(stored) == sum(len(where) - 1 for where in copied.values()) == 2
+    assert suspicious.copies(stored) == (2, 2)
+    assert sum(len(where) - 1 for where in copied.values()) == 2
 
 
 def test_suspicious_times_are_those_of_plain_python(stored):
@@ -123,16 +127,20 @@ def test_suspicious_times_are_those_of_plain_python(stored):
         "estimated": 1,
         "all": len(when),
     }  # fmt: skip
-    assert {check.verdict for check in suspicious.times(stored)} == {"act", "look"}
+    checks = suspicious.times(stored)
+    assert {check.verdict for check in checks} == {"act", "look"}
+    for check in checks[:3]:  # their commands list the messages that were counted
+        *_, query = shlex.split(check.command)
+        assert len(stored.sql(query).fetchall()) == check.rows
 
 
 def test_the_gaps_are_those_of_people_who_write_regularly(stored):
     begin = NOON.date()
     assert gaps.gaps_of_regular_people(stored) == [
-        gaps.Gap("Person 1", begin + 45 * DAY, begin + 99 * DAY, 55),
-        gaps.Gap("Person 1", begin + 20 * DAY, begin + 39 * DAY, 20),
+        gaps.Gap("Person 1", "Person 1", begin + 45 * DAY, begin + 99 * DAY, 55),
+        gaps.Gap("Person 1", "Person 1", begin + 20 * DAY, begin + 39 * DAY, 20),
     ]
-    assert gaps.gaps_of_regular_people(stored, names=True)[0].person == "daily"
+    assert gaps.gaps_of_regular_people(stored, names=True)[0].name == "daily"
     (months,) = gaps.missing_months(stored)
     written = {(moment.year, moment.month) for moment in map(time_of, told())}
     assert (2024, 5) not in written
@@ -170,12 +178,68 @@ def test_texts_scores_links_and_scripts_are_counted(stored):
     assert content.count_scripts(stored) == dict(letters)
 
 
-def test_freshness_is_judged_by_the_age_that_is_called_old(stored):
+HOSTILE = 'x"$(touch pwned)`id`'
+
+
+@pytest.fixture(scope="module")
+def odd(homes, tmp_path_factory):
+    """A lab with messages that are no fault, and of a person who stopped."""
+    rows = []
+
+    def say(day: int, text: str, **changes) -> None:
+        usual = {"timestamp": at(NOON + day * DAY), "content": text, "role": "user"}
+        rows.append(message(len(rows), **usual | changes))
+
+    for day in range(20):
+        say(day, "hello there", user_id=HOSTILE)
+    for conversation in "xyz":  # a companion greets three people at once
+        away = {"conversation_id": conversation, "user_id": None, "role": "assistant"}
+        say(30, "good morning to all of you", **away)
+    for blank in ("\n", "\t\n"):
+        say(31, blank, sentiment_score=None)
+    say(40, "გამარჯობა")
+    with homes.open(tmp_path_factory.mktemp("odd") / "home", protection="none") as lab:
+        add(lab.primary, *rows)
+        lab.sync()
+        yield lab
+
+
+def test_a_silence_may_last_to_the_end_of_the_data(odd):
+    last = NOON.date() + 40 * DAY
+    begin = NOON.date() + 20 * DAY
+    (gap,) = gaps.gaps_of_regular_people(odd)
+    assert gap == gaps.Gap("Person 1", "Person 1", begin, last, 21, goes_on=True)
+    assert str(gap) == "Person 1: from 21 March 2024 on"
+    (check,) = gaps.silences(odd, names=True)
+    assert check.verdict == "look"
+    assert HOSTILE in check.finding
+    assert check.command == "aico-lab metrics show calendar_days --user 'Person 1'"
+
+
+def test_greetings_blank_texts_and_other_scripts_are_no_faults(odd):
+    same = suspicious.duplicates(odd, minutes=1)[1]
+    assert (same.verdict, same.rows) == ("look", 2)
+    assert content.count_scripts(odd) == {"Latin": 23, "other scripts": 1}
+    assert content.empty_and_unnamed(odd)[0].rows == 2
+    assert content.unscored(odd)[0].verdict == "fine"
+
+
+def test_messages_are_to_be_scored_if_rescore_would_do_it(odd):
+    odd.primary.execute("UPDATE messages SET sentiment_source = 'vader-0' WHERE id = 1")
+    due = content.unscored(odd)[0]
+    assert (due.verdict, due.rows) == ("act", 1)
+    assert count_due(odd.primary) == 1
+
+
+def test_freshness_is_judged_by_the_age_that_is_called_old(stored, monkeypatch):
     message, sync, _ = current.freshness(stored, stale_days=1)
     assert (message.verdict, sync.verdict) == ("look", "fine")
     assert message.finding.startswith("8 July 2024, 12:00")
     long_ago, _, _ = current.freshness(stored, stale_days=100_000)
     assert long_ago.verdict == "fine"
+    monkeypatch.setattr(current.time, "time_ns", lambda: 4_000_000_000 * 10**9)
+    # A sync without changes leaves its time as it is.
+    assert current.freshness(stored, stale_days=1)[1].verdict == "fine"
     with pytest.raises(InvalidValue, match="at least 1"):
         Quality(stored, stale_days=0)
 
@@ -193,6 +257,52 @@ def test_what_does_not_fit_or_is_not_synced_is_found(lab):
     add(lab.primary, message(2))
     _, pending = current.proof_of_sync(lab)
     assert (pending.verdict, pending.rows, pending.command) == ("look", 1, "aico-lab sync")
+
+
+def test_data_of_the_future_alone_are_no_empty_data(lab):
+    lab.sync()
+    assert current.freshness(lab, stale_days=1)[0].finding == "no messages yet"
+    add(lab.primary, message(0, timestamp="2199-01-01T00:00:00.000000Z"))
+    lab.sync()
+    last, _, snapshot = current.freshness(lab, stale_days=1)
+    assert (last.verdict, last.finding) == ("look", "all are dated later than now")
+    assert snapshot.finding == "this page reads snapshot 2"
+
+
+def run_of(
+    pipeline: str, hour: int, status: str, *imports: str, origin: str = "home"
+) -> PipelineRun:
+    """A run with an import of each status."""
+    steps = [StepRecord(f"import-{n}", "import", one) for n, one in enumerate(imports, 1)]
+    when = at(NOON + timedelta(hours=hour))
+    return PipelineRun(f"run{hour}", pipeline, origin, "", status, when, when, None, steps, [], [],
+                       {})  # fmt: skip
+
+
+def test_imports_are_those_of_the_newest_run_of_each_pipeline(stored, monkeypatch):
+    runs = [
+        run_of("nightly", 0, "failed", "failed", "ok"),
+        run_of("nightly", 1, "ok", "kept", "ok"),
+        run_of("stopped", 2, "ok", "ok"),
+        run_of("stopped", 3, "interrupted", "running"),
+        run_of("gone", 4, "ok", "ok"),
+        run_of("gone", 5, "failed", "waiting"),  # its file is missing
+        run_of("gone", 6, "missed", "waiting"),
+        *(run_of("hourly", hour, "ok") for hour in range(7, 70)),
+        run_of("gone", 71, "running", "waiting"),
+    ]
+
+    def newest(limit=None):
+        return runs[::-1][:limit]
+
+    monkeypatch.setattr(stored.pipelines, "runs", newest, raising=False)
+    found = {check.name: (check.verdict, check.finding) for check in current.imports(stored)}
+    assert found == {
+        "Import of gone: import-1": ("act", "not done in the run of 1 March 2024, 17:00"),
+        "Import of stopped: import-1": ("act", "not done in the run of 1 March 2024, 15:00"),
+        "Import of nightly: import-1": ("act", "failed in the run of 1 March 2024, 12:00"),
+        "Import of nightly: import-2": ("fine", "done in the run of 1 March 2024, 13:00"),
+    }
 
 
 def shown(path: Path) -> str:

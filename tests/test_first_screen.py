@@ -225,6 +225,7 @@ def test_a_side_and_a_channel_are_said_and_questions_about_both_sides_are_named(
     assert "messages by people" in header.text
     assert "Last message of all" in header.text  # which may be that of somebody else
     assert "Last message of all" not in Page(made, "R", since="30d").header().text
+    assert "Last message" not in Page(made, "R", user="bob").header().text  # of somebody else
     assert set(lines_of(page.tiles())) & {"median time until the companion replies"} == set()
     asked = page.ask("extremes")
     assert isinstance(asked, NotAsked)

@@ -112,6 +112,19 @@ def test_an_older_export_may_come_after_the_edit_alone(lab, take):
     assert texts(lab) == ["hello there", "okay then, let us do that"]
 
 
+@pytest.mark.parametrize("first", ["I love you", f"okay then, let us do that{EDITED}"])
+@pytest.mark.parametrize(
+    ("gone", "end"), [([f"21:08 - Ann: {DELETED}"], []), ([], ["21:24 - Zed: there?"])]
+)
+def test_a_new_message_in_the_minute_of_a_deleted_one_is_kept(lab, take, first, gone, end):
+    """WhatsApp marks edits, and allows them for 15 minutes: a later export shows all of them."""
+    begin = "21:07 - Zed: hello"
+    take(begin, f"21:08 - Ann: {first}")
+    result = take(begin, *gone, "21:08 - Ann: where are you?", *end, deletions=True)
+    assert (result.updated, result.missing) == (0, 1)
+    assert texts(lab)[1:3] == [first.removesuffix(EDITED), "where are you?"]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "changed"),
     [

@@ -61,6 +61,7 @@ WAYS = {
     "attribute": lambda text: page(f'<img alt="{html.escape(text)}">'),
     "row": lambda text: page(f"<tr>{each(text, '<td>{word}</td><td>{n}</td>')}</tr>"),
     "column": lambda text: page(each(text, "<tr><td>{word}</td><td>about {n}</td></tr>")),
+    "table": lambda text: shown("text/plain", each(text, "│ {word} ┆ about {n} │\n")),
     "json": lambda text: shown("application/json", {"a": [text]}),
     "chart": lambda text: page(f"<script>draw({json.dumps({'data': rows(text)})})</script>"),
     "rows": lambda text: shown("application/vnd.vegalite.v6+json", {"values": rows(text)}),
@@ -128,6 +129,12 @@ def test_sixteen_letters_are_text_where_no_blanks_part_words(text, found):
     assert bool(places([f"<b>{text[:5]}</b>{text[5:]}"], [f"{text}!"])) is found
 
 
+def test_the_bytes_of_a_text_are_read_as_python_writes_them():
+    text = "она никому не говорила что боится диких гусей и уток"
+    assert places([repr(text.encode())], [text]) == ["0"]
+    assert places([repr(text.encode("koi8-r"))], [text]) == []
+
+
 def test_letters_that_can_be_written_in_two_ways_are_the_same():
     assert places(
         ["Straße ﬁndet cafe\u0301 naïve \uff21\uff22 don\u2019t weiß er"],
@@ -161,6 +168,11 @@ def test_a_key_is_found_in_every_code(secret):
         html.escape("<br>".join(some)),
         json.dumps(secret.decode("latin-1")),
         repr(list(secret)),
+        repr([hex(byte) for byte in secret]),
+        f"0x{secret.hex(' ').replace(' ', ', 0x')}",
+        str(int.from_bytes(secret)),
+        base64.b32encode(secret).decode(),
+        f"{secret[:16].hex(' ')}  |defghijk|\n00000010  {secret[16:].hex(' ')}",
         f"<b>{secret.hex()[:9]}</b>{secret.hex()[9:]}",
     ]
     assert [way for way in ways if not codes.are_in(f"It is {way}.")] == []
@@ -215,11 +227,14 @@ def test_a_report_with_text_of_a_message_is_not_published(told, tmp_path):
 
 @pytest.mark.slow
 def test_an_error_that_quotes_a_message_is_not_told(told, tmp_path):
-    notebook = write_notebook(tmp_path / "bad.ipynb", f"{SHOW}raise ValueError(texts.item())")
+    """Not even if the name of its class does."""
+    notebook = write_notebook(
+        tmp_path / "bad.ipynb", f"{SHOW}raise type(texts.item(), (OSError,), {{}})"
+    )
     with pytest.raises(NotebookFailed) as caught:
         told.reports.run(notebook)
     assert "geese" not in str(caught.value)
-    assert "bad.ipynb stopped in cell 2: ValueError; nothing of it is kept" in str(caught.value)
+    assert "bad.ipynb stopped in cell 2; nothing of it is kept" in str(caught.value)
     run = told.reports.show("bad")
     assert "geese" not in run.error
     assert [*(told.home.reports / "bad" / run.run_id).iterdir()] == []

@@ -53,11 +53,8 @@ def highlights_by_hand(made: World, zone: str) -> list[tuple]:
         at = min(local(m.ts_ms, zone).replace(tzinfo=None) for m in top)
         same = [m for m in top if local(m.ts_ms, zone).replace(tzinfo=None) == at]
         people = len({m.person for m in same} - {None})
-        moments = {local(m.ts_ms, zone) for m in top}
         value = latest / timedelta(hours=1)
-        found.append(
-            ("latest message", len(same), people, f"{at:%Y-%m-%d %H:%M}", value, len(moments))
-        )
+        found.append(("latest message", len(same), people, f"{at:%Y-%m-%d %H:%M}", value, len(top)))
     whole = [s for s in sessions_of(messages) if not any(m.is_estimated for m in s.messages)]
     if whole:
         most = max(len(s.messages) for s in whole)
@@ -126,6 +123,13 @@ def test_a_night_ends_at_five_and_a_streak_needs_every_day():
         assert one.finding.startswith(
             "Longest streak: 1 day, 4 April 2024; latest message: 4 April"
         )
+
+
+def test_messages_of_one_instant_are_as_many_as_they_are():
+    spoken = [said(at, conversation=f"c{n}") for n, at in enumerate((0, 0, DAY))]
+    with world(talk(*spoken)) as made:
+        row = made.ask("highlights").pl().row(1, named=True)
+        assert (row["record"], row["n"], row["alike"]) == ("latest message", 2, 3)
 
 
 def test_milestones_count_from_the_first_message_whatever_the_period():

@@ -31,6 +31,16 @@ class Webhook(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Dripping(socketserver.StreamRequestHandler):
+    """Begins an answer, and goes on with it until the test is over."""
+
+    def handle(self):
+        self.server.ended = threading.Event()
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not self.server.ended.wait(0.1):
+            self.wfile.write(b"a")
+
+
 class Mailbox(socketserver.StreamRequestHandler):
     """Understands as much SMTP as it takes to receive a message."""
 
@@ -142,6 +152,19 @@ def test_a_notifier_that_is_down_is_a_warning(run, serve, lab, capfd):
     ]
     assert lab.pipelines.show("job") == done
     assert "SECRET" not in "".join(capfd.readouterr())
+
+
+def test_a_notifier_that_never_ends_its_answer_holds_no_run(run, serve, monkeypatch):
+    """A service that sends a byte now and then, which no timeout of a single read ends."""
+    pytest.importorskip("apprise")
+    monkeypatch.setattr(notices, "_SECONDS", 0.5)
+    server, held = serve(Webhook), serve(Dripping)
+    done = run(SYNC, hook_of(held), hook_of(server), on="['success']")
+    held.ended.set()
+    assert (done.status, len(server.received)) == ("ok", 1)
+    assert done.warnings == [
+        "Notice 1 of 2 was not sent within 0.5 s: check its address and its service."
+    ]
 
 
 def test_without_apprise_a_sentence_says_what_to_install(run, lab, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,6 +236,17 @@ def test_runs_and_one_run_on_the_command_line(cli, job):
     assert [run["status"] for run in told] == ["ok"]
     assert json.loads(cli("pipeline", "show", "job", "--json").stdout)["status"] == "ok"
     assert cli("pipeline", "runs", "--limit", "0").returncode == 2
+
+
+@pytest.mark.usefixtures("lab")
+def test_every_step_that_failed_is_told(cli, job):
+    """Each error once, since that of the first is also the error of the run."""
+    both = shell("exit 3", "on_failure = 'continue'") + shell("exit 4", "on_failure = 'continue'")
+    told = cli("pipeline", "run", job(both), "--allow-shell")
+    assert len(re.findall(r"shell +failed in", told.stdout)) == 2
+    for number, code in ((1, 3), (2, 4)):
+        said = f"Step {number} (shell): the command ended with exit code {code}."
+        assert told.stderr.count(said) == 1
 
 
 def test_a_failure_stops_the_run_or_lets_the_others_run(lab, job):
@@ -621,6 +633,15 @@ def test_reports_beyond_the_count_are_removed(lab, reported, tmp_path):
     index = (lab.home.reports / "index.html").read_text(encoding="utf-8")
     assert [index.count(f'href="./own/{folder_of(run)}/') for run in runs] == [0, 0, 1, 1]
     assert lab.pipelines.show("job").removed == 1
+
+
+def test_reports_of_a_step_that_was_renamed_are_removed_too(lab, reported):
+    """As by a step that was put before it, since ids have the number of the step."""
+    for _ in range(2):
+        reported(head="keep = { count = 2 }")
+    later = [reported("id = 'other'", head="keep = { count = 2 }") for _ in range(2)]
+    assert [run.removed for run in later] == [1, 1]
+    assert folders(lab) == {folder_of(run) for run in later}
 
 
 def test_a_step_may_keep_longer_than_its_pipeline(lab, reported):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
@@ -95,9 +94,9 @@ def table(primary: Connection) -> dict[str, tuple[str, str]]:
     for memory_id, content, user in primary.fetch_all(
         "SELECT memory_id, CAST(content AS BLOB), user_id FROM memories"
     ):
-        with contextlib.suppress(UnicodeDecodeError):
-            if content.decode().strip():
-                found[memory_id] = (content.decode(), user)
+        text = content.decode(errors="replace")
+        if text.strip():
+            found[memory_id] = (text, user)
     return found
 
 
@@ -270,15 +269,16 @@ def test_blank_memories_have_no_vector(primary: Connection, sealing: ChromaDBAda
 def test_a_foreign_programs_bad_text_stops_nobody(
     primary: Connection, sealing: ChromaDBAdapter
 ) -> None:
-    """The driver would panic on it, or truncate it."""
+    """The driver would panic on it, or truncate it. Bytes that are no text are replaced."""
     remember(primary, ("a", "onion soup"), ("b", "x"), ("c", "x"))
-    for memory_id, content in (("b", "ff"), ("c", "610062")):
+    for memory_id, content in (("b", "ff61"), ("c", "610062")):
         primary.execute(
             f"UPDATE memories SET content = CAST(x'{content}' AS TEXT) WHERE memory_id = ?",
             [memory_id],
         )
     done = project_texts(primary, sealing, Encoder())
-    assert (done.written, done.skipped) == (2, 1)
+    assert (done.written, done.skipped) == (3, 0)
+    assert projected(primary, sealing)["b"][0] == "\ufffda"
     assert projected(primary, sealing)["c"][0] == "a\0b"
 
 

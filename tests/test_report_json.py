@@ -10,6 +10,7 @@ import pytest
 
 from aico_lab.errors import NotebookFailed, WrongUse
 from aico_lab.reports import document
+from aico_lab.reports.comparing import _TILE_OF
 from aico_lab.reports.document import ReportFacts, collected, read_document
 from aico_lab.reports.first_screen import Tile, tiles
 from aico_lab.reports.page import Page
@@ -68,6 +69,7 @@ def test_tiles_are_those_of_the_page_with_their_numbers(lab):
     page = Page(lab, "R", since="2024-04-01", until="2024-04-30")
     content = document_of(page.header(), page.tiles())
     found = {one["key"]: one for one in content["tiles"]}
+    assert set(_TILE_OF.values()) < set(found)
     assert found["messages"]["value"] == 60
     assert found["messages"]["text"] == "60"
     assert found["messages"]["before"]["value"] == 56  # without 1 March

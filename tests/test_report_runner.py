@@ -157,6 +157,15 @@ def test_nor_in_the_traceback_of_one_that_failed(run, tmp_path):
     assert sys.prefix not in text
 
 
+def test_the_state_of_widgets_is_not_kept(run):
+    """No page shows it, and the search for leaks reads only what is shown."""
+    state = "{'state': {'_model_module': '', '_model_name': '', 'value': 'wild geese'}}"
+    made = f"create_comm(target_name='jupyter.widget', data={state}); print('done')"
+    result = run(f"from comm import create_comm; {made}")
+    assert outputs(result.notebook) == "done\n"
+    assert "widgets" not in nbformat.read(result.notebook, as_version=4).metadata
+
+
 def test_a_cell_that_raises_is_named_and_what_ran_before_it_is_kept(run, tmp_path):
     with pytest.raises(NotebookFailed) as caught:
         run("print('before')", "raise ValueError('no rows.\\nsecond line')", "print('after')")

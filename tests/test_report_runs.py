@@ -11,11 +11,13 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
+from aico_lab.adapters import sealed
 from aico_lab.errors import InvalidValue, NotebookFailed, UnknownName, WrongUse
 from aico_lab.etl import snapshots
 from aico_lab.reports import browser, run_index
 from aico_lab.reports.comparing import MORE, compare
 from aico_lab.reports.document import NAME, collected
+from aico_lab.reports.records import recorded
 from aico_lab.results import json_text
 from tests.messages import add, message
 from tests.notebooks import write_notebook
@@ -139,7 +141,7 @@ def test_the_newest_page_opens(lab, quick, monkeypatch, cli):
     assert opened == [one.html.as_uri() for one in reversed(results)]
     shutil.rmtree(results[1].html.parent)
     assert lab.reports.open() == results[0].html
-    with pytest.raises(UnknownName, match=f"was removed: .*rerun {run_id(results[1])}"):
+    with pytest.raises(UnknownName, match=f"was removed. .*rerun {run_id(results[1])}"):
         lab.reports.open(run_id(results[1]))
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
@@ -148,6 +150,34 @@ def test_the_newest_page_opens(lab, quick, monkeypatch, cli):
     ran = cli("report", "open")
     assert (ran.returncode, ran.stdout.strip()) == (0, str(results[0].html))
     assert ran.stderr == "No browser could be started here: open the file yourself.\n"
+
+
+def test_a_page_that_a_run_has_not_written_is_no_removed_one(lab, quick):
+    """As of a run that is going on, or one that failed on the search for leaks."""
+    quick.error = NotebookFailed("It leaks.")
+    with pytest.raises(NotebookFailed):
+        lab.reports.run(quick.notebook)
+    shutil.rmtree(lab.home.reports / "mine")
+    with pytest.raises(UnknownName, match=r"no page: its run did not succeed\. It leaks\. Run it"):
+        lab.reports.open("mine")
+    facts = {"parameters": {}, "generation": 1}
+    with recorded(lab.primary, lab.home, quick.notebook, run_id="now", **facts):
+        for use in (lab.reports.open, lambda name: lab.reports.diff(name, name)):
+            with pytest.raises(UnknownName, match="Run now is still running"):
+                use("mine")
+
+
+def test_what_a_killed_sealed_run_left_is_removed_with_its_record(
+    lab, quick, tmp_path, monkeypatch
+):
+    """Its text is in a private folder elsewhere."""
+    monkeypatch.setattr(sealed, "_roots", lambda: (tmp_path / "ram", tmp_path / "private"))
+    left = tmp_path / "ram" / "left"
+    left.mkdir(parents=True)
+    lab.reports.run(quick.notebook)
+    lab.primary.execute("UPDATE report_runs SET status = 'running'")
+    assert [run.status for run in lab.reports.list()] == ["interrupted"]
+    assert not left.exists()
 
 
 def test_a_removed_page_has_no_path(lab, quick, cli):
@@ -233,6 +263,22 @@ def test_a_sealed_report_is_not_linked_compared_or_repeated_in_plain_text(lab, q
     assert "href" not in text
 
 
+def test_a_sealed_report_is_not_repeated_in_plain_text_when_its_page_is_gone(lab, quick):
+    """Nor one of an earlier version, which did not record whether a run was sealed."""
+    recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+    first = lab.reports.run(quick.notebook, encrypt=[recipient])
+    shutil.rmtree(first.html.parent)
+    with pytest.raises(InvalidValue, match=f"Run {run_id(first)} is sealed: name the recipients"):
+        lab.reports.rerun("mine")
+    assert lab.reports.rerun(run_id(first), encrypt=[recipient]).repeats == run_id(first)
+    plain = lab.reports.run(quick.notebook)
+    shutil.rmtree(plain.html.parent)
+    assert lab.reports.rerun(run_id(plain)).repeats == run_id(plain)
+    lab.primary.execute("UPDATE report_runs SET sealed = NULL")
+    with pytest.raises(InvalidValue, match="has no page any more, and may have been sealed"):
+        lab.reports.rerun(run_id(plain))
+
+
 # ---- compared
 
 
@@ -310,7 +356,7 @@ def test_nothing_is_claimed_of_reports_that_share_messages_or_mean_other_things(
     assert {one.verdict for one in diff.changes} == {"not judged"}
     assert diff.comparable is comparable
     shown = repr(diff).splitlines()
-    assert "No change can be judged by intervals." in shown
+    assert "No difference can be judged by intervals." in shown
     assert shown.count(diff.notes[0]) == 1
     assert re.search(words, diff.notes[0])
     assert (shown[0] == diff.notes[0]) is not comparable
@@ -334,26 +380,79 @@ def test_a_difference_is_shown_as_a_table_and_says_what_differs():
     diff = compare(report(), newer)
     shown = repr(diff)
     assert shown.splitlines()[2] == (
-        "1 figure of 1 with intervals changed by more than the intervals allow. Of twenty that do "
-        "not change at all, about one looks as if it had."
+        "1 figure of 1 with intervals differs by more than the intervals allow. If nothing "
+        "changed, about one figure in 80 does so by chance, and one in 30 if the people are others."
     )
     assert "Differs: version of python: 3.11; 3.12." in shown
     assert "Differs: snapshot: 1; 2." in shown
     html = diff._repr_html_()
     assert "<td>sentiment: mean of user</td><td>0.1</td><td>0.5</td><td>+0.4</td>" in html
     hidden = compare(report(), report(*APRIL))
-    assert "Not shown: 1 figure of findings without such a change" in repr(hidden)
+    assert "Not shown: 1 figure within the intervals; `--json`" in repr(hidden)
+    few = repr(compare(report(), report(*APRIL, mean=(0.5, None, None))))
+    assert "Not shown: 1 figure not judged; `--json`" in few
+    assert "an interval, for which 10 people or conversations are needed." in few
+
+
+def test_figures_that_grow_with_the_period_are_not_judged_if_its_length_differs():
+    """Such as streaks, of which a week has no long ones."""
+
+    def with_streaks(*days, share):
+        made = report(*days)
+        estimate = made["findings"][0]["estimates"][0]
+        at_least = {"name": "at_least", "of": {"days": 5}, "value": share}
+        at_least |= {"interval": [share - 5, share + 5], "unit": "%"}
+        made["findings"] += [{"key": "streaks", "estimates": [estimate | at_least]}]
+        return made
+
+    month, days = with_streaks(share=70.0), ("2024-04-02", "2024-04-08")
+    _, mood, streaks = compare(month, with_streaks(*days, share=20.0)).changes
+    assert (mood.verdict, streaks.verdict) == ("within the intervals", "not judged")
+    shown = repr(compare(month, with_streaks(*days, share=20.0)))
+    assert "From the first to the last message, the reports have 31 days and 7 days: " in shown
+    alike = compare(month, with_streaks("2024-04-02", "2024-05-02", share=20.0))
+    assert alike.changes[2].verdict == MORE
+    assert "From the first to the last" not in repr(alike)
+
+
+def test_an_estimate_that_is_a_tile_too_is_compared_once():
+    """Whether the tile has an interval or not."""
+
+    def with_median(*days, ends):
+        made = report(*days, mean=(90.0, 80.0, 100.0))
+        median = {"value": 90.0, "unit": "s", "interval": ends}
+        made["tiles"] += [median | {"key": "median_time_until_people_reply", "text": "90 s"}]
+        p50 = median | {"name": "p50", "of": {"role": "user"}, "n": 9}
+        made["findings"] += [{"key": "reply_latency", "estimates": [p50]}]
+        return made
+
+    diff = compare(with_median(ends=[80.0, 100.0]), with_median(*APRIL, ends=None))
+    assert [one.key for one in diff.changes][1:] == [
+        "median_time_until_people_reply", "sentiment: mean of user",
+    ]  # fmt: skip
+    assert diff.only_first == diff.only_second == ()
+
+
+def test_reports_of_other_people_are_called_different():
+    shown = repr(compare(report(user="Ada"), report(*APRIL, mean=(0.9, 0.8, 1), user="Bob")))
+    assert "different people: a difference is not a change." in shown
+    assert "differs by more than the intervals allow" in shown
 
 
 def test_damaged_data_are_one_sentence():
     with pytest.raises(WrongUse, match=r"a report\.json is damaged"):
         compare({"format": 1}, report())
+    odd = report()
+    odd["tiles"][0]["text"] = 7
+    for damaged in (odd, report(mean=(math.inf, 0, 1)), report(messages=10**400)):
+        with pytest.raises(WrongUse, match=r"a report\.json is damaged"):
+            compare(report(), damaged)
 
 
 def test_reports_are_compared_by_id_name_place_and_path(lab, quick, tmp_path, cli):
     other = write_notebook(tmp_path / "other.ipynb", "1", parameters=DECLARED)
     ids = [run_id(lab.reports.run(quick.notebook)) for _ in range(3)]
-    with pytest.raises(UnknownName, match="There is no previous run of other"):
+    with pytest.raises(UnknownName, match="There is no previous good run of other"):
         lab.reports.run(other)
         lab.reports.diff("previous", "latest")
     assert lab.reports.diff("previous", ids[0]).runs == (ids[1], ids[0])

@@ -127,6 +127,21 @@ def test_names_are_those_of_the_package_and_of_the_homes_notebooks(lab):
     assert find_notebook(str(SHIPPED), lab.home) == SHIPPED
 
 
+def test_a_report_does_not_take_the_place_of_the_list_of_all_runs(lab, tmp_path):
+    notebook = write_notebook(tmp_path / "Index.html.ipynb", "1")
+    with pytest.raises(UnknownName, match=r"Index\.html cannot name a report"):
+        lab.reports.run(notebook)
+
+
+@pytest.mark.parametrize("stem", ["a\x1b[31m", "two\nlines", "x" * 240])
+def test_a_name_that_spoils_a_list_or_is_too_long_is_refused(lab, tmp_path, stem):
+    """Before the notebook runs; such as one with the escape codes of a terminal."""
+    notebook = write_notebook(tmp_path / f"{stem}.ipynb", "1")
+    with pytest.raises(UnknownName, match="cannot name a report: rename it") as refused:
+        lab.reports.run(notebook)
+    assert str(refused.value).isprintable()
+
+
 def test_what_is_no_notebook_is_one_sentence(lab, tmp_path):
     (tmp_path / "folder.ipynb").mkdir()
     (tmp_path / "text.ipynb").write_text("text")

@@ -17,6 +17,7 @@ from aico_lab.reports.review import events, moments, pictures, wording
 from aico_lab.reports.review.page import Review
 from aico_lab.reports.review.span import read_span
 from tests.executed import execute_here
+from tests.messages import add, message
 from tests.notebooks import html
 from tests.situations import talk
 
@@ -136,6 +137,11 @@ def test_the_sentences_about_hours_and_days_are_plain_counts():
         "You talked most at night: 6 of 11 messages came from 23:00 to 5:00. Of all days of the "
         "week, Monday had the most: 7."
     )
+    assert "6 of 11 messages with an exact time came" in wording.when(hours, {"Monday": 12})
+    assert wording.when(None, {"Monday": 7}) == (
+        "Too few messages have an exact time to tell the hours of the day. Of all days of the "
+        "week, Monday had the most: 7."
+    )
     hours[9] = 6
     assert wording.when(hours, {"Monday": 6, "Sunday": 6}) == ""
     assert sorted(h for those in wording.PARTS.values() for h in those) == list(range(24))
@@ -157,6 +163,75 @@ def test_the_calendar_has_each_day_and_the_clock_each_hour_once():
     clock = pictures.clock_of([0, 3, *[0] * 22])
     assert clock.count("<path") == 1
     assert "01:00 to 02:00: 3 messages" in clock
+
+
+@pytest.fixture(scope="module")
+def odd(homes, tmp_path_factory):
+    """A lab with people of whom not everything can be told."""
+    rows = []
+
+    def say(person: str, moment: datetime, text: str = "four words are here", **changes) -> None:
+        where = {"conversation_id": f"with {person}", "channel_id": f"with {person}"}
+        when = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        what = {"user_id": person, "role": "user", "content": text, "timestamp": when}
+        rows.append(message(len(rows), **where | what | changes))
+
+    guessed = json.dumps({"timestamp_estimated": True})
+    begin = datetime(2024, 5, 1, 19, tzinfo=UTC)
+    for n in range(40):
+        say("moments", begin.replace(hour=9, second=n))
+    for day in range(30):
+        evening = begin + timedelta(days=day)
+        for minute in range(3):
+            at = evening + timedelta(minutes=minute)
+            say("dates", at.replace(hour=0 if day < 15 else 12), metadata=guessed)
+            say("mixed", at, "four words are here" if day < 15 else "今天天气很好，我们去公园")  # noqa: RUF001
+            say("moments", at)
+    say("mixed", at + timedelta(minutes=1))
+    for minute in range(10):  # a group
+        person = "bob" if minute else "ada"
+        say(person, begin + timedelta(minutes=minute), conversation_id="group")
+    with homes.open(tmp_path_factory.mktemp("odd") / "home", protection="none") as lab:
+        add(lab.primary, *rows)
+        lab.sync()
+        yield lab
+
+
+def text_of(part) -> str:
+    return "" if part is None else part.text.replace("\xa0", " ").replace("\u202f", " ")
+
+
+def test_nothing_is_told_of_hours_that_are_estimated(odd):
+    made = Review(odd, user="dates", period="2024")
+    rhythm = text_of(made.rhythm())
+    assert "Too few messages have an exact time to tell the hours of the day." in rhythm
+    assert "You talked most" not in rhythm
+    assert '<svg class="clock"' not in rhythm
+    assert "At first you talked most" not in text_of(made.changes())
+
+
+def test_nothing_is_told_of_words_that_mostly_cannot_be_counted(odd):
+    made = Review(odd, user="mixed", period="2024", content=True)
+    assert "words from you" not in text_of(made.numbers())
+    changes = text_of(made.changes())
+    assert "you exchanged about as many messages as before: 46 after 45" in changes
+    assert "Your messages became" not in changes
+    assert made.talked_about() is None
+
+
+def test_halves_keep_the_ends_of_the_period_and_equal_records_are_one_of_several(odd):
+    made = Review(odd, user="moments", since="2024-05-01T18:00", until="2024-05-30T23:00")
+    assert "about as many messages as before: 45 after 45" in text_of(made.changes())
+    numbers = text_of(made.numbers())
+    assert "the latest you wrote, one of 30 times" in numbers
+    assert "one of your longest conversations" in numbers
+    assert "your longest streak" in numbers
+    assert "words from you" in numbers
+
+
+def test_a_conversation_with_others_is_not_the_persons_own(odd):
+    for person in ("ada", "bob"):
+        assert "conversation" not in text_of(Review(odd, user=person, period="2024").numbers())
 
 
 def shown(path: Path) -> str:

@@ -156,6 +156,13 @@ def test_a_crontab_keeps_its_other_lines(tmp_path):
     assert tab.read_text().splitlines() == ["MAILTO=me", other.line]
 
 
+def test_without_a_scheduler_the_remedy_is_a_process(monkeypatch, tmp_path):
+    """As in a container."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SchedulerRefused, match="or keep `aico-lab schedule run` running"):
+        install(job_for("cron", Path("/one")))
+
+
 @pytest.mark.usefixtures("commands")
 @pytest.mark.parametrize("system", ["launchd", "windows", "systemd"])
 def test_a_scheduler_that_refuses_is_one_sentence(monkeypatch, system):

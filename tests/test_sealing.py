@@ -11,7 +11,7 @@ import pytest
 
 from aico_lab.adapters import age
 from aico_lab.adapters.sealed import left_open
-from aico_lab.errors import CorruptDatabase, HomeNotWritable, InvalidValue, NotebookFailed, WrongKey
+from aico_lab.errors import CorruptDatabase, InvalidValue, NotebookFailed, WrongKey
 from aico_lab.home.files import RAM
 from aico_lab.reports.sealing import opened_page, publish, workplace
 from tests.conftest import plain_text_files
@@ -61,7 +61,7 @@ def test_a_sealed_page_is_opened_in_a_private_place_and_removed_again(sealed, id
         (f"# public key: {ME}", WrongKey, "has no identity of age"),
         ("AGE-SECRET-KEY-1BROKEN", WrongKey, "has no identity of age"),
         ("", WrongKey, "has no identity of age"),
-        (None, HomeNotWritable, "cannot be used"),
+        (None, WrongKey, "cannot be read .*: check its path"),
     ],
     ids=["another", "no identity", "broken", "empty", "missing"],  # keys differ in each process
 )

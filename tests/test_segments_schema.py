@@ -246,7 +246,7 @@ def test_segments_of_an_older_home_stay_as_they_are(connection):
     add_segment(connection, "a", 0, 1)
     connection.execute("UPDATE messages SET content = 'x' WHERE message_id = 'm2'")
     applied = CORE.apply_core_schemas(connection)
-    assert applied == {"conversations": 4, "embeddings": 4, "item_words": 1}
+    assert applied == {"conversations": 4, "embeddings": 4, "item_words": 2}
     assert CORE.drift(connection) == Drift()
     assert segments(connection) == {"a": SOUND}
     assert connection.fetch_all("SELECT segmenter FROM conversation_segments") == [(None,)]

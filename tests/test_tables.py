@@ -848,6 +848,64 @@ def test_a_table_that_was_corrected_is_never_doubled(tmp_path, lab, companion, i
     assert {time[5:7] for (time,) in stored_in(lab, "timestamp")} == {"01", "02", "03", "04"}
 
 
+@pytest.mark.parametrize("first", [1, 3])
+def test_an_order_may_be_corrected_wherever_the_stored_rows_lie_in_a_longer_file(
+    tmp_path, lab, first
+):
+    path = tmp_path / "chat.csv"
+    path.write_text(DATED + dated(*range(1, 13), month=first))
+    assert lab.import_from(path, companion="O", day_first=False).added == 12
+    path.write_text(DATED + "".join(dated(*range(1, 13), month=at) for at in range(1, 7)))
+    assert lab.import_from(path, companion="O", day_first=True).added == 60
+    assert {time[5:7] for (time,) in stored_in(lab, "timestamp")} == {f"0{n}" for n in range(1, 7)}
+
+
+def test_an_equal_text_at_the_same_time_of_another_day_shows_no_wrong_order(tmp_path, lab):
+    """As each day begins with the same words of the companion."""
+    path = tmp_path / "chat.csv"
+    for days in (["2/1", "3/1", "4/1"], ["1/2"], ["1/3", "1/4"]):
+        rows = "".join(
+            f"{day}/2026 08:00,O,Good morning!\n{day}/2026 08:01,A,on {day}\n" for day in days
+        )
+        path.write_text(DATED + rows)
+        result = lab.import_from(path, companion="O", day_first=True)
+        assert (result.added, result.updated) == (2 * len(days), 0)
+
+
+@pytest.mark.parametrize("day_first", list(itertools.product([True, False], repeat=3)))
+def test_rows_that_come_with_another_order_are_known_by_that_of_the_others(
+    tmp_path, lab, day_first
+):
+    path = tmp_path / "chat.csv"
+    for months, is_day_first in enumerate(day_first, 1):
+        path.write_text(DATED + "".join(dated(*range(1, 13), month=at + 1) for at in range(months)))
+        assert lab.import_from(path, companion="O", day_first=is_day_first).added == 12
+
+
+def test_a_companion_may_be_corrected_back_after_the_table_grew(tmp_path, lab):
+    path = tmp_path / "chat.csv"
+    for companion, days, added in (("A", 4, 4), ("O", 9, 5), ("A", 9, 0), ("O", 9, 0)):
+        path.write_text(DATED + dated(*range(1, days + 1)))
+        assert lab.import_from(path, companion=companion, day_first=True).added == added
+
+
+def test_a_wrong_companion_takes_no_answers_of_another_person(tmp_path, lab):
+    def take(person: str, companion: str, *answers: str) -> tuple[int, int]:
+        days = "".join(
+            f"2026-01-0{at},Otto,Question {at}?\n2026-01-0{at},{person},{answer}\n"
+            for at, answer in enumerate(answers, 5)
+        )
+        path = tmp_path / f"{person}.csv"
+        path.write_text(f"date,author,text\n{days}")
+        result = lab.import_from(path, companion=companion)
+        return result.added, result.updated
+
+    assert take("Ada", "Otto", "fine", "slept") == (4, 0)
+    assert take("Ben", "Ben", "sad", "worked") == (4, 0)
+    assert take("Ben", "Otto", "sad", "worked") == (0, 4)
+    assert take("Ada", "Otto", "fine", "slept") == (0, 0)
+
+
 def test_a_companion_may_be_corrected_and_corrected_back(tmp_path, lab):
     path = tmp_path / "chat.csv"
     path.write_text(DATED + dated(1, 2, 3, 4))

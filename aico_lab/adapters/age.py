@@ -60,12 +60,18 @@ def decrypt(source: Path, identity_file: Path) -> bytes:
         identity_file: A file of age-keygen: a secret key in a line, and comments.
 
     Raises:
-        WrongKey: The identity file has no key, or none that opens the file.
+        WrongKey: The identity file cannot be read, or has no key, or none that opens the file.
         CorruptDatabase: The encrypted file is damaged.
-        HomeNotWritable: A file cannot be read.
+        HomeNotWritable: The encrypted file cannot be read.
     """
-    with os_errors(identity_file), identity_file.open("rb") as opened:
-        lines = opened.read(_LARGEST).decode(errors="replace").split()
+    try:
+        with identity_file.open("rb") as opened:
+            lines = opened.read(_LARGEST).decode(errors="replace").split()
+    except OSError as refused:
+        raise WrongKey(
+            f"The identity file {identity_file} cannot be read ({refused.strerror}): check its "
+            "path and its permissions."
+        ) from refused
     keys = [line for line in lines if line.upper().startswith(_PREFIX)]
     try:
         identities = [pyrage.x25519.Identity.from_str(key) for key in keys]

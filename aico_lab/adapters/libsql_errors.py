@@ -48,6 +48,7 @@ _MESSAGES: tuple[tuple[str, type[AicoLabError], str], ...] = (
     ("file is not a database", NotADatabase, _WRONG_KEY),
     ("file is encrypted", NotADatabase, _WRONG_KEY),
     ("disk image is malformed", CorruptDatabase, _DAMAGED),
+    ("vtable constructor failed", CorruptDatabase, _DAMAGED),
     ("is locked", DatabaseLocked, _BUSY),
     ("database is busy", DatabaseLocked, _BUSY),
     ("database or disk is full", DiskFull, "lies on a full disk: free some space"),

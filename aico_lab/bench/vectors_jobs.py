@@ -173,7 +173,7 @@ def _texts(folder: Path) -> tuple[list[str], list[str], Any]:
         found = {
             text: item_id
             for item_id, text in texts.read_all(lab.primary, texts.SEGMENTS)
-            if text and text.strip()
+            if text.strip()
         }
         vectors, usable = open_encoder().encode_usable(list(found))
     kept = [(id_, text) for (text, id_), use in zip(found.items(), usable, strict=True) if use]

@@ -86,6 +86,7 @@ def _run(start: Callable[..., PipelineRun], *, json: bool) -> None:
         for result in results:
             _tell(result, quiet=json)
         for run in ended:
+            _tell_failed(run, results, quiet=json)
             for warning in run.warnings:
                 note(warning)
             if run.removed and not json:
@@ -147,6 +148,17 @@ def _tell(result: StepResult, *, quiet: bool) -> None:
         unchanged = isinstance(done, UnchangedReport)
         ended = "unchanged" if unchanged else "done" if result.ok else "failed"
         say(f"{result.run:<8} {ended} in {result.seconds:.1f} s{at}")
+
+
+def _tell_failed(run: PipelineRun, results: list[StepResult], *, quiet: bool) -> None:
+    """Print the steps that failed without a result, and their errors but for that of the run."""
+    told = {result.id for result in results}
+    for step in run.steps:
+        if step.status == "failed" and step.id not in told:
+            if not quiet:
+                say(f"{step.run:<8} failed in {step.seconds:.1f} s")
+            if step.error is not None and step.error != run.error:
+                note(step.error)
 
 
 def _note_watched(result: WatchResult) -> None:

@@ -240,8 +240,8 @@ def report_diff(
 ) -> None:
     """Show what changed in the figures from one report to another.
 
-    Where the periods do not overlap, the change of a figure with an interval is compared with what
-    the intervals allow.
+    Where the periods do not overlap, the difference of two values with intervals is compared with
+    what the intervals allow.
     """
     with open_lab(home, key_file) as lab:
         diff = lab.reports.diff(first, second)

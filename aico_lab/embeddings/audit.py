@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from aico_lab.embeddings import texts
-from aico_lab.embeddings.text_index import REMEDY, REPAIR
+from aico_lab.embeddings.segment_words import REMEDY
+from aico_lab.embeddings.text_index import REPAIR
 from aico_lab.errors import AicoLabError
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class IndexAudit:
         damage: Why Chroma cannot be opened, with the remedy; None if it can, or does not exist.
         readable: The number of Chroma's entries that hold a text; 0 is expected.
         bytes: The size of Chroma's files on the disk, in bytes.
+        are_words_damaged: Whether another program changed the full-text index of segments.
     """
 
     model: str
@@ -130,6 +132,7 @@ class IndexAudit:
     damage: str | None
     readable: int
     bytes: int
+    are_words_damaged: bool
 
     @property
     def faults(self) -> list[str]:
@@ -137,6 +140,11 @@ class IndexAudit:
         found = [self.damage] if self.damage else []
         if self.readable:
             found.append(f"{self.readable:,} entries of Chroma hold texts: {REMEDY}.")
+        if self.are_words_damaged:
+            found.append(
+                "Search by words does not find all segments, as another program changed their "
+                f"full-text index: {REMEDY}."
+            )
         return found + [said for one in self.collections for said in one.faults()]
 
     @property
@@ -212,6 +220,7 @@ def audit(index: VectorIndex) -> IndexAudit:
         damage,
         readable,
         index.size_on_disk(),
+        index.are_words_damaged(),
     )
 
 

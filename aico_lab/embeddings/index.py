@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
-from aico_lab.embeddings import text_index, texts
+from aico_lab.embeddings import segment_words, text_index, texts
 from aico_lab.embeddings.known_texts import Found, KnownTexts
 from aico_lab.embeddings.opened_store import OpenedStore
 from aico_lab.embeddings.stored_vectors import read_vectors, text_sha256
@@ -205,10 +205,10 @@ class VectorIndex:
             return [sorted(known.holders[row]) for row in usable], held[usable]
 
     def sample(self, collection: str, item_ids: Sequence[str]) -> list[str]:
-        """Return the texts of some items, without those that no longer exist or are not text."""
+        """Return the texts of some items, without those that no longer exist."""
         with self._lock:
             items = texts.read_some(self._connection(), collection, item_ids)
-            return [one.text for one in items if one.text is not None]
+            return [one.text for one in items]
 
     def encode(self, texts_: Sequence[str]) -> Vectors:
         """Return the vectors of texts, without blank ones, of shape (texts, dimensions)."""
@@ -227,6 +227,11 @@ class VectorIndex:
         with self._lock:
             known = self._current(collection)
             return sum(bool(known.holders_of(key)) for key in known.unknown)
+
+    def are_words_damaged(self) -> bool:
+        """Return whether another program changed the full-text index of segments."""
+        with self._lock:
+            return segment_words.is_damaged(self._connection())
 
     @property
     def model(self) -> str:
@@ -366,7 +371,7 @@ class VectorIndex:
         new: dict[bytes, str] = {}
         added: dict[str, bytes] = {}
         for item_id, text in items:
-            if text is not None and text.strip():
+            if text.strip():
                 key = text_sha256(text)
                 if key not in known.row_of:
                     new[key] = text
@@ -417,12 +422,8 @@ class VectorIndex:
         if len(item_of) > ENCODED:
             known.unknown |= set(item_of.values())
             return {}
-        items = [
-            one
-            for one in texts.read_some(self._connection(), known.collection, item_of.keys())
-            if one.text is not None
-        ]
-        vectors, usable = self._encoder.encode_usable([one.text or "" for one in items])
+        items = list(texts.read_some(self._connection(), known.collection, item_of.keys()))
+        vectors, usable = self._encoder.encode_usable([one.text for one in items])
         encoded = [item_of[one.item_id] for one, use in zip(items, usable, strict=True) if use]
         return dict(zip(encoded, vectors, strict=True))
 

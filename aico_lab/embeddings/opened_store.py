@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.embeddings.text_index import REMEDY
+from aico_lab.embeddings.segment_words import REMEDY
 from aico_lab.errors import NotADatabase, StorageError
 
 if TYPE_CHECKING:

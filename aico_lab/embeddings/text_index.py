@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.embeddings import segment_words, texts
+from aico_lab.embeddings.segment_words import REMEDY
 from aico_lab.embeddings.stored_vectors import BATCH, StoredVectors, read_vectors, text_sha256
 from aico_lab.errors import OtherModel
 from aico_lab.schema import feed
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.embeddings.encoders import Encoder
-
-REMEDY = "run `aico-lab sync --only vectors --full`"
-"""The end of a sentence about vectors that must be made anew."""
 
 REPAIR = "run `aico-lab sync --only vectors`"
 """The end of a sentence about vectors that are missing or damaged."""
@@ -45,8 +43,7 @@ class Refreshed:
             item changed.
         written: The number of items added, or whose text changed.
         deleted: The number of items removed.
-        skipped: The number of items read that have no vector, because they are blank or not valid
-            text.
+        skipped: The number of items read that have no vector, because they are blank.
         cursor: The position in the change feed up to which the table is current.
     """
 
@@ -121,8 +118,7 @@ def is_complete(primary: Connection, encoder: Encoder) -> bool:
         if stored.keys() - ids:
             return False
         absent = texts.read_some(primary, collection, ids - stored.keys())
-        found = [one.text for one in absent if one.text is not None]
-        if any(encoder.encode_usable(found)[1]):
+        if any(encoder.encode_usable([one.text for one in absent])[1]):
             return False
     rows = primary.fetch_all("SELECT DISTINCT text_sha256 FROM text_index")
     keys = [key for (key,) in rows]
@@ -212,7 +208,7 @@ def _compare(
     change = _Change({}, stored, 0)
     for item_id, text in items:
         change.read += 1
-        if text is not None and text.strip():
+        if text.strip():
             change.found[item_id] = key = text_sha256(text)
             if since is None or stored.get(item_id) != key:
                 needed[key] = text

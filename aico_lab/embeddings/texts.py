@@ -73,10 +73,10 @@ TABLES: Final = (
 
 
 class Item(NamedTuple):
-    """An item of a collection; `text` is None if another program's bytes are not UTF-8."""
+    """An item of a collection; bytes of another program that are not UTF-8 become U+FFFD."""
 
     item_id: str
-    text: str | None
+    text: str
 
 
 def read_ids(connection: Connection, collection: str) -> set[str]:
@@ -121,10 +121,6 @@ def changed(connection: Connection, collection: str, since: int, until: int) -> 
 def _items(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[Item]:
     """Join the texts of adjacent rows with the same id."""
     for key, group in itertools.groupby(rows, key=lambda row: row[0]):
-        try:
-            said = [content.decode() for _, content in group]
-            item_id = key.decode()
-        except UnicodeDecodeError:
-            yield Item(key.decode(errors="replace"), None)
-            continue
-        yield Item(item_id, "\n".join(one for one in said if one.strip()))
+        said = (content.decode(errors="replace") for _, content in group)
+        text = "\n".join(one for one in said if one.strip())
+        yield Item(key.decode(errors="replace"), text)

@@ -29,6 +29,11 @@ _PEOPLE: Final = """
     GROUP BY conversation_id, user_id ORDER BY min(id)
 """
 
+_USERS: Final = """
+    SELECT DISTINCT CAST(user_id AS BLOB) FROM messages
+    WHERE conversation_id = ? AND role = 'user' AND user_id IS NOT NULL
+"""
+
 _BEGINNING: Final = """
     SELECT DISTINCT CAST(conversation_id AS BLOB) FROM messages
     WHERE channel_id IN (SELECT channel_id FROM channels WHERE channel_id >= ?1 AND channel_id < ?2)
@@ -56,6 +61,11 @@ class StoredMessages:
         """Return the conversations whose ids begin with a text, which ends with a colon."""
         rows = self._connection.fetch_all(_BEGINNING, [begin, f"{begin[:-1]};"])
         return [name.decode(errors="replace") for (name,) in rows]
+
+    def people(self, conversation: str) -> set[str]:
+        """Return the ids of the users who wrote in a conversation."""
+        rows = self._connection.fetch_all(_USERS, [conversation])
+        return {one.decode(errors="replace") for (one,) in rows}
 
     def times(self, messages: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """Return the times of those of some messages that are stored, by conversation and id."""

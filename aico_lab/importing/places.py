@@ -138,7 +138,9 @@ class Places:
         for slot, places in slots.items():
             there = [one for one in stored.get(slot, ()) if one.message_id not in taken]
             given = [messages[at] for at in places]
-            pairs[slot[0], slot[2]].update(zip(places, _paired(there, given), strict=True))
+            pairs[slot[0], slot[2]].update(
+                zip(places, _paired(there, given, batch.settled), strict=True)
+            )
         for found in pairs.values():
             for at, one in _in_order(messages, found):
                 message = messages[at]
@@ -294,10 +296,18 @@ def _as_read(
             yield next((time for time in likely if (one.writer, time) in new), moved)
 
 
-def _paired(stored: Sequence[_Stored], given: Sequence[MessageRecord]) -> list[_Stored | None]:
-    """Return for each message of a slot the stored message that it is, or None if it is new."""
-    if len(stored) == len(given) == 1:  # however unlike, as an older export has the earlier text
-        return list(stored)
+def _paired(
+    stored: Sequence[_Stored], given: Sequence[MessageRecord], settled: Collection[str]
+) -> list[_Stored | None]:
+    """Return for each message of a slot the stored message that it is, or None if it is new.
+
+    Args:
+        stored: The stored messages.
+        given: The messages.
+        settled: The ids of messages that can no longer be edited.
+    """
+    if len(stored) == len(given) == 1 and given[0].message_id not in settled:
+        return list(stored)  # however unlike, as an older export has the earlier text
     known = {one.message_id: one for one in stored}
     same = [known.get(message.message_id) for message in given]
     if all(
@@ -307,7 +317,7 @@ def _paired(stored: Sequence[_Stored], given: Sequence[MessageRecord]) -> list[_
         return same
     found: list[_Stored | None] = [None] * len(given)
     left = dict(enumerate(stored))
-    for at, place in _aligned(stored, given):
+    for at, place in _aligned(stored, given, settled):
         found[place] = left.pop(at)
     moved: dict[str, list[_Stored]] = defaultdict(list)
     for one in reversed(left.values()):
@@ -339,7 +349,7 @@ def _in_order(
 
 
 def _aligned(
-    stored: Sequence[_Stored], given: Sequence[MessageRecord]
+    stored: Sequence[_Stored], given: Sequence[MessageRecord], settled: Collection[str]
 ) -> Iterator[tuple[int, int]]:
     """Yield the pairs of places at which both sequences have the same message, perhaps edited.
 
@@ -363,7 +373,12 @@ def _aligned(
     for number, one in enumerate(old, 1):
         added = _AT_END if number == len(old) else _BETWEEN
         above, row = costs[-1], [number * _GONE]
-        pairs.append([_cost(one, message, is_few=is_few) for message in new])
+        pairs.append(
+            [
+                _cost(one, message, is_few=is_few, is_settled=message.message_id in settled)
+                for message in new
+            ]
+        )
         for place, cost in enumerate(pairs[-1]):
             row.append(min(above[place] + cost, above[place + 1] + _GONE, row[place] + added))
         costs.append(row)
@@ -384,13 +399,14 @@ def _is_same(stored: _Stored, message: MessageRecord) -> bool:
     return stored.content == message.content
 
 
-def _cost(stored: _Stored, message: MessageRecord, *, is_few: bool) -> float:
+def _cost(stored: _Stored, message: MessageRecord, *, is_few: bool, is_settled: bool) -> float:
     """Return the cost of taking a message for a stored one: 0 for the same text.
 
     Args:
         stored: The stored message.
         message: The message.
         is_few: Whether texts may be compared, which takes long.
+        is_settled: Whether the message can no longer be edited.
     """
     if _is_same(stored, message):
         return 0.0
@@ -398,7 +414,7 @@ def _cost(stored: _Stored, message: MessageRecord, *, is_few: bool) -> float:
         return _EARLIER
     is_edited = _is_edited(message.metadata)
     likeness = _likeness(stored, message) if is_few else 0.0
-    if stored.is_edited and not is_edited and likeness < _SIMILAR:
+    if (stored.is_edited or is_settled) and not is_edited and likeness < _SIMILAR:
         return math.inf
     return (_MARKED if is_edited else _UNMARKED) + (1 - likeness) * _UNLIKE
 

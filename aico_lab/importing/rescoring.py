@@ -21,7 +21,9 @@ _NOTHING: Final = MessageRecord(
     metadata=None,
 )  # fmt: skip
 
-_SPACES: Final = "".join(filter(str.isspace, map(chr, range(0x3001))))
+SPACES: Final = "".join(filter(str.isspace, map(chr, range(0x3001))))
+"""The characters of a blank message."""
+
 _DUE: Final = """(
     (sentiment_source GLOB 'vader-*' AND sentiment_source <> ?1)
     OR (sentiment_score IS NULL AND sentiment_source IS NULL AND trim(content, ?2) <> '')
@@ -69,7 +71,7 @@ def _decoded(text: bytes) -> str:
 def count_due(connection: Connection) -> int:
     """Count the messages that an older version of the rules scored, or that were never scored."""
     ((count,),) = connection.fetch_all(
-        f"SELECT count(*) FROM messages WHERE {_DUE}", [source(), _SPACES]
+        f"SELECT count(*) FROM messages WHERE {_DUE}", [source(), SPACES]
     )
     return int(count)
 
@@ -98,7 +100,7 @@ def rescore(
             rows = connection.fetch_all(
                 f"SELECT id, {', '.join(f'CAST({name} AS BLOB)' for name in _READ)} FROM messages "
                 f"WHERE id > ?3 AND {_DUE} ORDER BY id LIMIT ?4",
-                [source(), _SPACES, last, batch],
+                [source(), SPACES, last, batch],
             )
             messages = [
                 _NOTHING._replace(

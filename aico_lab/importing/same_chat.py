@@ -125,6 +125,10 @@ class SameChats:
             self._places[name].conversation_id if name in moved else name for name in batch.whole
         }
         messages = [_moved(one, self._place_of(one)) for one in batch.messages]
+        names = {
+            one.message_id: moved_one.message_id
+            for one, moved_one in zip(batch.messages, messages, strict=True)
+        }
         notes, self._notes = self._notes, []
         return replace(
             batch,
@@ -143,11 +147,8 @@ class SameChats:
                 for name, ids in batch.also_there.items()
                 for place in [self._places.get(name, ChatPlace(name, name))]
             },
-            derived=frozenset(
-                moved_one.message_id
-                for one, moved_one in zip(batch.messages, messages, strict=True)
-                if one.message_id in batch.derived
-            ),
+            derived=frozenset(names[one] for one in batch.derived if one in names),
+            settled=frozenset(names[one] for one in batch.settled if one in names),
         )
 
     def _place_of_person(self, own: ChatPlace, batch: Batch, *, has_ids: bool) -> ChatPlace:

@@ -100,8 +100,9 @@ def list_runs(line: str) -> Html | None:
     rows = "".join(map(_row, runs[:_LISTED]))
     more = f"<p>… and {len(runs) - _LISTED:,} older runs.</p>" if len(runs) > _LISTED else ""
     return Html(
-        '<div class="mathjax_ignore"><table><thead><tr><th>Started (UTC)</th><th>Report</th>'
-        "<th>Parameters</th><th>Snapshot</th><th>Outcome</th><th>Page</th></tr></thead>"
+        '<div class="mathjax_ignore" style="overflow-x: auto;"><table><thead><tr>'
+        "<th>Started (UTC)</th><th>Report</th><th>Page</th>"
+        "<th>Outcome</th><th>Snapshot</th><th>Parameters</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>{more}</div>"
     )
 
@@ -139,9 +140,9 @@ def _arguments(line: str) -> tuple[str, dict[str, str]]:
 def _row(run: ReportRun) -> str:
     start = datetime.fromisoformat(run.started_at)
     given = ", ".join(f"{name}={value}" for name, value in run.parameters.items() if value)
-    outcome = run.error or run.status
-    cells = (f"{start:%Y-%m-%d %H:%M}", run.report, given, str(run.generation), outcome)
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}<td>{_link(run)}</td></tr>"
+    texts = (run.error or run.status, str(run.generation), given)
+    cells = (f"{start:%Y-%m-%d %H:%M}", escape(run.report), _link(run), *map(escape, texts))
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
 
 def _link(run: ReportRun) -> str:

@@ -137,6 +137,8 @@ class Batch:
             it does not take, or no longer.
         derived: The ids of messages that are derived from their texts, so that an edited message
             is stored under another one; see `importing.places`.
+        settled: The ids of those of them whose text, without the mark of an edit, is no earlier or
+            later text of another one: the app marks edits, and allows none any more.
         dates_differ: Whether messages may be stored at other dates, as day and month were read the
             other way round.
         read_as: With the first batch of a table, the sentence about what was recognised.
@@ -167,6 +169,7 @@ class Batch:
     persons: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     off_path: frozenset[str] = frozenset()
     derived: frozenset[str] = frozenset()
+    settled: frozenset[str] = frozenset()
     dates_differ: bool = False
     read_as: str = ""
     notes: list[str] = field(default_factory=list)

@@ -7,17 +7,20 @@ step and the kind of an error, but no path and no text of the home.
 from __future__ import annotations
 
 import logging
+import time
 import warnings
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import AicoLabError, InvalidValue, LibraryMissing, UnknownName, did_you_mean
 from aico_lab.pipeline.records import note_safely
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.pipeline.definition import Pipeline
@@ -30,6 +33,9 @@ _USUAL: Final = ("failure", "recovery")
 _KEYS: Final = ("urls", "urls_file", "on")
 _NOT_GOOD: Final = ("failed", "interrupted", "missed")
 _OFF: Final = logging.CRITICAL + 1
+
+_SECONDS: Final = 30.0
+"""The time for the notices of a run, since no other pipeline runs meanwhile."""
 
 MISSING: Final = "Notices need Apprise: run `pip install 'aico-lab[notify]'`."
 
@@ -115,7 +121,7 @@ def check_notify(settings: NotifySettings) -> Iterator[Exception]:
         yield wrong
         return
     for number, address in enumerate(addresses, 1):
-        if not _quietly(lambda address=address: bool(_to(address))):
+        if not _is_known(address):
             yield InvalidValue(
                 f"Address {number} of {len(addresses)} of [notify] is not one that Apprise knows."
             )
@@ -182,14 +188,32 @@ def _send(settings: NotifySettings, title: str, body: str, *, is_good: bool) -> 
     except InvalidValue as wrong:
         return [str(wrong)]
 
-    def deliver(address: str) -> bool:
-        kind = "success" if is_good else "failure"
-        return bool(_to(address).notify(body=body, title=title, notify_type=kind))
+    import apprise
 
+    kind = apprise.NotifyType.SUCCESS if is_good else apprise.NotifyType.FAILURE
+    sent: dict[int, bool] = {}
+
+    def deliver(number: int, address: str) -> None:
+        with suppress(Exception):  # a plugin may raise anything; a notice never fails a run
+            # Not by Apprise's own pool of threads, which the end of this process would wait for.
+            sent[number] = all(
+                [one.notify(body=body, title=title, notify_type=kind) for one in _to(address)]
+                or [False]
+            )
+
+    threads = [Thread(target=deliver, args=given, daemon=True) for given in enumerate(addresses, 1)]
+    late = time.monotonic() + _SECONDS
+    with _quiet(threads):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(late - time.monotonic(), 0))
     return [
-        f"Notice {number} of {len(addresses)} was not sent: check its address and its service."
-        for number, address in enumerate(addresses, 1)
-        if not _quietly(lambda address=address: deliver(address))
+        f"Notice {number} of {len(addresses)} was not sent"
+        f"{f' within {_SECONDS:g} s' if thread.is_alive() else ''}: check its address and its "
+        "service."
+        for number, thread in enumerate(threads, 1)
+        if thread.is_alive() or not sent.get(number, False)
     ]
 
 
@@ -202,16 +226,22 @@ def _to(address: str) -> Any:
     return told
 
 
-def _quietly(action: Any) -> bool:
-    """Return the result of a function; False if it raises. Its logs could show an address."""
+def _is_known(address: str) -> bool:
+    with _quiet(), suppress(Exception):
+        return bool(_to(address))
+    return False
+
+
+@contextmanager
+def _quiet(threads: Sequence[Thread] = ()) -> Iterator[None]:
+    """Turn off the logs of Apprise, which could show an address, until these threads have ended."""
     logger = logging.getLogger("apprise")
     level = logger.level
     logger.setLevel(_OFF)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return bool(action())
-    except Exception:  # noqa: BLE001 - a plugin may raise anything; a notice never fails a run
-        return False
+            yield
     finally:
-        logger.setLevel(level)
+        if not any(thread.is_alive() for thread in threads):
+            logger.setLevel(level)

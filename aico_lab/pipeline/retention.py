@@ -42,13 +42,16 @@ def remove_old(
     if pipeline.keep is None and not keeps:
         return 0, []
     runs = read_runs(connection, of=pipeline, files=_files(home))
-    # Outputs of steps that the file no longer has are kept as the pipeline says.
     kept: set[Path] = {folder for _, folder in _reports(home, run)}
     old: set[Path] = set()
     ids = {one.step for past in runs for one in past.outputs}
     for step in sorted(ids):
         keep = keeps.get(step, pipeline.keep)
-        mine = [(past, folders) for past in runs if (folders := _of(home, past, step))]
+        mine = [(past, _of(home, past, step)) for past in runs]
+        # Nothing follows the reports of a step that the file does not have any more, as by that
+        # name, so all later runs count.
+        if any(step == one.id for one in pipeline.steps):
+            mine = [(past, folders) for past, folders in mine if folders]
         for place, (past, folders) in enumerate(mine):
             (old if keep is not None and _is_old(keep, place, past) else kept).update(folders)
     removed, warnings = 0, []

@@ -162,8 +162,8 @@ def _call(command: Sequence[str], *, may_fail: bool = False, given: str | None =
         if may_fail:
             return ""
         raise SchedulerRefused(
-            f"`{shlex.join(command)}` could not be run ({type(error).__name__}): start the job by "
-            "hand, or use another --system."
+            f"`{shlex.join(command)}` could not be run ({type(error).__name__}): use another "
+            "--system, or keep `aico-lab schedule run` running."
         ) from error
     if done.returncode and not may_fail and _NO_CRONTAB not in done.stderr:
         said = " ".join(done.stderr.split())[:200]

@@ -17,7 +17,7 @@ class Projected:
             'nothing' if no row had changed.
         written: The number of entries added or replaced.
         deleted: The number of entries removed; 0 if all were rebuilt without comparing.
-        skipped: The number of rows that cannot be projected: blank, or not valid text.
+        skipped: The number of rows that cannot be projected, because they are blank.
         seconds: The duration in seconds.
         rebuilt: Whether the projection was damaged and therefore rebuilt.
     """

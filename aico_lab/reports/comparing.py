@@ -1,4 +1,4 @@
-"""Compare the figures of two reports, and tell which changes are more than their intervals allow.
+"""Compare the figures of two reports, and tell which differ by more than their intervals allow.
 
 The 95 % interval of a difference is made of the intervals of both values by MOVER, the method of
 variance estimates recovery (Zou and Donner, "Construction of confidence limits about effect
@@ -7,12 +7,14 @@ measures", 2008), which needs neither their variances nor that they are symmetri
     difference - sqrt((second - second_low)**2 + (first_high - first)**2)
     difference + sqrt((second_high - second)**2 + (first - first_low)**2)
 
-It assumes independent values. So nothing is claimed of reports that share messages, or may do so.
+It assumes independent values. So nothing is claimed of reports that share messages, or may do so;
+nor of figures that grow with the length of a period, if the periods are not equally long.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from aico_lab.errors import WrongUse
 from aico_lab.metrics.engine.claims import counted, with_minus, written
 from aico_lab.metrics.engine.durations import duration
+from aico_lab.metrics.engine.intervals import FEWEST
 from aico_lab.zones import get_zone, midnight
 
 if TYPE_CHECKING:
@@ -38,23 +41,47 @@ _RULE: Final = (
     "intervals (MOVER), does not contain 0. It takes the reports as independent: people who are in "
     "both mostly make it wider than it should be."
 )
+_TOO_FEW: Final = (
+    "A difference is judged if both values have an interval, for which "
+    f"{FEWEST} people or conversations are needed."
+)
 _SHARED: Final = (
     "The periods overlap, so that the reports may share messages and are not taken as independent: "
-    "no change is called more than the intervals allow."
+    "no difference is called more than the intervals allow."
 )
 _UNKNOWN: Final = (
-    "The reports may share messages, since the period of one is not known: no change is called "
+    "The reports may share messages, since the period of one is not known: no difference is called "
     "more than the intervals allow."
 )
-_NO_CLAIM: Final = "No change is called more than the intervals allow."
+_NO_CLAIM: Final = "No difference is called more than the intervals allow."
+_CHOSEN: Final = {
+    "user": "The reports are about different people: a difference is not a change.",
+    "channel": "The reports are about different channels: a difference is not a change.",
+}
+_LENGTHS: Final = (
+    "From the first to the last message, the reports have {} and {}: figures that grow with the "
+    "length of a period, such as counts and streaks, are not judged."
+)
 
 _SAME_MEANING: Final = (
     "since", "until", "generation", "names", "user", "channel", "min_cell", "min_people",
 )  # fmt: skip
 """Parameters that choose messages, rows and names, but do not change the meaning of a figure."""
 
+_GROWING: Final = ("streaks", "preference_changes", "burstiness")
+"""The findings with intervals that depend on the length of the period."""
+
+_TILE_OF: Final = {
+    "reply_latency: p50 of user": "median_time_until_people_reply",
+    "reply_latency: p50 of assistant": "median_time_until_the_companion_replies",
+}
+"""The estimates that are tiles, too, by key."""
+
 _LISTED: Final = 8
 """The most findings of one report only that are listed."""
+
+_HOURS: Final = 48
+"""The length in hours from which lengths are told in days, which clock changes do not alter."""
 
 _DASH: Final = "–"  # noqa: RUF001
 
@@ -72,9 +99,9 @@ class FigureChange:
         second: The value in the second report.
         texts: Both values as the reports show them; None for a missing one.
         difference: The second value minus the first.
-        interval: The 95 % interval of the difference; None without both intervals, or if the
-            reports are not independent.
-        verdict: Whether the change is more than the intervals allow.
+        interval: The 95 % interval of the difference; None without both intervals, if the reports
+            are not independent, or if the figure grows with the length of unlike periods.
+        verdict: Whether the difference is more than the intervals allow.
     """
 
     key: str
@@ -117,17 +144,18 @@ class ReportDiff:
         """The result in one sentence."""
         judged = [one for one in self.changes if one.verdict != _NOT_JUDGED]
         if not judged:
-            return "No change can be judged by intervals."
+            return "No difference can be judged by intervals."
         more = sum(one.verdict == MORE for one in judged)
         return (
             f"{counted(more, 'figures') if more else 'No figure'} of {len(judged):,} with "
-            "intervals changed by more than the intervals allow. Of twenty that do not change at "
-            "all, about one looks as if it had."
+            f"intervals {'differs' if more <= 1 else 'differ'} by more than the intervals allow. "
+            "If nothing changed, about one figure in 80 does so by chance, and one in 30 if the "
+            "people are others."
         )
 
     @property
     def shown(self) -> list[FigureChange]:
-        """The tiles, and the other figures that changed by more than the intervals allow."""
+        """The tiles, and the other figures that differ by more than the intervals allow."""
         return [one for one in self.changes if one.headline or one.verdict == MORE]
 
     def __repr__(self) -> str:
@@ -163,13 +191,11 @@ class ReportDiff:
         return [*first, *named, self.finding]
 
     def _below(self) -> list[str]:
-        hidden = len(self.changes) - len(self.shown)
+        hidden = Counter(one.verdict for one in self.changes if one not in self.shown)
         lines = list(self.notes if self.comparable else self.notes[1:])
         if hidden:
-            lines.append(
-                f"Not shown: {counted(hidden, 'figures')} of findings without such a change; "
-                "`--json` and `.changes` have them."
-            )
+            told = (f"{counted(n, 'figures')} {verdict}" for verdict, n in hidden.items())
+            lines.append(f"Not shown: {', '.join(told)}; `--json` and `.changes` have them.")
         for place, keys in (("first", self.only_first), ("second", self.only_second)):
             if keys:
                 # Of a finding with other rows, such as those of other months, one line is enough.
@@ -184,7 +210,7 @@ class ReportDiff:
         return lines
 
 
-_HEADS: Final = ("figure", "first", "second", "difference", "95 % interval", "the change is")
+_HEADS: Final = ("figure", "first", "second", "difference", "95 % interval", "the difference is")
 
 
 def _cells(change: FigureChange) -> tuple[str, ...]:
@@ -231,35 +257,53 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> ReportDiff:
         WrongUse: One of them lacks something that the format has.
     """
     try:
-        return _compare(first, second)
-    except (KeyError, TypeError, ValueError, AttributeError) as damaged:
+        diff = _compare(first, second)
+        repr(diff)  # texts and numbers of a damaged file may be of another type
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as damaged:
         raise WrongUse(
             "The reports cannot be compared, since a report.json is damaged: run `aico-lab report "
             "rerun` for its run."
         ) from damaged
+    return diff
 
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> ReportDiff:
     differs = dict(_differences(first, second))
-    notes, independent = [], False
+    figures, others = dict(_figures(first)), dict(_figures(second))
+    # The unit of a figure may depend on a parameter; values of different units have no difference.
+    both = [key for key in figures if key in others and figures[key].unit == others[key].unit]
+    repeated = {key for key in both if all(_is_tile_again(key, one) for one in (figures, others))}
     other = [name for name in differs if name == "report" or _changes_meaning(name)]
+    overlap = _overlap(first, second)
+    independent = not other and overlap is False
+    lengths = [_length(report) for report in (first, second)]
+    alike = lengths[0] == lengths[1]
+    changes = [
+        _change(
+            key, figures[key], others[key], independent=independent and (alike or not _grows(key))
+        )
+        for key in both
+        if key not in repeated
+    ]
+    notes = []
     if other:
         notes.append(
             f"The reports are not comparable, since they differ in {', '.join(other)}: figures "
             "of the same name may mean different things."
         )
         notes.append(_NO_CLAIM)
+    elif not independent:
+        notes.append(_UNKNOWN if overlap is None else _SHARED)
+    elif any(one.verdict != _NOT_JUDGED for one in changes):
+        notes.append(_RULE)
     else:
-        overlap = _overlap(first, second)
-        independent = overlap is False
-        notes.append(_RULE if independent else _UNKNOWN if overlap is None else _SHARED)
+        notes.append(_TOO_FEW)
+    notes += [note for name, note in _CHOSEN.items() if f"parameter {name}" in differs]
+    if not alike and None not in lengths:
+        notes.append(_LENGTHS.format(*lengths))
     for report, place in ((first, "first"), (second, "second")):
         if report["run"]["status"] != "succeeded":
             notes.append(f"The {place} report failed: figures after its error are missing.")
-    figures, others = dict(_figures(first)), dict(_figures(second))
-    # The unit of a figure may depend on a parameter; values of different units have no difference.
-    both = [key for key in figures if key in others and figures[key].unit == others[key].unit]
-    changes = [_change(key, figures[key], others[key], independent=independent) for key in both]
     return ReportDiff(
         runs=(first["run"]["id"], second["run"]["id"]),
         about=(_about(first), _about(second)),
@@ -270,6 +314,17 @@ def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> ReportDiff:
         only_first=tuple(key for key in figures if key not in both),
         only_second=tuple(key for key in others if key not in both),
     )
+
+
+def _is_tile_again(key: str, figures: Mapping[str, _Figure]) -> bool:
+    """Return whether an estimate is a tile of its report, too, and was asked of the same."""
+    tile = figures.get(_TILE_OF.get(key, ""))
+    return tile is not None and tile.value == figures[key].value
+
+
+def _grows(key: str) -> bool:
+    """Return whether a figure depends on the length of the period."""
+    return re.split(r"\W", key, maxsplit=1)[0] in _GROWING
 
 
 def _about(report: Mapping[str, Any]) -> str:
@@ -310,7 +365,6 @@ class _Figure:
 
 def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, _Figure]]:
     """Yield the tiles and the estimates of a report, by key."""
-    tiles = [(tile["value"], tile["interval"]) for tile in report["tiles"] if tile["interval"]]
     for tile in report["tiles"]:
         ends = tile["interval"]
         yield (
@@ -321,8 +375,6 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, _Figure]]:
         )
     for finding in report["findings"]:
         for one in finding["estimates"]:
-            if (one["value"], one["interval"]) in tiles:  # the same figure again
-                continue
             of = ", ".join(str(part) for part in one["of"].values())
             key = f"{finding['key']}: {one['name']}{f' of {of}' if of else ''}"
             ends, unit = one["interval"], one["unit"]
@@ -376,6 +428,15 @@ def _overlap(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool | None
         return None
     (begins, ends), (other_begins, other_ends) = periods[0], periods[1]
     return begins < other_ends and other_begins < ends
+
+
+def _length(report: Mapping[str, Any]) -> str | None:
+    """Return the length of a report's period in words; None if the period is not known."""
+    period = _period(report["data"])
+    if period is None:
+        return None
+    hours = round((period[1] - period[0]) / 3600)
+    return counted(hours, "hours") if hours < _HOURS else counted(round(hours / 24), "days")
 
 
 def _period(data: Mapping[str, Any] | None) -> tuple[float, float] | None:

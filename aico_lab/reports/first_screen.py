@@ -158,7 +158,7 @@ def _selection(overview: Answer, times: Times) -> dict[str, Any]:
         "timezone": filters.timezone,
         "people": days.get("people"),
         "snapshot": overview.generation,
-        "last_message_at": document.utc(times.recent_ms),
+        "last_message_at": None if overview.users else document.utc(times.recent_ms),
         "synced_at": document.utc(times.synced_ms),
     }
 
@@ -203,8 +203,9 @@ def _facts(overview: Answer, times: Times) -> dict[str, str]:
         or ("none, these are all messages" if len(overview) else "none"),
         "Time zone": zone,
     }
-    if times.recent_ms is not None:
-        narrowed = filters.until or filters.users or filters.channels or filters.role
+    # A page about some people does not tell when others wrote.
+    if times.recent_ms is not None and not overview.users:
+        narrowed = filters.until or filters.channels or filters.role
         facts["Last message of all" if narrowed else "Last message"] = written_time(
             times.recent_ms, zone
         )

@@ -15,6 +15,7 @@ from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
 from aico_lab.etl import snapshots
 from aico_lab.home.files import private_files
 from aico_lab.home.working_copies import own_notebooks
+from aico_lab.reports import run_index
 from aico_lab.reports.browser import open_page
 from aico_lab.reports.document import ReportFacts, read_document
 from aico_lab.reports.records import (
@@ -44,6 +45,9 @@ SECONDS: Final = 600.0
 """The default timeout of a report."""
 
 _SUFFIX: Final = ".ipynb"
+
+_LONGEST: Final = 200
+"""The most bytes of a report's name, as its files have longer ones."""
 
 _NEWEST: Final = ("latest", "previous")
 """The names of the newest good run, and of the one of the same report before it."""
@@ -76,8 +80,18 @@ def find_notebook(name: str, home: Home | None = None) -> Path:
         home: A home with notebooks of its own.
 
     Raises:
-        UnknownName: The notebook does not exist, or its name begins with a dot.
+        UnknownName: The notebook does not exist, or its name cannot be that of a report.
     """
+    stem = Path(name).name.removesuffix(_SUFFIX)
+    if stem.casefold().removesuffix(_SUFFIX) == run_index.NAME:
+        raise UnknownName(
+            f"{stem} cannot name a report, since the list of all runs has that name: rename it."
+        )
+    if not stem.isprintable() or len(stem.encode(errors="replace")) > _LONGEST:
+        raise UnknownName(
+            f"{stem[:20]!r}… cannot name a report: rename it, with letters, digits and at most "
+            f"{_LONGEST} bytes."
+        )
     if name.lower().endswith(_SUFFIX):
         file = Path(name).expanduser().absolute()
         if not file.is_file():
@@ -177,12 +191,14 @@ class Reports:
 
         storage = self._storage
         first = self.show(run)
-        if first.html is not None and first.html.suffix == SEALED and not encrypt:
+        origin = read_origin(storage.primary, first.run_id)
+        is_sealed = origin.sealed if first.html is None else first.html.suffix == SEALED
+        if is_sealed is not False and not encrypt:
+            is_known = "is" if is_sealed else "has no page any more, and may have been"
             raise InvalidValue(
-                f"Run {first.run_id} is sealed: name the recipients of its repetition with "
+                f"Run {first.run_id} {is_known} sealed: name the recipients of its repetition with "
                 "--encrypt."
             )
-        origin = read_origin(storage.primary, first.run_id)
         notebook = self._notebook_of(first, origin)
         parameters = dict(first.parameters if origin.resolved is None else origin.resolved)
         notes = []
@@ -268,6 +284,7 @@ class Reports:
                     generation=generation,
                     resolved=resolved,
                     repeats=repeats,
+                    sealed=bool(encrypt),
                 ) as destination:
                     title = notebook.stem.replace("_", " ")
                     started = int(now.timestamp() * 1000)
@@ -413,11 +430,7 @@ class Reports:
             return page
         found = self.show(run)
         if found.html is None:
-            why = "was removed" if found.status == "succeeded" else "was never written"
-            raise UnknownName(
-                f"The page of run {found.run_id} {why}: run it again by `aico-lab report rerun "
-                f"{found.run_id}`."
-            )
+            raise _absent(found, "page", "it was removed")
         return found.html
 
     def diff(self, first: str | Path, second: str | Path) -> ReportDiff:
@@ -462,7 +475,7 @@ class Reports:
             place = _NEWEST.index(name)
             if place >= len(good):
                 raise UnknownName(
-                    f"There is no {name} run{f' of {report}' if report else ''}: "
+                    f"There is no {name} good run{f' of {report}' if report else ''}: "
                     "see `aico-lab report list`."
                 )
             found[name] = _document_of(good[place])
@@ -484,13 +497,28 @@ def _document_of(run: ReportRun) -> Path:
         InvalidValue: It is sealed.
     """
     if run.json is None:
-        raise UnknownName(
-            f"Run {run.run_id} has no report.json: it was removed, or an earlier version made the "
-            f"report. Run it again by `aico-lab report rerun {run.run_id}`."
-        )
+        raise _absent(run, "report.json", "it was removed, or an earlier version made the report")
     if run.json.suffix == SEALED:
         raise InvalidValue(
             f"Run {run.run_id} is sealed: decrypt {run.json} by `age --decrypt`, and name the "
             "decrypted file."
         )
     return run.json
+
+
+def _absent(run: ReportRun, file: str, removed: str) -> UnknownName:
+    """Return the error that a file of a run is not there.
+
+    Args:
+        run: The run.
+        file: The file in words.
+        removed: The reason for a good run.
+    """
+    if run.status == "running":
+        return UnknownName(f"Run {run.run_id} is still running: its {file} is not there yet.")
+    why = removed if run.status == "succeeded" else "its run did not succeed"
+    ended = "" if run.status == "succeeded" or run.error is None else f" {run.error}"
+    return UnknownName(
+        f"Run {run.run_id} has no {file}: {why}.{ended} Run it again by `aico-lab report rerun "
+        f"{run.run_id}`."
+    )

@@ -63,6 +63,7 @@ _ALPHANUMERIC: Final = (string.ascii_letters + string.digits).encode()
 _OTHERS: Final = bytes(set(range(256)) - set(_ALPHANUMERIC))
 _DRAWER: Final = 500_000  # the fewest characters of the JavaScript that draws charts
 _KEY_BYTES: Final = 24  # of the shortest key
+_LINE: Final = 16  # bytes in a line of a hexadecimal dump
 _SHORTEST_CODE: Final = 12  # characters of a code that identify a key
 _NAMED: Final = 3  # of the places of leaks in one sentence
 
@@ -238,7 +239,11 @@ class KeyCodes:
     def __init__(self, keys: Keys, passphrase: str | None) -> None:
         folded, exact = set(), set()
         for secret in keys.secrets():
-            folded |= {secret.hex(), "".join(map(str, secret))}
+            folded |= {secret.hex(), "".join(map(str, secret)), "".join(map(hex, secret))}
+            folded |= {"".join(f"0x{byte:02x}" for byte in secret), str(int.from_bytes(secret))}
+            folded.add(base64.b32encode(secret).decode())
+            if len(secret) >= _KEY_BYTES:  # the half of a key is more than anybody may know
+                folded |= {secret[:_LINE].hex(), secret[-_LINE:].hex()}
             # The code depends on the place of the first byte in a group of three; characters at the
             # ends are also of what is before and behind.
             for before in range(3):
@@ -366,6 +371,7 @@ class LeakScan:
                 yield path.read_text(encoding="utf-8")
         for metric in CATALOGUE.by_domain()[0]:
             yield from (metric.question, metric.definition, metric.source)
+            yield from (column.meaning for column in metric.columns)
         if self._names:
             yield from _names(self._connection)
 

@@ -94,11 +94,13 @@ class RunOrigin:
         notebook_sha256: The digest of the notebook.
         resolved: The parameters, without periods that count back from another day; None if an
             earlier version recorded the run.
+        sealed: Whether the run is sealed; None if an earlier version recorded it.
     """
 
     notebook: Path | None
     notebook_sha256: str
     resolved: dict[str, object] | None
+    sealed: bool | None
 
 
 def page_of(home: Home, run: ReportRun) -> Path:
@@ -139,6 +141,7 @@ def recorded(
     generation: int,
     resolved: Mapping[str, object] | None = None,
     repeats: str | None = None,
+    sealed: bool = False,
 ) -> Iterator[Path]:
     """Create the folder of a run and yield it; record the run's start and end.
 
@@ -152,6 +155,7 @@ def recorded(
         resolved: The parameters, without periods that count back from another day; by default all
             parameters as they are.
         repeats: The id of the run that this one repeats.
+        sealed: Whether its files are sealed.
 
     Raises:
         DatabaseLocked: Another program keeps the run from being recorded; no folder is left.
@@ -164,8 +168,8 @@ def recorded(
         try:
             connection.execute(
                 "INSERT INTO report_runs (run_id, report, parameters, generation, notebook_sha256, "
-                "notebook, resolved, repeats, status, started_at) "
-                f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'running', {NOW})",
+                "notebook, resolved, repeats, sealed, status, started_at) "
+                f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'running', {NOW})",
                 [
                     run_id,
                     notebook.stem,
@@ -175,6 +179,7 @@ def recorded(
                     str(notebook),
                     json.dumps(dict(parameters if resolved is None else resolved)),
                     repeats,
+                    sealed,
                 ],
             )
         except BaseException as refused:
@@ -300,6 +305,10 @@ def clear_up(connection: Connection, home: Home) -> None:
                     _finish(connection, folder, _end_of(folder))
             else:
                 _finish(connection, folder, _end_of(folder))
+    if running:  # one that is sealed is made elsewhere
+        from aico_lab.adapters.sealed import remove_left_open
+
+        remove_left_open()
     _remove_unrecorded(connection, home)
 
 
@@ -379,13 +388,15 @@ def read_runs(connection: Connection, report: str | None = None) -> list[ReportR
 
 def read_origin(connection: Connection, run_id: str) -> RunOrigin:
     """Return the facts that a repetition of a recorded run needs."""
-    ((notebook, digest, resolved),) = connection.fetch_all(
-        "SELECT notebook, notebook_sha256, resolved FROM report_runs WHERE run_id = ?", [run_id]
+    ((notebook, digest, resolved, sealed),) = connection.fetch_all(
+        "SELECT notebook, notebook_sha256, resolved, sealed FROM report_runs WHERE run_id = ?",
+        [run_id],
     )
     return RunOrigin(
         None if notebook is None else Path(notebook),
         digest,
         None if resolved is None else json.loads(resolved),
+        None if sealed is None else bool(sealed),
     )
 
 

@@ -7,6 +7,7 @@ its history, are in that folder too.
 
 from __future__ import annotations
 
+import builtins
 import html
 import logging
 import os
@@ -22,6 +23,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import default
 
+from aico_lab import errors
 from aico_lab.errors import (
     LeakFound,
     NotebookFailed,
@@ -62,6 +64,7 @@ _MAGIC: Final = "aico_lab.jupyter.report_magic"
 _STARTING: Final = 180  # seconds within which a kernel answers on a busy machine
 _STARTS: Final = 3
 """The most starts of a kernel: it ends at once if another program takes one of its ports first."""
+_KNOWN_ERRORS: Final = {*vars(builtins), *vars(errors)}
 _CHATTY: Final = ("papermill", "traitlets")  # loggers
 
 
@@ -146,6 +149,7 @@ def run_notebook(
         )
         node = redactor.clean(_read(executed))
         forget_this_machine(node)
+        node.metadata.pop("widgets", None)  # may hold messages, and no page shows them
         withhold(node, withheld)
         shown = shown_texts(node, _INJECTED)
         sources = [cell.source for cell in node.cells]
@@ -243,8 +247,11 @@ def _execute(
     # contain secrets.
     except PapermillExecutionError as error:
         said = error.evalue.strip().partition("\n")[0].rstrip(".")
-        where = f"{notebook.name} stopped in cell {progress.cell}: {error.ename}"
-        return _Stopped(NotebookFailed, where, f": {said}" if said else "")
+        where = f"{notebook.name} stopped in cell {progress.cell}"
+        named = f": {error.ename}"
+        if error.ename in _KNOWN_ERRORS:  # the name of another class may be any text
+            where, named = f"{where}{named}", ""
+        return _Stopped(NotebookFailed, where, f"{named}{f': {said}' if said else ''}")
     except CellTimeoutError:
         where = f"{notebook.name} was stopped in cell {progress.cell}: it exceeded its timeout"
         return _Stopped(NotebookTimedOut, where)

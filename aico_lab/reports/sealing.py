@@ -81,9 +81,9 @@ def opened_page(page: Path, identity: Path | None) -> Iterator[Path]:
 
     Raises:
         InvalidValue: The page is sealed, and no identity file is given.
-        WrongKey: The identity file has no key, or none that opens the page.
+        WrongKey: The identity file cannot be read, or has no key, or none that opens the page.
         CorruptDatabase: The sealed page is damaged.
-        HomeNotWritable: A file cannot be read.
+        HomeNotWritable: The sealed page cannot be read.
     """
     if page.suffix != SEALED:
         yield page

@@ -32,7 +32,9 @@ _PAIR: Final = re.compile(
 )
 _ROW: Final = re.compile(r"<tr\b.*?</tr>", re.DOTALL | re.IGNORECASE)
 _CELL: Final = re.compile(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", re.DOTALL | re.IGNORECASE)
+_BARS: Final = re.compile("[|│┆]")  # between the columns of a table that is printed
 _BASE64: Final = re.compile(r"base64,([A-Za-z0-9+/\s]{24,}={0,2})")
+_UTF_8: Final = re.compile(r"(?:\\x[89a-fA-F][0-9a-fA-F]){2,}")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([nrtbf])|(.))")
 
 _CONTROLS: Final = dict(zip("nrtbf", "\n\r\t\b\f", strict=True))
@@ -108,7 +110,11 @@ def _columns(text: str) -> Iterator[str]:
     for row in _ROW.finditer(text):
         for place, cell in enumerate(_CELL.finditer(row[0])):
             cells.setdefault(place, []).append(_TAG.sub("", cell[1]))
-    for values in (*columns.values(), *cells.values()):
+    drawn: dict[int, list[str]] = {}
+    for line in text.splitlines():
+        for place, part in enumerate(_BARS.split(line) if _BARS.search(line) else ()):
+            drawn.setdefault(place, []).append(_TAG.sub("", part).strip())
+    for values in (*columns.values(), *cells.values(), *drawn.values()):
         yield " ".join(values)
 
 
@@ -121,6 +127,7 @@ def _decoded(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if "\\" in text:
+        text = _UTF_8.sub(_of_bytes, text)
         text = _ESCAPE.sub(_unescaped, text)
         # Two escapes may be one character.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -132,6 +139,14 @@ def _opened(match: re.Match[str]) -> str:
     try:
         return " " + base64.b64decode(match[1]).decode()
     except (binascii.Error, UnicodeDecodeError):
+        return match[0]
+
+
+def _of_bytes(match: re.Match[str]) -> str:
+    """Return the text of bytes as Python writes them; as they are written if they are no text."""
+    try:
+        return bytes.fromhex(match[0].replace("\\x", "")).decode()
+    except UnicodeDecodeError:
         return match[0]
 
 

@@ -6,11 +6,15 @@ without any word is searched for literally.
 
 from __future__ import annotations
 
+import json
 import math
 import re
-import unicodedata
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from aico_lab.adapters.libsql import Connection
+from aico_lab.schema.core.search import TOKENIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,28 +22,47 @@ if TYPE_CHECKING:
 MAX_PIECES: Final = 1_000
 """The pieces of a query that count: the time of a search grows with the square of their number."""
 
-_WORD: Final = re.compile(r"[^\W_]+")
+_WORD: Final = re.compile(r"[^\W_]+")  # of ASCII
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 _K1, _B = 1.2, 0.75  # SQLite's parameters of BM25
 
 
-class _Marks(dict[int, int | None]):
-    """A table for `str.translate` that removes combining marks."""
+class _Tokenizer(dict[int, str]):
+    """A table for `str.translate` with what the tokenizer makes of each character.
 
-    def __missing__(self, code: int) -> int | None:
-        self[code] = None if unicodedata.combining(chr(code)) else code
+    A letter is folded, an accent is removed, and anything else becomes a blank. Python knows other
+    versions of Unicode than SQLite, and other accents, so FTS5 is asked.
+    """
+
+    def __missing__(self, code: int) -> str:
+        start = code - code % _BLOCK
+        codes = range(start, start + _BLOCK)
+        made: dict[int, list[str]] = {}
+        with Connection(Path(":memory:"), None, busy_timeout=0) as fts5:
+            fts5.execute(f"CREATE VIRTUAL TABLE asked USING fts5 (content, {TOKENIZE})")
+            fts5.execute("CREATE VIRTUAL TABLE terms USING fts5vocab (asked, instance)")
+            fts5.execute(
+                "INSERT INTO asked (rowid, content) SELECT value, 'a' || char(value) || 'a' "
+                "FROM json_each(?)",
+                [json.dumps(list(codes))],
+            )
+            for row, term in fts5.fetch_all("SELECT doc, term FROM terms"):
+                made.setdefault(row, []).append(term)
+        for one in codes:
+            self[one] = made[one][0][1:-1] if len(made[one]) == 1 else " "
         return self[code]
 
 
-_WITHOUT_MARKS: Final = _Marks()
+_BLOCK: Final = 256
+_TOKENIZER: Final = _Tokenizer()
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text in order, without case and accents (tokenizer `unicode61`)."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFD", text).translate(_WITHOUT_MARKS)
-    return _WORD.findall(text.lower())
+    """Return the words of a text in order, exactly as the full-text indexes have them."""
+    if text.isascii():
+        return _WORD.findall(text.lower())
+    return text.translate(_TOKENIZER).split()
 
 
 def pieces(query: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -47,6 +48,10 @@ WEIGHTED: Final = {"semantic": 10_000, "keyword": 500}
 LARGEST: Final = 1_000_000
 """The maximum of `k` and of `around`."""
 
+TRIES: Final = 5
+"""The maximum number of times that a search is repeated while another program changes what it
+finds."""
+
 _DAY: Final = 86_400
 Ranked = list[tuple[str, Found]]
 
@@ -86,9 +91,40 @@ def search(
     """
     _check(text, mode, source)
     _check_numbers(k, around, decay)
-    notes: list[str] = []
     if not text.strip() or not k:
         return Passages(text, mode, (), (), content)
+    if mode != "semantic":
+        keyword.prepare(primary, SOURCES[source])
+    before: Ranked = []
+    for _ in range(TRIES):
+        with contextlib.nullcontext() if primary.in_transaction else primary.snapshot():
+            ranked, late, notes = _ranked(
+                primary, index, text, mode=mode, source=source, filters=filters, k=k, decay=decay
+            )
+            read = _read(primary, ranked, late, around)
+        # The index, which has its own connection, may have read a later state.
+        if len(read) == len(ranked) or ranked == before:
+            break
+        before = ranked
+    return Passages(text, mode, tuple(read), tuple(notes), content)
+
+
+def _ranked(
+    primary: Connection,
+    index: VectorIndex,
+    text: str,
+    *,
+    mode: Mode,
+    source: Source,
+    filters: SearchFilters,
+    k: int,
+    decay: float | None,
+) -> tuple[Ranked, dict[str, TailPassage], list[str]]:
+    """Return the best items, the passages of messages in no segment by id, and remarks.
+
+    The arguments are those of `search`.
+    """
+    notes: list[str] = []
     late: dict[str, TailPassage] = {}
     if texts.SEGMENTS in SOURCES[source]:
         found, left_out = tail.read(primary, filters)
@@ -98,7 +134,7 @@ def search(
                 f"{left_out:,} messages are in no segment yet and were not searched: "
                 "run `aico-lab index`."
             )
-    question = _Question(text, SOURCES[source], filters, late, is_fused=mode == "hybrid")
+    question = _Question(text, SOURCES[source], filters, late)
     rankings = []
     for one, rank in _RANKINGS.items():
         if mode in (one, "hybrid"):
@@ -110,8 +146,7 @@ def search(
     ranked = _fused(rankings) if mode == "hybrid" else rankings[0]
     if decay is not None:
         ranked = _decayed(ranked, _times(primary, ranked, late), decay)
-    read = _read(primary, ranked[:k], late, around)
-    return Passages(text, mode, tuple(read), tuple(notes), content)
+    return ranked[:k], late, notes
 
 
 def _check(text: object, mode: object, source: object) -> None:
@@ -153,14 +188,12 @@ class _Question:
         collections: The collections.
         filters: The filters.
         late: Passages of messages in no segment, by id.
-        is_fused: Whether only the ranks count, and not the scores.
     """
 
     text: str
     collections: tuple[str, ...]
     filters: SearchFilters
     late: dict[str, TailPassage]
-    is_fused: bool
 
 
 def _semantic(primary: Connection, index: VectorIndex, question: _Question, depth: int) -> Ranked:
@@ -189,9 +222,8 @@ def _semantic(primary: Connection, index: VectorIndex, question: _Question, dept
 def _keyword(primary: Connection, _: VectorIndex, question: _Question, depth: int) -> Ranked:
     new = [NewText(id_, one.text, one.passing) for id_, one in question.late.items()]
     return keyword.find(
-        primary, question.text, depth, question.collections,
-        filters=question.filters, new=new, order_only=question.is_fused,
-    )  # fmt: skip
+        primary, question.text, depth, question.collections, filters=question.filters, new=new
+    )
 
 
 _RANKINGS: Final = {"semantic": _semantic, "keyword": _keyword}

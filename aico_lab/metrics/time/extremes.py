@@ -236,20 +236,31 @@ def first_of_largest(
     value: ir.IntegerValue,
     begin: ir.IntegerValue,
     end: ir.IntegerValue,
+    counts: ir.IntegerValue | int = 1,
 ) -> ir.Table:
-    """Return the row with the largest value, the earliest of several, and how many there are."""
+    """Return the row with the largest value, the earliest of several, and how many there are.
+
+    Args:
+        table: The rows, with `n` and `people`.
+        place: The place of the record in its list.
+        value: The value that is compared.
+        begin: The local time of the beginning.
+        end: That of the end.
+        counts: How many a row counts for, if there are several.
+    """
     rows = table.select(
         n=table.n.cast("int64"),
         people=table.people.cast("int64"),
         value=value.cast("int64"),
         begin_ms=begin.cast("int64"),
         end_ms=end.cast("int64"),
+        counts=counts if isinstance(counts, int) else counts.cast("int64"),
     )
     rows = rows.mutate(largest=rows.value.max().over(ibis.window()))
     top = rows.filter(rows.value == rows.largest)
     ranked = top.mutate(
         at=ibis.row_number().over(ibis.window(order_by=["begin_ms", "end_ms", "n", "people"])),
-        alike=top.value.count().over(ibis.window()),
+        alike=top["counts"].sum().over(ibis.window()).cast("int64"),
     )
     first = ranked.filter(ranked["at"] == 0)
     return first.select(

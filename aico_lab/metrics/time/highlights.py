@@ -135,7 +135,11 @@ def highlights(talk: Talk) -> ir.Table:
             begin=streaks.first * MS_PER_DAY,
             end=streaks.last * MS_PER_DAY,
         )
-        .union(first_of_largest(late, 1, value=late.after, begin=late["at"], end=late["at"]))
+        .union(
+            first_of_largest(
+                late, 1, value=late.after, begin=late["at"], end=late["at"], counts=late.n
+            )
+        )
         .union(
             first_of_largest(
                 sessions, 2, value=sessions.n, begin=sessions.begin_ms, end=sessions.end_ms

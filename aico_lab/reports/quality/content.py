@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.importing.rescoring import SPACES, count_due
 from aico_lab.metrics.engine.claims import counted
 from aico_lab.reports.quality.checks import DataCheck, found, rows_from, share
 
@@ -14,7 +15,11 @@ SCRIPTS: Final = (
     "Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Han", "Hiragana", "Katakana",
     "Hangul", "Thai",
 )  # fmt: skip
-"""The scripts of Unicode that are counted."""
+"""The scripts of Unicode that are counted by name."""
+
+_PATTERNS: Final = {script: rf"\p{{{script}}}" for script in SCRIPTS}
+_OTHER: Final = rf"[^\P{{L}}\p{{Common}}\p{{Inherited}}{''.join(_PATTERNS.values())}]"
+"""A letter of another script."""
 
 _HALF: Final = 0.5
 
@@ -23,8 +28,9 @@ def empty_and_unnamed(lab: Lab) -> list[DataCheck]:
     """Return the checks of messages without text and without a person."""
     ((n, blank, nobody),) = rows_from(
         lab,
-        "SELECT count(*), count(*) FILTER (trim(t.content) = ''), "
+        "SELECT count(*), count(*) FILTER (trim(t.content, ?) = ''), "
         "count(*) FILTER (m.user_id IS NULL) FROM mart.messages m JOIN mart.texts t USING (id)",
+        [SPACES],
     )
     blank_text = f"{counted(blank, 'messages')} of {n:,}, such as pictures"
     nobody_text = f"{counted(nobody, 'messages')} of {n:,} without a person"
@@ -48,23 +54,18 @@ def empty_and_unnamed(lab: Lab) -> list[DataCheck]:
 
 def unscored(lab: Lab) -> list[DataCheck]:
     """Return the messages without a sentiment score, by the reason."""
-    rows = rows_from(
+    ((language, total),) = rows_from(
         lab,
-        """
-        SELECT CASE WHEN trim(content) = '' THEN 'blank'
-            WHEN sentiment_source LIKE 'language:%' THEN 'language' ELSE 'due' END AS why,
-            count(*) FILTER (sentiment_score IS NULL), count(*)
-        FROM raw.messages WHERE role <> 'system' GROUP BY ALL""",
+        "SELECT count(*) FILTER (sentiment_source LIKE 'language:%' AND sentiment_score IS NULL), "
+        "count(*) FROM raw.messages WHERE role <> 'system'",
     )
-    n = {why: none for why, none, _ in rows}
-    total = sum(all_of_them for *_, all_of_them in rows)
-    language, due = n.get("language", 0), n.get("due", 0)
+    due = count_due(lab.primary)
     return [
         found(
             "Messages to be scored",
             due,
             "act",
-            f"{counted(due, 'messages')} without a score",
+            f"{counted(due, 'messages')} without a score, or with one of earlier rules",
             command="aico-lab rescore",
         ),
         found(
@@ -106,11 +107,12 @@ def reply_links(lab: Lab) -> list[DataCheck]:
 
 def count_scripts(lab: Lab) -> dict[str, int]:
     """Return the number of messages with letters of each script, the most first."""
+    patterns = _PATTERNS | {"other scripts": _OTHER}
     counts = ", ".join(
-        f"count(*) FILTER (regexp_matches(content, '\\p{{{script}}}'))" for script in SCRIPTS
+        f"count(*) FILTER (regexp_matches(content, '{pattern}'))" for pattern in patterns.values()
     )
     numbers = rows_from(lab, f"SELECT {counts} FROM mart.texts")[0]
-    found_in = {script: int(n) for script, n in zip(SCRIPTS, numbers, strict=True) if n}
+    found_in = {script: int(n) for script, n in zip(patterns, numbers, strict=True) if n}
     return dict(sorted(found_in.items(), key=lambda pair: -pair[1]))
 
 

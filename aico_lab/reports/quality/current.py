@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.constants import MS_PER_DAY
@@ -10,16 +11,16 @@ from aico_lab.errors import AicoLabError, NeverSynced
 from aico_lab.mart.marks import IS_MISSING
 from aico_lab.metrics.engine.claims import counted
 from aico_lab.metrics.engine.durations import duration
-from aico_lab.reports.quality.checks import DataCheck, found, rows_from
+from aico_lab.reports.quality.checks import DataCheck, Verdict, found, rows_from
 from aico_lab.reports.written import written_time
+from aico_lab.zones import to_ms
 
 if TYPE_CHECKING:
     from aico_lab.etl.verify import Proof
     from aico_lab.lab import Lab
+    from aico_lab.pipeline.records import PipelineRun, StepRecord
 
 _SYNC: Final = "aico-lab sync"
-_RUNS: Final = 50
-"""The newest runs of pipelines whose imports are looked at."""
 
 
 def proof_of_sync(lab: Lab) -> list[DataCheck]:
@@ -98,50 +99,73 @@ def freshness(lab: Lab, *, stale_days: int) -> list[DataCheck]:
 
     Args:
         lab: The lab.
-        stale_days: The age, in days, from which a message or a sync is called old.
+        stale_days: The age, in days, from which the last message is called old. A sync is not:
+            one that finds no changes leaves its time as it is.
     """
     now_ms = time.time_ns() // 1_000_000
-    ((last_ms, synced_ms, generation),) = rows_from(
+    ((n, last_ms, synced_ms, generation),) = rows_from(
         lab,
-        "SELECT (SELECT max(ts_ms) FROM mart.messages WHERE ts_ms <= ?), "
+        "SELECT (SELECT count(*) FROM mart.messages), "
+        "(SELECT max(ts_ms) FROM mart.messages WHERE ts_ms <= ?), "
         "epoch_ms(max(synced_at)), max(generation) FROM meta.state",
         [now_ms],
     )
-    if last_ms is None:
-        return [DataCheck("Last message", "act", "no messages yet", None, "aico-lab import FILE")]
-    checks = []
-    for name, then_ms, command in (
-        ("Last message", last_ms, "aico-lab import FILE"),
-        ("Last sync with changes", synced_ms, _SYNC),
-    ):
-        age_ms = max(now_ms - then_ms, 0)
-        text = f"{written_time(then_ms, lab.timezone)}, {duration(age_ms / 1000)} ago"
-        is_old = age_ms >= stale_days * MS_PER_DAY
-        checks.append(DataCheck(name, "look" if is_old else "fine", text, None, command))
-    return [*checks, DataCheck("Snapshot", "fine", f"this page reads snapshot {generation}")]
+
+    def age(then_ms: int) -> str:
+        ago = duration(max(now_ms - then_ms, 0) / 1000)
+        return f"{written_time(then_ms, lab.timezone)}, {ago} ago"
+
+    command = "aico-lab import FILE"
+    if not n:
+        last = DataCheck("Last message", "act", "no messages yet", None, command)
+    elif last_ms is None:
+        last = DataCheck("Last message", "look", "all are dated later than now", None, command)
+    else:
+        is_old = now_ms - last_ms >= stale_days * MS_PER_DAY
+        verdict: Verdict = "look" if is_old else "fine"
+        last = DataCheck("Last message", verdict, age(last_ms), None, command)
+    return [
+        last,
+        DataCheck("Last sync with changes", "fine", age(synced_ms)),
+        DataCheck("Snapshot", "fine", f"this page reads snapshot {generation}"),
+    ]
 
 
 def imports(lab: Lab) -> list[DataCheck]:
-    """Return the newest outcome of each import by a pipeline."""
-    newest: dict[str, DataCheck] = {}
-    for run in lab.pipelines.runs(_RUNS):
-        for step in run.steps:
-            name = f"Import of {run.pipeline}: {step.id}"
-            if step.run != "import" or step.status not in ("ok", "failed") or name in newest:
-                continue
-            when = run.started_at
-            command = f"aico-lab pipeline show {run.run_id}"
-            if step.status == "failed":
-                newest[name] = DataCheck(name, "act", f"failed in the run of {when}", None, command)
-            elif step.warnings:
-                warned = counted(len(step.warnings), "warnings")
-                text = f"done in the run of {when}, with {warned}"
-                newest[name] = DataCheck(name, "look", text, None, command)
-            else:
-                newest[name] = DataCheck(name, "fine", f"done in the run of {when}")
+    """Return the newest outcome of each import by a pipeline.
+
+    The imports are those of the newest run of each pipeline that has ended; one that it kept is
+    that of the run that it continued.
+    """
+    steps: dict[tuple[str, str], set[str]] = {}
+    newest: dict[tuple[str, str, str], DataCheck] = {}
+    for run in lab.pipelines.runs():
+        if run.status in ("running", "missed"):
+            continue
+        imported = [step for step in run.steps if step.run == "import"]
+        pipeline = run.pipeline, run.origin
+        known = steps.setdefault(pipeline, {step.id for step in imported})
+        for step in imported:
+            key = *pipeline, step.id
+            if step.id in known and key not in newest and step.status != "kept":
+                newest[key] = _of_import(run, step, lab.timezone)
     if not newest:
         return [DataCheck("Imports by pipelines", "fine", "none were recorded")]
     return list(newest.values())
+
+
+def _of_import(run: PipelineRun, step: StepRecord, zone: str) -> DataCheck:
+    name = f"Import of {run.pipeline}: {step.id}"
+    when = written_time(to_ms(datetime.fromisoformat(run.started_at)), zone)
+    command = f"aico-lab pipeline show {run.run_id}"
+    if step.status == "failed":
+        return DataCheck(name, "act", f"failed in the run of {when}", None, command)
+    if step.status != "ok":  # a fault was found before it, or the run was stopped
+        return DataCheck(name, "act", f"not done in the run of {when}", None, command)
+    if step.warnings:
+        text = f"done in the run of {when}, with {counted(len(step.warnings), 'warnings')}"
+        return DataCheck(name, "look", text, None, command)
+    return DataCheck(name, "fine", f"done in the run of {when}")
 
 
 def missing(lab: Lab) -> list[DataCheck]:

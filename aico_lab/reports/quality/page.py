@@ -38,7 +38,7 @@ class Quality:
         Args:
             lab: The opened lab.
             prove: Whether every value of the snapshot is compared with the primary database.
-            stale_days: The age, in days, from which a message or a sync is called old.
+            stale_days: The age, in days, from which the last message is called old.
             minutes: The most minutes from one of several equal messages to the next.
             names: Whether people are called by their names rather than pseudonyms.
 

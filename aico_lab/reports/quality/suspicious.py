@@ -17,6 +17,10 @@ SHORTEST: Final = 20
 FEWEST: Final = 5
 """The fewest messages of a conversation whose times should differ."""
 
+_FUTURE: Final = "ts_ms > epoch_ms(now())"
+_OF_1970: Final = f"ts_ms >= 0 AND ts_ms < {MS_PER_DAY}"
+_EARLY: Final = f"ts_ms < {FIRST_PLAUSIBLE_MS} AND NOT ({_OF_1970})"
+
 _AUTHOR: Final = "m.role, coalesce(m.user_id, '')"
 
 
@@ -41,19 +45,25 @@ def repetitions(lab: Lab, *, minutes: int) -> int:
     return int(n)
 
 
-def copies(lab: Lab) -> int:
-    """Return how many messages another conversation has with the same author, time and text."""
-    ((n,),) = rows_from(
+def copies(lab: Lab) -> tuple[int, int]:
+    """Return how many messages another conversation has with the same author, time and text.
+
+    Returns:
+        The number of all, and that of messages that name a person: a companion may greet many
+        people at once.
+    """
+    ((n, named),) = rows_from(
         lab,
         f"""
-        SELECT coalesce(sum(n - 1), 0)::BIGINT FROM (
-            SELECT count(DISTINCT m.conversation_id) AS n
-            FROM mart.messages m JOIN mart.texts t USING (id) WHERE length(t.content) >= ?
-            GROUP BY {_AUTHOR}, m.ts_ms, t.content
+        SELECT coalesce(sum(n - 1), 0)::BIGINT, coalesce(sum(n - 1) FILTER (named), 0)::BIGINT
+        FROM (
+            SELECT count(DISTINCT m.conversation_id) AS n, bool_or(r.user_id IS NOT NULL) AS named
+            FROM mart.messages m JOIN mart.texts t USING (id) JOIN raw.messages r USING (id)
+            WHERE length(t.content) >= ? GROUP BY {_AUTHOR}, m.ts_ms, t.content
         )""",
         [SHORTEST],
     )
-    return int(n)
+    return int(n), int(named)
 
 
 def duplicates(lab: Lab, *, minutes: int) -> list[DataCheck]:
@@ -63,7 +73,7 @@ def duplicates(lab: Lab, *, minutes: int) -> list[DataCheck]:
         lab: The lab.
         minutes: The most minutes from one of the equal messages to the next.
     """
-    within, twice = repetitions(lab, minutes=minutes), copies(lab)
+    within, (twice, named) = repetitions(lab, minutes=minutes), copies(lab)
     ((renamed,),) = rows_from(
         lab,
         "SELECT count(*) FROM raw.messages "
@@ -75,9 +85,10 @@ def duplicates(lab: Lab, *, minutes: int) -> list[DataCheck]:
         found(
             "The same message in two conversations",
             twice,
-            "act",
+            "act" if named else "look",
             f"{counted(twice, 'messages')} with the author, time and text of one in another "
-            "conversation: a file was perhaps imported in two ways",
+            "conversation: "
+            + ("a file was perhaps imported in two ways" if named else "none names a person"),
             command="aico-lab metrics show channels",
         ),
         DataCheck(
@@ -103,9 +114,7 @@ def count_times(lab: Lab) -> dict[str, int]:
             HAVING n >= {FEWEST} AND min(ts_ms) = max(ts_ms)
         )
         SELECT
-            count(*) FILTER (ts_ms > epoch_ms(now())),
-            count(*) FILTER (ts_ms >= 0 AND ts_ms < {MS_PER_DAY}),
-            count(*) FILTER (ts_ms < {FIRST_PLAUSIBLE_MS} AND (ts_ms < 0 OR ts_ms >= {MS_PER_DAY})),
+            count(*) FILTER ({_FUTURE}), count(*) FILTER ({_OF_1970}), count(*) FILTER ({_EARLY}),
             (SELECT coalesce(sum(n), 0) FROM same),
             count(*) FILTER (ts_ms < created_ms - {MS_PER_DAY}),
             count(*) FILTER (is_estimated),
@@ -118,7 +127,10 @@ def count_times(lab: Lab) -> dict[str, int]:
 def times(lab: Lab) -> list[DataCheck]:
     """Return the checks of times that are most likely wrong."""
     n = count_times(lab)
-    list_of = 'aico-lab sql "SELECT message_id, timestamp FROM raw.messages WHERE timestamp {}"'
+    list_of = (
+        'aico-lab sql "SELECT message_id, timestamp FROM mart.messages '
+        'JOIN raw.messages USING (id) WHERE {}"'
+    )
 
     def check(name: str, kind: str, verdict: Any, what: str, command: str) -> DataCheck:
         return found(
@@ -127,11 +139,11 @@ def times(lab: Lab) -> list[DataCheck]:
 
     return [
         check("Times in the future", "future", "act", "dated later than now, and in no calendar",
-              list_of.format("> now()")),
-        check("Times on 1 January 1970", "1970", "act", "with the time 0, which stands for none",
-              list_of.format("< '1970-01-02'")),
+              list_of.format(_FUTURE)),
+        check("Times on 1 January 1970", "1970", "act", "of that day (UTC), a sign of no time",
+              list_of.format(_OF_1970)),
         check("Times before 1990", "before 1990", "act", "from before 1990, and in no calendar",
-              list_of.format("< '1990-01-01'")),
+              list_of.format(_EARLY)),
         check("Conversations of one moment", "all equal", "look",
               f"of conversations of {FEWEST} or more messages that all have one time: that of "
               "an export or import", "aico-lab import FILE --start TIME"),

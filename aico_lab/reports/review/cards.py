@@ -68,6 +68,8 @@ def counts(overview: Mapping[str, Any], whose: str, length: int | None) -> list[
 def records(page: Page) -> list[Card]:
     """Return the longest streak and conversation, the latest hour, and the fullest day.
 
+    A conversation in which others wrote, too, is none of the person's.
+
     Args:
         page: The page, whose filters choose the person and the period.
     """
@@ -81,29 +83,34 @@ def records(page: Page) -> list[Card]:
     if (streak := rows.get("longest streak")) and streak["value"] > 1:
         ends = (date.fromisoformat(streak[end]) for end in ("begins", "ends"))
         length = f"{streak['value']:,.0f} days"
-        made.append(Card(length, "in a row, your longest streak", written_days(*ends)))
-    if longest := rows.get("longest session"):
+        label = f"in a row, {_superlative('longest streak', streak)}"
+        made.append(Card(length, label, written_days(*ends)))
+    if (longest := rows.get("longest session")) and longest["people"] <= 1:
         day = written_day(datetime.fromisoformat(longest["begins"]))
         more = f"{day}, {counted(longest['n'], 'messages')}"
-        made.append(Card(_lasting(longest["value"]), "your longest conversation", more))
+        label = _superlative("longest conversation", longest)
+        made.append(Card(_lasting(longest["value"]), label, more))
     if latest := rows.get("latest message"):
         at = datetime.fromisoformat(latest["begins"])
-        made.append(Card(f"{at:%H:%M}", "the latest you wrote", written_day(at)))
+        times = f", one of {latest['alike']:,} times" if latest["alike"] > 1 else ""
+        made.append(Card(f"{at:%H:%M}", f"the latest you wrote{times}", written_day(at)))
     if (fullest := rows.get("busiest day")) and fullest["n"] >= _FULL:
         day = written_day(date.fromisoformat(fullest["begins"]))
-        made.append(Card(f"{fullest['n']:,}", "messages on your fullest day", day))
+        label = f"messages on {_superlative('fullest day', fullest)}"
+        made.append(Card(f"{fullest['n']:,}", label, day))
     return made
 
 
-def words(page: Page) -> list[Card]:
-    """Return the number of the person's words; empty if they cannot be counted."""
-    mine = rows_of(page, "overview", role="user")
-    number = mine["words"][0] if mine.height else None
-    if not number:
-        return []
+def _superlative(what: str, record: Mapping[str, Any]) -> str:
+    """Return 'your longest streak', or 'one of your longest streaks' if several are equal."""
+    return f"one of your {what}s" if record["alike"] > 1 else f"your {what}"
+
+
+def words(number: int) -> Card:
+    """Return the number of the person's words."""
     pages = round(number / _WORDS_OF_A_PAGE)
     like = f"as many as on {pages:,} pages of a book" if pages > 1 else ""
-    return [Card(f"{number:,}", "words from you", like)]
+    return Card(f"{number:,}", "words from you", like)
 
 
 def _lasting(minutes: float) -> str:

@@ -1,10 +1,11 @@
-"""Single moments of a person's conversations: the kindest exchange, first messages, themes."""
+"""A person's messages in a period: hours, words, the kindest exchange, first messages, themes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.messages.vader import is_purely_positive
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ _TO_YOU: Final = r"\b(you|your|yours|thanks|thank)\b"
 
 LONGEST: Final = 280
 """The most characters of a message that the page quotes."""
+
+_MOST: Final = 0.9
+"""The lowest share of a person's messages whose words can be counted, if any number is told."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,43 @@ class OwnTheme:
     messages: int
     first_ms: int
     is_new: bool
+
+
+def exact_hours(lab: Lab, chosen: OwnMessages) -> list[int]:
+    """Return the number of messages of each local hour of the day, from 0 to 23.
+
+    Messages whose times are estimated, before 1990 or in the future do not count.
+    """
+    rows = _rows(
+        lab,
+        f"""
+        SELECT hour((make_timestamp(m.ts_ms * 1000) AT TIME ZONE 'UTC') AT TIME ZONE $zone),
+            count(*)
+        FROM mart.messages m
+        WHERE {_SELECTED} AND NOT m.is_estimated AND m.ts_ms >= $first
+            AND m.ts_ms <= epoch_ms(now())
+        GROUP BY 1""",
+        {**chosen.values, "zone": lab.timezone, "first": FIRST_PLAUSIBLE_MS},
+    )
+    counts = dict(rows)
+    return [counts.get(hour, 0) for hour in range(24)]
+
+
+def own_words(lab: Lab, chosen: OwnMessages) -> tuple[int, int] | None:
+    """Return the number of the person's words, and of the messages that have them.
+
+    Returns:
+        The numbers; None if the words of too many messages cannot be counted, as in Chinese, which
+        puts no spaces between them.
+    """
+    ((words, counted, n),) = _rows(
+        lab,
+        f"""
+        SELECT coalesce(sum(m.n_words), 0)::BIGINT, count(m.n_words), count(*)
+        FROM mart.messages m WHERE m.role = 'user' AND {_SELECTED}""",
+        chosen.values,
+    )
+    return (words, counted) if n and counted >= _MOST * n else None
 
 
 def kindest_exchange(lab: Lab, chosen: OwnMessages) -> Exchange | None:

@@ -112,8 +112,8 @@ class Review:
         whose, page = self._companion or "your companion", self._page
         length = None if self._goes_on else self.span.days
         made = [*cards.counts(self._all, whose, length), *cards.records(page)]
-        if self._n >= SHORT:
-            made += cards.words(page)
+        if self._n >= SHORT and self._own_words:
+            made.append(cards.words(self._own_words[0]))
         drawn = "".join(card.html() for card in made)
         return _part(f'<h2>In numbers</h2><div class="cards">{drawn}</div>')
 
@@ -126,14 +126,19 @@ class Review:
         shown = [day for day, count in counts.items() if count]
         if not shown:  # all times are before 1990 or in the future
             return None
-        hours, weekdays = changes.hours_and_weekdays(self._page)
-        said = escape(wording.when(hours, weekdays))
+        hours = moments.exact_hours(self._lab, self._selection)
+        has_hours = sum(hours) >= SHORT
+        said = escape(wording.when(hours if has_hours else None, changes.weekdays_of(self._page)))
+        clock = (
+            f"<figure>{pictures.clock_of(hours)}<figcaption>The longer a beam, the more messages "
+            f"in that hour ({escape(self._lab.timezone)})</figcaption></figure>"
+            if has_hours
+            else ""
+        )
         months = pictures.months_between(*self._ends(min(shown), max(shown)))
         return _part(
             f'<h2>Your rhythm</h2><p>{said}</p><div class="rhythm">'
-            f"{pictures.calendar_of(counts, months)}"
-            f"<figure>{pictures.clock_of(hours)}<figcaption>The longer a beam, the more messages "
-            f"in that hour ({escape(self._lab.timezone)})</figcaption></figure></div>"
+            f"{pictures.calendar_of(counts, months)}{clock}</div>"
         )
 
     def talked_about(self) -> Fragment | None:
@@ -152,6 +157,8 @@ class Review:
                 "<h2>What you talked about</h2><p>Your messages, sorted into themes. Each theme is "
                 f'named by the words that set it apart.</p><ul class="themes">{rows}</ul>'
             )
+        if not self._own_words:
+            return None
         words = rows_of(self._page, "frequent_words", role="user", **self._words_of_one)
         if words.is_empty():
             return None
@@ -183,7 +190,7 @@ class Review:
         """Return sentences on changes within the period and since the one before; None if few."""
         if self._n < SHORT:
             return None
-        said = changes.between_halves(self._page, self._all)
+        said = changes.between_halves(self._page, self._selection, self._all)
         if not self._goes_on:
             said = [*changes.since_before(self._page, self._n, self.span), *said]
         if not said:
@@ -251,6 +258,11 @@ class Review:
     @cached_property
     def _recent_ms(self) -> int:
         return read_times(self._lab, self._overview.filters).recent_ms or 0
+
+    @cached_property
+    def _own_words(self) -> tuple[int, int] | None:
+        found = moments.own_words(self._lab, self._selection)
+        return found if found and found[0] else None
 
     @cached_property
     def _themes(self) -> list[moments.OwnTheme]:

@@ -43,17 +43,22 @@ def part_of_day(hours: Sequence[int]) -> str | None:
     return top[0] if most and len(top) == 1 else None
 
 
-def when(hours: Sequence[int], days: Mapping[str, int]) -> str:
+def when(hours: Sequence[int] | None, days: Mapping[str, int]) -> str:
     """Return sentences on the hours and the weekday with the most messages.
 
     Args:
-        hours: The number of messages of each hour of the day, from 0 to 23.
+        hours: The number of messages with an exact time of each hour of the day, from 0 to 23; None
+            if they are too few.
         days: The number of messages of each weekday, by its name.
     """
-    total, said = sum(hours), []
-    if part := part_of_day(hours):
+    said = []
+    if hours is None:
+        said.append("Too few messages have an exact time to tell the hours of the day.")
+    elif part := part_of_day(hours):
         count = sum(hours[hour] for hour in PARTS[part])
-        of = f"{count:,} of {counted(total, 'messages')}"
+        of = f"{count:,} of {counted(sum(hours), 'messages')}"
+        if sum(hours) < sum(days.values()):
+            of += " with an exact time"
         said.append(f"You talked most {part}: {of} came from {_HOURS[part]}.")
     most = max(days.values(), default=0)
     top = [day for day, count in days.items() if count == most]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from aico_lab.schema.core.search import FORMER_TOKENIZE, TOKENIZE
 from aico_lab.schema.versions import SchemaVersion
 
 
-def _index(table: str, key: str) -> tuple[str, ...]:
+def _index(table: str, key: str, tokenize: str) -> tuple[str, ...]:
     """Return the statements that make the index of a table, and keep it current by triggers.
 
     Unlike messages, these are few and are seldom written, so that the index needs no watermark.
@@ -13,6 +14,7 @@ def _index(table: str, key: str) -> tuple[str, ...]:
     Args:
         table: The table, which has a column `content`.
         key: Its primary key.
+        tokenize: The option of FTS5 that splits texts into words.
     """
     index, ids = f"{table}_search", f"{table}_search_ids"
     withdraw = f"""INSERT INTO {index} ({index}, rowid, content)
@@ -31,7 +33,7 @@ def _index(table: str, key: str) -> tuple[str, ...]:
             {key} TEXT NOT NULL UNIQUE
         )""",
         f"""CREATE VIRTUAL TABLE {index} USING fts5 (
-            content, content = '', tokenize = 'unicode61 remove_diacritics 2'
+            content, content = '', {tokenize}
         )""",
         f"INSERT INTO {ids} ({key}) SELECT {key} FROM {table}",
         f"""INSERT INTO {index} (rowid, content)
@@ -54,16 +56,30 @@ def _no_index(table: str) -> tuple[str, ...]:
     )
 
 
+def _indexes(tokenize: str) -> tuple[str, ...]:
+    return (
+        *_index("memories", "memory_id", tokenize),
+        *_index("knowledge_chunks", "chunk_id", tokenize),
+    )
+
+
+_NO_INDEXES = (*_no_index("knowledge_chunks"), *_no_index("memories"))
+
 ITEM_WORDS = {
     1: SchemaVersion(
         version=1,
         name="Words of memories and documents",
         description="Full-text indexes of memories and of chunks of documents.",
-        sql_statements=(
-            *_index("memories", "memory_id"),
-            *_index("knowledge_chunks", "chunk_id"),
-        ),
-        rollback_statements=(*_no_index("knowledge_chunks"), *_no_index("memories")),
+        sql_statements=_indexes(FORMER_TOKENIZE),
+        rollback_statements=_NO_INDEXES,
+        derived=True,
+    ),
+    2: SchemaVersion(
+        version=2,
+        name="Words beside newer symbols",
+        description="A word that an emoji follows without a blank is found.",
+        sql_statements=(*_NO_INDEXES, *_indexes(TOKENIZE)),
+        rollback_statements=(*_NO_INDEXES, *_indexes(FORMER_TOKENIZE)),
         derived=True,
     ),
 }

@@ -96,6 +96,13 @@ OPERATIONS = {
         ],
         rollback_statements=[f"ALTER TABLE report_runs DROP COLUMN {name}" for name in _REPEATABLE],
     ),
+    4: SchemaVersion(
+        version=4,
+        name="Sealed reports",
+        description="Whether a report is sealed, also when its files are gone; null if unknown.",
+        sql_statements=["ALTER TABLE report_runs ADD COLUMN sealed BOOLEAN INTEGER"],
+        rollback_statements=["ALTER TABLE report_runs DROP COLUMN sealed"],
+    ),
 }
 
 BUS = {

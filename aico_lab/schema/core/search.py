@@ -7,6 +7,23 @@ from __future__ import annotations
 
 from aico_lab.schema.versions import SchemaVersion
 
+_SYMBOLS = (
+    (0x2066, 0x2069),  # marks of direction, which WhatsApp writes
+    (0x20BA, 0x20C0),  # currencies
+    (0x23F4, 0x23FF),
+    (0x1F321, 0x1F6FF),  # emoji
+    (0x1F774, 0x1FAFF),
+)
+"""Blocks with symbols that are newer than FTS5's Unicode 6.1, which takes them as letters."""
+
+TOKENIZE = "tokenize = \"unicode61 remove_diacritics 2 separators '{}'\"".format(
+    "".join(chr(code) for first, last in _SYMBOLS for code in range(first, last + 1))
+)
+"""The option of FTS5 that splits texts into words."""
+
+FORMER_TOKENIZE = "tokenize = 'unicode61 remove_diacritics 2'"
+"""The same in former versions of the schemas."""
+
 _SEARCH_STATE = (
     # One row: messages up to this id are in the index. New messages are not added by a trigger,
     # which would make writing them five times slower.
@@ -35,10 +52,7 @@ _FIRST_INDEX = (
 )
 _WITHDRAW = """INSERT INTO messages_search (messages_search, rowid, content)
                     VALUES ('delete', OLD.id, OLD.content);"""
-_INDEX = (
-    """CREATE VIRTUAL TABLE messages_search USING fts5 (
-                content, content = '', tokenize = 'unicode61 remove_diacritics 2'
-            )""",
+_MESSAGES = (
     *_SEARCH_STATE,
     f"""CREATE TRIGGER search_messages_delete AFTER DELETE ON messages
                 WHEN OLD.id <= (SELECT indexed_through FROM search_state) BEGIN
@@ -51,6 +65,15 @@ _INDEX = (
                     INSERT INTO messages_search (rowid, content) VALUES (OLD.id, NEW.content);
                 END""",
 )
+
+
+def _index(table: str, tokenize: str) -> str:
+    """Return the statement that makes an index."""
+    return f"""CREATE VIRTUAL TABLE {table} USING fts5 (
+                content, content = '', {tokenize}
+            )"""
+
+
 _NO_INDEX = (
     "DROP TRIGGER search_messages_update",
     "DROP TRIGGER search_messages_delete",
@@ -61,9 +84,6 @@ _NO_INDEX = (
 _SEGMENTS = (
     # A changed segment gets a new id. Words of an id that is no longer in `segments_search_ids`
     # count for nothing, and are removed when there are many.
-    """CREATE VIRTUAL TABLE segments_search USING fts5 (
-                content, content = '', tokenize = 'unicode61 remove_diacritics 2'
-            )""",
     """CREATE TABLE segments_search_ids (
                 id INTEGER PRIMARY KEY AUTOINCREMENT,
                 segment_id TEXT NOT NULL UNIQUE
@@ -85,6 +105,9 @@ _NO_SEGMENTS = (
     "DROP TABLE segments_search",
 )
 
+_FORMER_INDEX = (_index("messages_search", FORMER_TOKENIZE), *_MESSAGES)
+_FORMER_SEGMENTS = (_index("segments_search", FORMER_TOKENIZE), *_SEGMENTS)
+
 SEARCH = {
     1: SchemaVersion(
         version=1,
@@ -97,7 +120,7 @@ SEARCH = {
         version=2,
         name="Full-text search for every SQLite",
         description="Without features that SQLite before 3.43 in other programs cannot write.",
-        sql_statements=(*_NO_INDEX, *_INDEX),
+        sql_statements=(*_NO_INDEX, *_FORMER_INDEX),
         rollback_statements=(*_NO_INDEX, *_FIRST_INDEX),
         derived=True,
     ),
@@ -105,8 +128,23 @@ SEARCH = {
         version=3,
         name="Full-text search of segments",
         description="A full-text index of segments; see embeddings/segment_words.py.",
-        sql_statements=_SEGMENTS,
+        sql_statements=_FORMER_SEGMENTS,
         rollback_statements=_NO_SEGMENTS,
+        derived=True,
+    ),
+    4: SchemaVersion(
+        version=4,
+        name="Words beside newer symbols",
+        description="A word that an emoji follows without a blank is found.",
+        sql_statements=(
+            *_NO_INDEX,
+            _index("messages_search", TOKENIZE),
+            *_MESSAGES,
+            *_NO_SEGMENTS,
+            _index("segments_search", TOKENIZE),
+            *_SEGMENTS,
+        ),
+        rollback_statements=(*_NO_INDEX, *_FORMER_INDEX, *_NO_SEGMENTS, *_FORMER_SEGMENTS),
         derived=True,
     ),
 }

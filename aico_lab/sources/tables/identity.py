@@ -11,13 +11,14 @@ study may have answered the same questions on the same days.
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice, tee
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aico_lab.messages.context import ASSUMED_USER
+from aico_lab.messages.metadata import TIMESTAMP_ESTIMATED
 from aico_lab.messages.records import Rejected
 from aico_lab.messages.storable import storable
 from aico_lab.sources.exports.engine.records import joined_id
@@ -61,6 +62,9 @@ class KnownMessages(Protocol):
     def conversations(self, begin: str) -> list[str]:
         """Return the conversations of tables whose ids begin with a text."""
 
+    def people(self, conversation: str) -> set[str]:
+        """Return the ids of the users who wrote in a conversation."""
+
     def times(self, messages: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
         """Return the times of those of some messages that are stored, by conversation and id."""
 
@@ -88,39 +92,31 @@ class OtherAnswers:
         others = list(_others(survey, stored))
         if not others:
             return
-        own, *tried = [_sampled(one) for one in (survey, *others)]
-        known = stored.times({_key(one) for some in (own, *tried) for one in some if one})
-        keys = {_key(one) for one in own if one}
-        rows = {at for at, one in enumerate(own) if one and _key(one) not in known}
-        people = {at for at in rows if (one := own[at]) and one.role == "user"}
-        begin = range(max(_LOOKED_AT, len(own) // 4))
-        companions = survey.cast.companions() if survey.named_after is not None else ()
-        places: defaultdict[str | None, set[int]] = defaultdict(set)
-        straight: set[int] = set()
-        turned: set[int] = set()
-        differ: set[int] = set()
-        used = []
-        for other, some in zip(others, tried, strict=True):
-            found = {at for at in rows if (one := some[at]) and _key(one) in known}
-            if self._is_turned(other):
-                # The key of a row may be that of another one, with the same text.
-                found = {at for at in found if (one := some[at]) and _key(one) not in keys}
-                pairs = enumerate(zip(own, some, strict=True))
-                differ |= {at for at, (one, two) in pairs if one and two and _key(one) != _key(two)}
-            if _is_named_after(other.named_after, companions) and not _are_most(
-                found & people, people, people.intersection(begin)
-            ):
-                found = set()  # another person's, who was asked the same
-            (turned if self._is_turned(other) else straight).update(found)
-            places[other.named_after] |= found
-            used += [other] if found else []
-        self._are_turned = _are_most(turned, rows - straight, differ.intersection(begin))
+        sample = _Sample(survey, others, stored)
+        places = sample.places()
+        found = {
+            one: there for one, there in sample.found.items() if there & places[one.named_after]
+        }
+        turned, straight = set[int](), sample.known
+        for one, there in found.items():
+            if self._is_turned(one):
+                turned = turned | there
+            else:
+                straight = straight | there
+        self._are_turned = sample.are_turned(turned, straight)
+        order: str | None = survey.form.order
+        if self._are_turned and len(turned) > len(sample.differ & straight):
+            order = _ORDERS[order or ""]
         place = max(places, key=lambda one: len(places[one]))
-        if place != survey.named_after and _are_most(places[place], rows, {*begin[: len(own)]}):
-            new = next(one for one in others if one.named_after == place)
-            used = [new, *(one for one in used if one is not new)]
-            self._of_new = 0
-        self._found = used
+        if not _are_most(places[place], sample.rows, sample.beginning):
+            place = survey.named_after
+        self._found = sorted(
+            found, key=lambda one: (self._is_turned(one), one.named_after != place)
+        )
+        for one in others:
+            if (one.form.order, one.named_after) == (order, place):
+                self._found += [] if one in found else [one]
+                self._of_new = self._found.index(one)
 
     def outcomes(
         self, maker: RowsToRecords, rows: Iterator[tuple[int, TableRow | NotAMessageError]]
@@ -188,10 +184,93 @@ class OtherAnswers:
                 taken.add(_key(one))
                 return one
         new = None if self._of_new is None else others[self._of_new]
-        return new or own
+        return own if new is None or _key(new) in taken else new
 
     def _is_turned(self, other: TableSurvey) -> bool:
         return other.form.order != self._survey.form.order
+
+
+class _Sample:
+    """Rows from all over a table, and which of them are stored by which answers.
+
+    Attributes:
+        found: The rows that are stored by other answers and not by those of this import, by survey.
+        known: The rows that are stored by the answers of this import.
+        rows: The others.
+        beginning: The rows at the beginning of the table.
+        differ: The rows that are known by another day if day and month are exchanged.
+    """
+
+    def __init__(
+        self, survey: TableSurvey, others: Sequence[TableSurvey], stored: KnownMessages
+    ) -> None:
+        """Read the rows.
+
+        Args:
+            survey: The survey with the answers of this import.
+            others: The surveys with other ones.
+            stored: The messages that are stored.
+        """
+        self._survey = survey
+        own, *tried = [_sampled(one) for one in (survey, *others)]
+        times = stored.times({_key(one) for some in (own, *tried) for one in some if one})
+        keys = {_key(one) for one in own if one}
+        self.known = {at for at, one in enumerate(own) if one and _key(one) in times}
+        self.rows = {at for at, one in enumerate(own) if one} - self.known
+        people = {at for at in self.rows if (one := own[at]) and one.role == "user"}
+        self._people, self._sides = people, (people, self.rows - people)
+        self._telling = _telling(own)
+        self.beginning = set(range(max(_LOOKED_AT, len(own) // 4))[: len(own)])
+        self.found: dict[TableSurvey, set[int]] = {}
+        self.differ: set[int] = set()
+        for other, some in zip(others, tried, strict=True):
+            there = {at for at in self.rows if (one := some[at]) and _key(one) in times}
+            if other.form.order != survey.form.order:
+                # The key of a row may be that of another one, with the same text.
+                alone = {at for at, one in enumerate(some) if one and _key(one) not in keys}
+                there &= alone
+                if other.named_after == survey.named_after:
+                    self.differ = alone & (self.known | self.rows)
+            self.found[other] = there
+
+    def places(self) -> dict[str | None, set[int]]:
+        """Return the conversations in which rows are stored by other answers, with these rows.
+
+        Those of other people, who were asked the same, have none.
+        """
+        survey = self._survey
+        places: defaultdict[str | None, set[int]] = defaultdict(set)
+        for other, there in self.found.items():
+            places[other.named_after] |= there
+        companions = survey.cast.companions() if survey.named_after is not None else ()
+        others = places.keys() - {survey.named_after, None}
+        of_all = {one for one in others if _is_named_after(one, companions)}
+        left = self._people - places[survey.named_after]
+        for place in others - of_all:
+            if not _are_together(places[place], self._sides):
+                places[place] = set()
+            left -= places[place]
+        for place in of_all:
+            if not _are_most(places[place] & left, left, left & self.beginning):
+                places[place] = set()
+        return places
+
+    def are_turned(self, turned: set[int], straight: set[int]) -> bool:
+        """Return whether rows that are found with day and month exchanged are stored so.
+
+        Args:
+            turned: These rows.
+            straight: The rows that are stored in the order of this import.
+        """
+        differ = self.differ - straight
+        sides = [side & differ for side in self._sides if side & differ]
+        if _are_most(turned, differ, self.differ & self.beginning) and all(
+            _are_most(turned & side, side, side & self.beginning) for side in sides
+        ):
+            return True
+        telling = [side & self._telling for side in sides if side & self._telling]
+        found = turned & self._telling & differ
+        return _are_together(found, telling) and all(side & found for side in telling)
 
 
 def _are_most(found: set[int], rows: set[int], beginning: set[int]) -> bool:
@@ -201,6 +280,34 @@ def _are_most(found: set[int], rows: set[int], beginning: set[int]) -> bool:
     """
     is_most = 2 * len(found) >= len(rows) or 2 * len(found & beginning) >= len(beginning) > 0
     return bool(found) and is_most
+
+
+def _are_together(found: set[int], sides: Iterable[set[int]]) -> bool:
+    """Return whether most rows of each side, from the first to the last one found, were found.
+
+    What is stored of a table are rows one after the other; rows with equal texts lie anywhere.
+    """
+    if not found:
+        return False
+    stretch = range(min(found), max(found) + 1)
+    return all(2 * len(side & found) >= len(side.intersection(stretch)) for side in sides)
+
+
+def _telling(messages: Sequence[MessageRecord | None]) -> set[int]:
+    """Return the places of messages that no other day is likely to have.
+
+    These have a time of day, at which the same text is said on no other day of the sample.
+    """
+    said = [
+        None if one is None else (one.role, one.user_id, one.content, one.timestamp[11:])
+        for one in messages
+    ]
+    counts = Counter(said)
+    return {
+        at
+        for at, one in enumerate(messages)
+        if one and counts[said[at]] == 1 and f'"{TIMESTAMP_ESTIMATED}"' not in (one.metadata or "")
+    }
 
 
 def _sampled(survey: TableSurvey) -> list[MessageRecord | None]:
@@ -244,12 +351,16 @@ def _others(survey: TableSurvey, stored: KnownMessages) -> Iterator[TableSurvey]
 
 
 def _other_places(survey: TableSurvey, stored: KnownMessages) -> Iterator[str]:
-    """Yield the stored conversations that are named after people of a table."""
+    """Yield the stored conversations that are named after people of a table, and have some."""
     if survey.named_after is None or {"conversation_id", "channel_id"} & survey.columns.keys():
         return
+    authors = survey.cast.authors()
+    people = {survey.cast.spelled(one) for one in authors}
     for conversation in stored.conversations("table:"):
-        is_named = _is_named_after(conversation, survey.cast.authors())
-        if is_named and conversation != survey.named_after:
+        if conversation == survey.named_after or not _is_named_after(conversation, authors):
+            continue
+        there = stored.people(conversation)
+        if not there or "user_id" in survey.columns or there & people:
             yield conversation
 
 

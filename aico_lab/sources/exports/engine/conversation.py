@@ -87,6 +87,7 @@ class Said:
         ratings: Ratings of the message.
         first: The time and the text of the first version, by which a message without an id is
             known; None if they are `time` and `content`.
+        is_settled: Whether the file shows that the message was never edited, or how it was.
     """
 
     content: str
@@ -99,6 +100,7 @@ class Said:
     metadata: dict[str, object] = field(default_factory=dict)
     ratings: list[Rating] = field(default_factory=list)
     first: tuple[datetime, str] | None = None
+    is_settled: bool = False
 
 
 @dataclass(slots=True)

@@ -257,6 +257,7 @@ class _Gathering:
             persons=reader.persons,
             off_path=frozenset(reader.off_path),
             derived=frozenset(reader.derived - later),
+            settled=frozenset(reader.settled - later),
             dates_differ=reader.dates_differ,
             notes=list(notes),
         )
@@ -275,6 +276,7 @@ class _Gathering:
         }
         reader.off_path = set()
         reader.derived &= later
+        reader.settled &= later
         reader.estimated = reader.zoneless = reader.local = 0
         self._begin()
         self._messages = held

@@ -77,6 +77,7 @@ class RecordMaker:
             the caller may clear them.
         derived: The ids of the messages read so far that are derived from the messages themselves;
             the caller may clear them.
+        settled: See `Batch`; the caller may clear them.
         dates_differ: See `Batch`.
         zoneless: The number of messages whose time has no zone and was read as UTC.
         local: The number of messages whose time has no zone in the export.
@@ -111,6 +112,7 @@ class RecordMaker:
         self.persons: dict[str, tuple[str, tuple[str, ...]]] = {}
         self.off_path: set[str] = set()
         self.derived: set[str] = set()
+        self.settled: set[str] = set()
         self.zoneless = 0
         self.local = 0
         self.estimated = 0
@@ -374,6 +376,8 @@ class _Writer:
         digest.update(b"\0%d" % self._occurrences.next(digest.digest()))
         name = joined_id(self._id, f"{DERIVED}{digest.hexdigest()[:32]}")
         self._reader.derived.add(name)
+        if said.is_settled:
+            self._reader.settled.add(name)
         return name
 
     def _note(self, said: Said, record: MessageRecord) -> None:

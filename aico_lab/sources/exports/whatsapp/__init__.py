@@ -7,8 +7,9 @@ the form of its dates and for who takes part.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -23,11 +24,12 @@ from aico_lab.sources.exports.engine.conversation import (
 from aico_lab.sources.exports.engine.names import without_date
 from aico_lab.sources.exports.whatsapp.dates import MARKS, Form, head, time_of
 from aico_lab.sources.exports.whatsapp.identity import GroupNotices, chat_ids, is_generic
-from aico_lab.sources.exports.whatsapp.text import is_of_a_notice, text_of
+from aico_lab.sources.exports.whatsapp.text import DELETED_ONE, is_of_a_notice, text_of
 from aico_lab.sources.exports.whatsapp.words import ENCRYPTED, NAME, NOTICE_ABOUT
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from datetime import datetime
 
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
@@ -45,6 +47,12 @@ _NEAR_BEGINNING: Final = 30
 """Lines of a file of which one must begin a message, so that the file is a chat."""
 
 _LONGEST_NOTICE: Final = 400
+
+_EDITABLE: Final = timedelta(minutes=15)
+"""The time for which WhatsApp lets messages be edited."""
+
+_LAST: Final = 1_000
+"""The most lines at the end of a file that are looked at for messages that may still be edited."""
 
 _MARK: Final = "\u200e"
 """The invisible character with which WhatsApp for iPhone begins its own words."""
@@ -132,6 +140,7 @@ class _Chat:
         name: The name of the chat as its first notice has it.
         authors: Messages by author, roughly.
         group: The facts about a group that its notices show.
+        last: The last messages.
     """
 
     bracketed: bool
@@ -139,6 +148,7 @@ class _Chat:
     name: str | None = None
     authors: Counter[str] = field(default_factory=Counter)
     group: GroupNotices = field(default_factory=GroupNotices)
+    last: deque[Head] = field(default_factory=lambda: deque(maxlen=_LAST))
 
     def split(self, one: Head, *, is_first: bool) -> tuple[str | None, str]:
         """Return the author and the text of a message; no author if it is a notice."""
@@ -156,6 +166,21 @@ class _Chat:
         if is_first and self.bracketed and ENCRYPTED.search(text):
             return None, rest
         return _author(found[1]), text
+
+    def settled_before(self, order: Order) -> datetime | None:
+        """Return the time before which messages can no longer be edited; None if that is all.
+
+        If a message near the end was deleted, another text in its place is no version of it.
+        """
+        end = time_of(self.last[-1], order) if self.last else None
+        if end is None:
+            return None
+        for one in self.last:
+            time = time_of(one, order)
+            is_near = time is not None and end - time <= _EDITABLE
+            if is_near and text_of(self.split(one, is_first=False)[1]).reason == DELETED_ONE:
+                return None
+        return end - _EDITABLE
 
 
 def _reason(form: Form) -> str | None:
@@ -207,6 +232,7 @@ def _survey(member: Member, *, bracketed: bool) -> _Chat:
         if one is None:
             continue
         chat.form.add(number, one)
+        chat.last.append(one)
         marked = _MARKED_AUTHOR.match(one.rest) if is_first else None
         if marked is not None and text_of(one.rest[marked.end() - 1 :]).reason == "notice":
             chat.name = marked[1]
@@ -241,6 +267,7 @@ def _messages(
     """
     message: _Message | None = None
     is_first = True
+    settled = chat.settled_before(orders[0])
     for number, line in _lines(member):
         one = head(line, bracketed=chat.bracketed)
         if one is None:
@@ -251,11 +278,11 @@ def _messages(
                     Unreadable(f"line {number:,}", "the line stands before the first message")
                 )
             continue
-        if message is not None and (said := message.said(orders, skipped)) is not None:
+        if message is not None and (said := message.said(orders, skipped, settled)) is not None:
             yield said
         message = _Message(one, *chat.split(one, is_first=is_first))
         is_first = False
-    if message is not None and (said := message.said(orders, skipped)) is not None:
+    if message is not None and (said := message.said(orders, skipped, settled)) is not None:
         yield said
 
 
@@ -274,8 +301,16 @@ class _Message:
             self._lines.append(line)
             self._characters += len(line) + 1
 
-    def said(self, orders: tuple[Order, Order], skipped: Counter[str]) -> Said | None:
-        """Return the message; if nobody wrote it, count the reason and return None."""
+    def said(
+        self, orders: tuple[Order, Order], skipped: Counter[str], settled: datetime | None
+    ) -> Said | None:
+        """Return the message; if nobody wrote it, count the reason and return None.
+
+        Args:
+            orders: The order of its date, and that by which its id knows it.
+            skipped: Counts what is no message.
+            settled: The time before which messages can no longer be edited; None if that is all.
+        """
         text = text_of("\n".join(self._lines))
         reason = "notice" if self._author is None else text.reason
         if reason is not None:
@@ -288,13 +323,15 @@ class _Message:
             kept[EDITED] = True
         order, known = orders
         known_time = None if known == order else time_of(self._head, known)
+        time = time_of(self._head, order)
         return Said(
             text.content,
-            time_of(self._head, order),
+            time,
             author=self._author,
             author_name=self._author and self._author.removeprefix(_CALLED_SO),
             metadata=kept,
             first=None if known_time is None else (known_time, text.content),
+            is_settled=settled is None or (time is not None and time < settled),
         )
 
 

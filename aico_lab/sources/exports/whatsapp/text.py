@@ -18,6 +18,9 @@ from aico_lab.sources.exports.whatsapp.words import (
     WAITING,
 )
 
+DELETED_ONE: Final = "deleted message"
+"""The reason why the notice in the place of a deleted message is no message."""
+
 _MARK: Final = "\u200e"
 _AT_EDGES: Final = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _WRAPPED: Final = re.compile(
@@ -84,7 +87,7 @@ def text_of(raw: str) -> Text:
     if len(bare) < _LONGEST_MARK:
         key = " ".join(bare.split()).rstrip(".。").casefold()
         if key in DELETED:
-            return Text("", [], reason="deleted message")
+            return Text("", [], reason=DELETED_ONE)
         if key in WAITING:
             return Text("", [], reason="message that never arrived")
         if bare == "null":  # Android writes it for attachments of unknown kinds
