@@ -2,9 +2,10 @@
 
 A kept value is returned only if it is what reading would return now. It is kept with the position
 in the change feed from before it was read, and with the state of the database's files. If the files
-are as they were, no program has committed anything since. Otherwise the changes after the position
-decide: changes of other people's rows leave it valid. If there is no cache, or it fails, everything
-is read; in a transaction too, since its changes are not committed.
+are as they were, no program has committed anything since. Otherwise it holds if no row of its
+tables changed after the position. Whose row it was cannot be told: a row that OR REPLACE removes is
+not in the feed, only the one that takes its place. If there is no cache, or it fails, everything is
+read; in a transaction too, since its changes are not committed.
 """
 # ruff: noqa: D102 - the interfaces document the methods
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -41,20 +41,6 @@ File systems count time in steps of some milliseconds; so two changes within one
 _MOST_CHANGES: Final = 200
 
 
-class Change(NamedTuple):
-    """A change of the feed.
-
-    Attributes:
-        table: The table.
-        key: The key of the row in the feed.
-        op: 'insert', 'update' or 'delete'.
-    """
-
-    table: str
-    key: bytes
-    op: str
-
-
 class _Position(NamedTuple):
     """A position in the change feed: the number of the last change, and its content."""
 
@@ -75,18 +61,13 @@ class ReadThrough:
         self.dal = dal
         self._cache = cache
 
-    async def get(
-        self,
-        key: str,
-        read: Callable[[], Awaitable[Any]],
-        is_touched: Callable[[list[Change]], Awaitable[bool]],
-    ) -> Any:
+    async def get(self, key: str, read: Callable[[], Awaitable[Any]], *tables: str) -> Any:
         """Return the value of a key, which is JSON.
 
         Args:
             key: The key in the cache.
             read: Reads the value; None is not kept.
-            is_touched: Returns whether any of some changes can change the value.
+            tables: The tables that the value is read from.
         """
         if self._cache is None or self.dal.in_transaction:
             return await read()
@@ -95,8 +76,8 @@ class ReadThrough:
         if kept is not None:
             if files is not None and kept["files"] == files:
                 return kept["value"]
-            changes, position = await self._changes_since(_Position(*kept["position"]))
-            if position is not None and not await is_touched(changes):
+            changed, position = await self._changed_since(_Position(*kept["position"]))
+            if position is not None and changed.isdisjoint(tables):
                 self._keep(key, kept["value"], position, files)
                 return kept["value"]
         position = await self._position()
@@ -143,15 +124,15 @@ class ReadThrough:
         )
         return None if row is None else _Position(row["seq"], row["content"])
 
-    async def _changes_since(self, position: _Position) -> tuple[list[Change], _Position | None]:
-        """Return the changes after a position and the position after them.
+    async def _changed_since(self, position: _Position) -> tuple[set[str], _Position | None]:
+        """Return the tables that changed after a position, and the position after the changes.
 
         The position is None if the changes are unknown: pruned, too many, or those of another
         database that was restored.
         """
         rows = await self.dal.fetch_all(
-            "SELECT seq, table_name, CAST(row_key AS BLOB) AS row_key, op, "
-            f"{_CONTENT} AS content FROM change_log WHERE seq >= ? ORDER BY seq LIMIT ?",
+            f"SELECT seq, table_name, {_CONTENT} AS content FROM change_log "
+            "WHERE seq >= ? ORDER BY seq LIMIT ?",
             [position.seq, _MOST_CHANGES + 1],
         )
         known = [row["seq"] for row in rows]
@@ -161,9 +142,9 @@ class ReadThrough:
             or not rows
             or rows[0]["content"] != position.content
         ):
-            return [], None
-        changes = [Change(row["table_name"], row["row_key"], row["op"]) for row in rows[1:]]
-        return changes, _Position(rows[-1]["seq"], rows[-1]["content"])
+            return set(), None
+        changed = {row["table_name"] for row in rows[1:]}
+        return changed, _Position(rows[-1]["seq"], rows[-1]["content"])
 
 
 _CONTENT: Final = "json_array(table_name, hex(row_key), op, at)"
@@ -189,10 +170,9 @@ class CachedUserRepository(UserRepository):
                 "preferences": user.preferences.to_dict()
             }  # fmt: skip
 
-        async def is_touched(changes: list[Change]) -> bool:
-            return _are_of_person(changes, user_id, {"users": False, "preferences": True})
-
-        found = await self._through.get(f"configuration:users:{user_id}", read, is_touched)
+        found = await self._through.get(
+            f"configuration:users:{user_id}", read, "users", "preferences"
+        )
         if found is None:
             return None
         return User.from_dict(found | {"preferences": UserPreferences(**found["preferences"])})
@@ -218,11 +198,8 @@ class CachedPreferencesRepository(PreferencesRepository):
         async def read() -> dict[str, Any]:
             return await self.repository.all(user_id)
 
-        async def is_touched(changes: list[Change]) -> bool:
-            return _are_of_person(changes, user_id, {"preferences": True})
-
         found: dict[str, Any] = await self._through.get(
-            f"configuration:preferences:{user_id}", read, is_touched
+            f"configuration:preferences:{user_id}", read, "preferences"
         )
         return found
 
@@ -234,7 +211,6 @@ class CachedSessions:
     """
 
     def __init__(self, data_access: DataAccessLayer, cache: CacheStore | None) -> None:
-        self._dal = data_access
         self._through = ReadThrough(data_access, cache)
 
     async def turns(
@@ -243,10 +219,7 @@ class CachedSessions:
         async def rows() -> list[dict[str, Any]]:
             return [turn.to_dict() for turn in await read()]
 
-        async def is_touched(changes: list[Change]) -> bool:
-            return await self._concern(changes, user_id, "messages", "message_id")
-
-        found = await self._through.get(f"session:turns:{user_id}", rows, is_touched)
+        found = await self._through.get(f"session:turns:{user_id}", rows, "messages")
         return [Conversation.from_dict(row) for row in found]
 
     async def memories(
@@ -255,51 +228,8 @@ class CachedSessions:
         async def rows() -> list[dict[str, Any]]:
             return [memory.to_dict() for memory in await read()]
 
-        async def is_touched(changes: list[Change]) -> bool:
-            return await self._concern(changes, turn.user_id, "memories", "memory_id")
-
         # By the text, which other programs may edit; its hash, since keys are shown unmasked.
         said = hashlib.blake2b(turn.message.encode(), digest_size=16).hexdigest()
         key = f"session:memories:{turn.user_id}:{said}"
-        found = await self._through.get(key, rows, is_touched)
+        found = await self._through.get(key, rows, "memories")
         return [Memory.from_dict(row) for row in found]
-
-    async def _concern(self, changes: list[Change], user_id: str, table: str, column: str) -> bool:
-        """Return whether changes can concern a person's rows of a table.
-
-        Only a new row of another person does not.
-        """
-        ours = [change for change in changes if change.table == table]
-        if any(change.op != "insert" for change in ours):
-            return True
-        for change in ours:
-            try:
-                key = change.key.decode()
-            except UnicodeDecodeError:
-                return True
-            row = await self._dal.fetch_one(
-                f"SELECT user_id FROM {table} WHERE {column} = ?", [key]
-            )
-            if row is None or row["user_id"] in (None, user_id):
-                return True
-        return False
-
-
-def _are_of_person(changes: list[Change], user_id: str, tables: dict[str, bool]) -> bool:
-    """Return whether any change is of a person's row.
-
-    Args:
-        changes: The changes.
-        user_id: The person.
-        tables: The tables, and whether their keys have several columns, the person first.
-    """
-    for change in changes:
-        if change.table in tables:
-            try:
-                key = change.key.decode()
-                named = json.loads(key)[0] if tables[change.table] else key
-            except ValueError:
-                return True
-            if named == user_id:
-                return True
-    return False
