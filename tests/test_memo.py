@@ -130,6 +130,20 @@ def test_a_damaged_answer_is_computed_again(synced: Lab, counted: list[str], dam
     assert counted == ["turns"]
 
 
+def test_the_second_of_two_equal_hours_is_another_question(
+    lab: Lab, counted: list[str]
+) -> None:
+    """The hour from 1 to 2 o'clock is there twice when summer time ends."""
+    add(lab.primary, message(1, timestamp=datetime(2024, 11, 3, 6, 15, tzinfo=UTC)))
+    add(lab.primary, message(2, timestamp=datetime(2024, 11, 3, 8, 0, tzinfo=UTC)))
+    lab.sync()
+    first = datetime(2024, 11, 3, 1, 30)  # noqa: DTZ001 - in the zone of the question
+    for fold, count in ((0, 2), (1, 1)) * 2:
+        found = lab.metrics.overview(since=first.replace(fold=fold), timezone="America/New_York")
+        assert found.pl()["n"][0] == count
+    assert counted == ["overview"] * 2
+
+
 def test_kept_answers_are_encrypted(synced: Lab, tmp_path: Path) -> None:
     """Their names say nothing of the question either."""
     answer = synced.metrics.turns(user="u")

@@ -209,9 +209,10 @@ class Memo:
             return None
         if snapshot is None:
             return None
+        folds = [getattr(one, "fold", 0) for one in (filters.since, filters.until)]
         question = [
-            metric.name, sorted(parameters.items()), _plain(filters), snapshot, _definition(),
-            _rules_of(filters.timezone),
+            metric.name, sorted(parameters.items()), _plain(filters), folds, snapshot,
+            _definition(), _rules_of(filters.timezone),
         ]  # fmt: skip
         try:
             asked = orjson.dumps(question)
