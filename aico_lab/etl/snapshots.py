@@ -248,9 +248,12 @@ def _remove_old(folder: Path) -> None:
 
 
 def _remove_answers(folder: Path) -> None:
-    """Remove the answers that were computed from snapshots that are gone."""
+    """Remove the answers that were computed from snapshots that are gone, if it is possible.
+
+    The new snapshot is there already; answers that are left over are in nobody's way.
+    """
     kept = {path.stem for path in published(folder).values()}
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         for answers in folder.with_name(ANSWERS).iterdir():
             if answers.name not in kept:
                 remove_whole(answers)
