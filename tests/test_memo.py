@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from aico_lab.errors import UnknownName
+from aico_lab.errors import StorageError, UnknownName
 from aico_lab.lab import Lab
 from aico_lab.metrics.engine import asking, memo
 from aico_lab.metrics.engine.catalogue import CATALOGUE
@@ -96,6 +97,9 @@ def test_another_snapshot_is_another_question(synced: Lab, counted: list[str], h
     with Lab.open(home, generation=1) as pinned:
         assert pinned.metrics.overview().generation == 1
     assert len(counted) == 2
+    synced.sync()  # publishes nothing
+    synced.metrics.overview()
+    assert len(counted) == 2
     (synced.home.answers / "00000099").mkdir()  # of a snapshot that somebody removed
     for number in range(101, 104):
         add(synced.primary, message(number))
@@ -142,6 +146,43 @@ def test_the_second_of_two_equal_hours_is_another_question(
         found = lab.metrics.overview(since=first.replace(fold=fold), timezone="America/New_York")
         assert found.pl()["n"][0] == count
     assert counted == ["overview"] * 2
+
+
+def test_other_files_of_the_snapshot_are_another_question(synced: Lab, home: Path) -> None:
+    """So a kept answer does not hide that the snapshot is damaged now."""
+    synced.metrics.turns()
+    (snapshot,) = synced.home.snapshots.glob("*.duckdb")
+    snapshot.unlink()  # the writer's file may be the same
+    snapshot.write_bytes(b"damaged")
+    with Lab.open(home) as other, pytest.raises(StorageError):
+        other.metrics.turns()
+
+
+@pytest.mark.parametrize("limit", ["MOST", "MOST_BYTES"])
+def test_the_oldest_answers_go_first(
+    synced: Lab, counted: list[str], monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """If there are too many of a snapshot, or if they are too large."""
+    synced.metrics.turns()
+    (first,) = synced.home.answers.glob("*/*")
+    os.utime(first, (0, 0))
+    synced.metrics.overview()
+    size = sum(file.stat().st_size for file in synced.home.answers.glob("*/*"))
+    monkeypatch.setattr(memo, limit, 2 if limit == "MOST" else size + 1_000)
+    synced.metrics.daily_activity()
+    assert not first.exists()
+    counted.clear()
+    synced.metrics.daily_activity()
+    assert counted == []
+
+
+def test_something_else_in_the_place_of_the_answers_stops_no_sync(synced: Lab) -> None:
+    """The new snapshot is there, and what follows is done too."""
+    synced.metrics.memo.forget()
+    synced.home.answers.write_text("no folder")
+    add(synced.primary, message(100))
+    synced.sync()
+    assert synced.metrics.overview().generation == 2
 
 
 def test_kept_answers_are_encrypted(synced: Lab, tmp_path: Path) -> None:

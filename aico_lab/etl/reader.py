@@ -63,10 +63,11 @@ class Reader:
         """The generation that queries read now."""
         return find(self._home.snapshots, self._pinned)[0]
 
-    def identity(self) -> tuple[int, str, str] | None:
-        """Return the generation that queries read now, and the checksums of its file and its log.
+    def identity(self) -> tuple[int, tuple[str, ...]] | None:
+        """Return the generation that queries read now, and what tells its files from others.
 
-        None if the checksums are not recorded, or if queries may reach beyond the snapshot.
+        These are the recorded checksums of its file and its log, and the sizes and times of both as
+        they lie there. None if there is no checksum, or if queries may reach beyond the snapshot.
 
         Raises:
             NeverSynced: There is no snapshot yet.
@@ -77,7 +78,8 @@ class Reader:
         noted = read_checksums(path.parent.with_name(CHECKSUMS))
         if path.name not in noted or not self._confined:
             return None
-        return generation, noted[path.name], noted.get(log(path).name, "")
+        files = path, log(path)
+        return generation, tuple(noted.get(file.name, "") + _state(file) for file in files)
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
@@ -151,6 +153,15 @@ class Reader:
             connection.close()
         if self._pin is not None:
             self._pin.close()
+
+
+def _state(file: Path) -> str:
+    """Return the size of a file and the time of its last change; empty text if it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ""
+    return f" {found.st_size} {found.st_mtime_ns}"
 
 
 def _check_log(snapshot: Path) -> None:

@@ -5,7 +5,7 @@ writer, and reports, notebooks and commands are processes of their own that all 
 lies with its snapshot's generation and goes with it.
 
 An answer is found by the metric, the source of all metrics, the versions of the libraries, the
-parameters, filters and time zone, and the checksums of the snapshot's files. What counts as the
+parameters, filters and time zone, and the checksums, sizes and times of the snapshot's files. What counts as the
 future depends on the time; so an answer holds only until the time of the first message that was in
 the future, and not if the clock was set back before it was computed.
 """
@@ -47,7 +47,10 @@ if TYPE_CHECKING:
 
 LARGEST: Final = 16 << 20  # bytes
 MOST: Final = 5_000
-"""The most answers that are kept of a snapshot."""
+"""The most answers that are kept of a snapshot; beyond it a tenth of them goes, the oldest first."""
+
+MOST_BYTES: Final = 256 << 20
+"""The most bytes of them, in the same way."""
 
 _NONCE: Final = 12
 _LIBRARIES: Final = ("aico-lab", "duckdb", "ibis-framework", "numpy", "polars", "scipy", "ruptures")
@@ -238,8 +241,7 @@ class Memo:
         # Without a wait for the disk: after a power cut a file that is not sound is no answer.
         with contextlib.suppress(OSError), private_files():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if sum(1 for _ in os.scandir(path.parent)) >= MOST:
-                return
+            _make_room(path.parent, len(content))
             try:
                 beside.write_bytes(content)
                 beside.replace(path)
@@ -277,6 +279,24 @@ class Memo:
 _FIELDS: Final = (
     "generation", "left_out", "begins", "far", "estimated", "nothing", "values_left_out", "names",
 )  # fmt: skip
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Remove the oldest answers of a full folder, down to nine tenths of its limits.
+
+    Args:
+        folder: The answers of a snapshot.
+        size: The bytes of an answer that is added.
+    """
+    found = [(one, one.stat()) for one in os.scandir(folder)]
+    number, used = len(found) + 1, sum(state.st_size for _, state in found) + size
+    if number <= MOST and used <= MOST_BYTES:
+        return
+    for one, state in sorted(found, key=lambda item: item[1].st_mtime_ns):
+        if number <= 0.9 * MOST and used <= 0.9 * MOST_BYTES:
+            return
+        remove_whole(Path(one.path))
+        number, used = number - 1, used - state.st_size
 
 
 def _digest(name: str, content: bytes) -> bytes:
