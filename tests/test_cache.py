@@ -109,7 +109,6 @@ def test_only_bytes_are_taken(store: KeyValueStore) -> None:
 def test_use_after_close_is_refused(opener: Callable[[], KeyValueStore]) -> None:
     """Closing twice is allowed."""
     store = opener()
-    store.refresh()
     store.close()
     store.close()
     for use in (

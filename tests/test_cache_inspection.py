@@ -99,6 +99,28 @@ def test_a_damaged_block_is_an_error_of_the_inspector(lab: Lab, home: Path) -> N
     assert bytes(content) == table.read_bytes()
 
 
+@pytest.mark.parametrize("damage", ["removed", "short", "empty", "MANIFEST"])
+def test_a_part_that_is_missing_is_an_error_of_the_inspector(
+    lab: Lab, home: Path, damage: str
+) -> None:
+    """RocksDB knows an older state, whose files are all there, but it is not what was written."""
+    pytest.importorskip("rocksdict")
+    for _ in range(2):
+        lab.cache.store.put_many({f"session:{n}": os.urandom(1_000) for n in range(50)})
+        lab.cache.store.clear("recent")  # which writes tables
+    lab.cache.store.close()
+    del lab.__dict__["cache"]
+    part = max((home / "cache").glob("*.sst"), key=lambda path: path.stat().st_size)
+    if damage == "MANIFEST":
+        (part,) = (home / "cache").glob("MANIFEST-*")
+    if damage in ("short", "empty"):
+        os.truncate(part, 20_000 if damage == "short" else 0)
+    else:
+        part.unlink()
+    with pytest.raises(CorruptDatabase, match="run `aico-lab sync --full`"):
+        lab.cache.inspect()
+
+
 def test_values_are_masked_unless_asked_for() -> None:
     """They are the words of people."""
     cache = CacheStore(MemoryStore())

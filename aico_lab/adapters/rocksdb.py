@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -52,6 +53,13 @@ if TYPE_CHECKING:
 _REMEDY = "run `aico-lab sync --full`"
 _NO_STORE = f"is not a RocksDB folder: {_REMEDY}"
 
+# The files that a reader needs; it has its own lock, log and configuration.
+_NAMES = ("CURRENT", "IDENTITY", "MANIFEST-", "OPTIONS-")
+_SUFFIXES = (".sst", ".log")
+
+_ATTEMPTS = 5
+_PAUSE = 0.05  # seconds
+
 BLOCK_CACHE = 32 << 20
 WRITE_BUFFER = 32 << 20
 BLOOM_BITS = 10
@@ -75,7 +83,7 @@ _MESSAGES: Meanings = (
     ("lock hold by current process", DatabaseLocked, "is open already: close it first"),
     ("while lock file", DatabaseLocked, "is in use by another program: close that one"),
     ("no space left", DiskFull, "lies on a full disk: free some space"),
-    ("secondary mode", NotPermitted, "was opened read-only: open it for writing to change it"),
+    ("read only mode", NotPermitted, "was opened read-only: open it for writing to change it"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
     ("read-only file system", NotPermitted, "may not be written: check its permissions"),
     ("corruption", CorruptDatabase, f"is damaged: {_REMEDY}, which rebuilds it"),
@@ -127,7 +135,7 @@ class RocksDBConnection:
             driver: The opened store.
             options: The options that it was opened with, which count what it does.
             key: 32 bytes, or None for a store that is not encrypted.
-            scratch: A reader's temporary folder, removed on close; None for a writer.
+            scratch: A reader's folder of links, removed on close; None for a writer.
         """
         self.name = path.name
         self._path = path
@@ -220,12 +228,6 @@ class RocksDBConnection:
         with translated(self.name):
             self._driver.write(batch)
 
-    def refresh(self) -> None:
-        """Make the writer's latest writes visible to a reader; a writer's call does nothing."""
-        if self._scratch is not None:
-            with translated(self.name):
-                self._driver.try_catch_up_with_primary()
-
     def gauges(self) -> dict[str, int]:
         """Return the present state of RocksDB in this process, in bytes or numbers."""
         with translated(self.name):
@@ -303,7 +305,7 @@ class RocksDBAdapter(DatabaseAdapter[RocksDBConnection]):
         Args:
             path: The folder; a writer creates it if it does not exist.
             encryption_key: 32 bytes, or None for a store that is not encrypted.
-            read_only: Open for reading beside a writer; see `RocksDBConnection.refresh`.
+            read_only: Open for reading, as of now, also beside a writer; nothing is written.
         """
         self.path = Path(path)
         self._key = encryption_key
@@ -324,19 +326,15 @@ class RocksDBAdapter(DatabaseAdapter[RocksDBConnection]):
                 "RocksDB is not installed: run `pip install 'aico-lab[cache]'`."
             ) from missing
         options = self._options(rocksdict)
-        scratch = self._prepare()
-        try:
-            access = (
-                rocksdict.AccessType.secondary(str(scratch))
-                if scratch
-                else rocksdict.AccessType.read_write()
-            )
+        if self._read_only:
+            driver, scratch = self._open_links(rocksdict, options)
+        else:
+            with os_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                if not self.path.exists():
+                    self.path.mkdir(mode=0o700)
             with translated(self.path.name):
-                driver = rocksdict.Rdict(str(self.path), options, access_type=access)
-        except BaseException:
-            if scratch is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
-            raise
+                driver, scratch = rocksdict.Rdict(str(self.path), options), None
         connection = RocksDBConnection(self.path, driver, options, self._key, scratch)
         try:
             connection.check()
@@ -363,17 +361,29 @@ class RocksDBAdapter(DatabaseAdapter[RocksDBConnection]):
             options.set_compression_type(rocksdict.DBCompressionType.none())
         return options
 
-    def _prepare(self) -> Path | None:
-        """Create a writer's folder, or return a new folder for a reader's own log.
+    def _open_links(self, rocksdict: Any, options: Any) -> tuple[Any, Path]:
+        """Open links to the files for reading only; return the driver and the folder of the links.
 
-        Read-only access beside a writer is unsafe (rocksdb #9967), so a reader is a secondary.
+        RocksDB then fails if any file is missing or too short, where a secondary would show an
+        older state. Links, since rocksdict writes into the folder, and RocksDB may remove files
+        that a writer has added since (rocksdb #14938). A writer may also remove files before they
+        are open; so an error counts only if it comes again.
         """
-        if self._read_only:
-            if not (self.path / "CURRENT").exists():  # the driver would create a folder
-                raise NotADatabase(f"{self.path.name} {_NO_STORE}.")
-            return Path(tempfile.mkdtemp(prefix="aico-lab-"))
-        with os_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if not self.path.exists():
-                self.path.mkdir(mode=0o700)
-        return None
+        if not (self.path / "CURRENT").exists():  # the driver would create a folder
+            raise NotADatabase(f"{self.path.name} {_NO_STORE}.")
+        access, attempts = rocksdict.AccessType.read_only(), 0
+        while True:
+            attempts += 1
+            links = Path(tempfile.mkdtemp(prefix="aico-lab-"))
+            try:
+                with os_errors(self.path):
+                    for file in self.path.absolute().iterdir():
+                        if file.name.startswith(_NAMES) or file.suffix in _SUFFIXES:
+                            (links / file.name).symlink_to(file)
+                with translated(self.path.name):
+                    return rocksdict.Rdict(str(links), options, access_type=access), links
+            except BaseException as error:
+                shutil.rmtree(links, ignore_errors=True)
+                if not isinstance(error, CorruptDatabase) or attempts == _ATTEMPTS:
+                    raise
+            time.sleep(_PAUSE)

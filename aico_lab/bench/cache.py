@@ -136,7 +136,7 @@ def report_again(folder: Path, _rows: int) -> float:
 
 
 def inspect(folder: Path, _rows: int) -> float:
-    """Time a look into a million entries, through a secondary."""
+    """Time a look into a million entries, read-only."""
     from aico_lab.cache.inspection import describe
 
     adapter = RocksDBAdapter(folder / "many", _KEY, read_only=True)

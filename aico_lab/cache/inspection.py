@@ -1,7 +1,7 @@
 """Look into the cache: what is in it, how old, how large, how often used, and what RocksDB does.
 
-Everything is read through a RocksDB secondary, which disturbs no process that writes the cache. Its
-entries are read once, and only sums are kept, so that memory does not depend on their number.
+Everything is read from links to RocksDB's files, which disturbs no process that writes the cache.
+Its entries are read once, and only sums are kept, so that memory does not depend on their number.
 """
 
 from __future__ import annotations

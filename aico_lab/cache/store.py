@@ -60,9 +60,6 @@ class KeyValueStore(Protocol):
     def compact(self) -> None:
         """Free the space of removed and replaced values."""
 
-    def refresh(self) -> None:
-        """Make the latest writes of another process visible to a reader."""
-
     def ticks(self) -> dict[str, int]:
         """Return the store's own counters since it was opened."""
 
@@ -121,9 +118,6 @@ class MemoryStore:
 
     def compact(self) -> None:
         """Do nothing, since Python frees the space."""
-
-    def refresh(self) -> None:
-        """Do nothing, since there is no other writer."""
 
     def ticks(self) -> dict[str, int]:
         """Return no counters."""
