@@ -340,6 +340,7 @@ def _check_vectors(lab: Lab) -> str:
 
 
 def _check_cache(lab: Lab) -> str:
+    from aico_lab.adapters.rocksdb_codec import FormerFormat
     from aico_lab.cache.store import open_for_reading, past_damage
 
     damage = past_damage(lab.home)
@@ -351,11 +352,14 @@ def _check_cache(lab: Lab) -> str:
     )
     if not lab.home.cache.exists():
         return f"none{was}"
-    with (
-        contextlib.closing(open_for_reading(lab.home, lab.storage.keys)) as store,
-        contextlib.closing(store.scan()) as found,
-    ):
-        entries = sum(1 for _ in found)
+    try:
+        with (
+            contextlib.closing(open_for_reading(lab.home, lab.storage.keys)) as store,
+            contextlib.closing(store.scan()) as found,
+        ):
+            entries = sum(1 for _ in found)
+    except FormerFormat:
+        return f"of an earlier version of this program; its next use replaces it{was}"
     return f"{entries:,} entries can be read{was}"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aico_lab.adapters.chroma_collection import Collection
+from aico_lab.adapters import rocksdb_codec
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.config import Settings
 from aico_lab.embeddings import index as index_
@@ -153,6 +154,13 @@ def test_damaged_vectors_and_a_foreign_cache_are_faults(synced):
     findings = {one.check: one for one in diagnose(Settings(home=synced.home.path))}
     assert findings["cache"].ok
     assert "found damaged 1 times" in findings["cache"].detail
+    shutil.rmtree(synced.home.cache)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rocksdb_codec, "FORMAT", b"")
+        RocksDBAdapter(synced.home.cache, synced.storage.keys.rocksdb()).connect().close()
+    findings = {one.check: one for one in diagnose(Settings(home=synced.home.path))}
+    assert findings["cache"].ok
+    assert "earlier version" in findings["cache"].detail
     shutil.rmtree(synced.home.cache)
     RocksDBAdapter(synced.home.cache, b"w" * 32).connect().close()
     found = faults(synced)

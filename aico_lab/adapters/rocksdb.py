@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.base import Meanings
 
+NOT_INSTALLED = "RocksDB is not installed: run `pip install 'aico-lab[cache]'`."
+
 _REMEDY = "run `aico-lab sync --full`"
 _NO_STORE = f"is not a RocksDB folder: {_REMEDY}"
 
@@ -322,9 +324,7 @@ class RocksDBAdapter(DatabaseAdapter[RocksDBConnection]):
         try:
             import rocksdict
         except ImportError as missing:
-            raise LibraryMissing(
-                "RocksDB is not installed: run `pip install 'aico-lab[cache]'`."
-            ) from missing
+            raise LibraryMissing(NOT_INSTALLED) from missing
         options = self._options(rocksdict)
         if self._read_only:
             driver, scratch = self._open_links(rocksdict, options)

@@ -20,8 +20,14 @@ Marks of the first format are empty: its keys were hashed otherwise, so nothing 
 NAMESPACE_BYTES, KEY_BYTES, NONCE_BYTES, LENGTH_BYTES = 8, 16, 12, 4
 MAX_PREFIXES = 1_000
 
-_FORMER = "The cache is of an earlier version of this program: delete it, nothing else is lost."
+_FORMER = (
+    "The cache is of an earlier version of this program: run `aico-lab sync`, which replaces it."
+)
 _DAMAGED = "An entry of the cache is damaged: delete the cache, nothing else is lost."
+
+
+class FormerFormat(CorruptDatabase):
+    """The store has the format of an earlier version of this program."""
 
 
 def namespace_of(key: bytes) -> bytes:
@@ -50,10 +56,10 @@ class PlainCodec:
         """Return whether this codec wrote a store's mark.
 
         Raises:
-            CorruptDatabase: The store has the format of an earlier version.
+            FormerFormat: The store has the format of an earlier version.
         """
         if mark == b"plain":
-            raise CorruptDatabase(_FORMER)
+            raise FormerFormat(_FORMER)
         return mark == self.mark
 
     def stored_key(self, key: bytes) -> bytes:
@@ -97,14 +103,14 @@ class SealingCodec:
         """Return whether a store's mark was written with this key.
 
         Raises:
-            CorruptDatabase: The store has the format of an earlier version.
+            FormerFormat: The store has the format of an earlier version.
         """
         try:
             _, written = self.open(MARK, mark)
         except CorruptDatabase:
             return False
         if written != FORMAT:
-            raise CorruptDatabase(_FORMER)
+            raise FormerFormat(_FORMER)
         return True
 
     def stored_key(self, key: bytes) -> bytes:

@@ -6,9 +6,10 @@ import contextlib
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from aico_lab.adapters.rocksdb import NOT_INSTALLED
 from aico_lab.cache.store import open_for_reading, open_for_writing, replace_damaged
 from aico_lab.cache.typed import CacheStore
-from aico_lab.errors import HomeError, StorageError
+from aico_lab.errors import HomeError, LibraryMissing, StorageError
 from aico_lab.home.files import private_files
 
 if TYPE_CHECKING:
@@ -55,12 +56,23 @@ class Cache:
         store: CacheStore | None = self.__dict__.get("store")
         return store
 
+    def clear(self, name: str | None = None) -> None:
+        """Remove all entries, of one namespace or of all, and free their space.
+
+        Raises:
+            LibraryMissing: RocksDB is not installed, so that the entries on disk would stay.
+        """
+        if self.store.in_memory() is not None and self._storage.home.cache.exists():
+            raise LibraryMissing(NOT_INSTALLED)
+        self.store.clear(name)
+
     def inspect(self) -> Inspection:
         """Read the whole cache beside the process that writes it, and describe its use.
 
         Counters are those that the process has stored last: they are up to 5 s or 10,000 calls old.
 
         Raises:
+            LibraryMissing: There is a cache, and RocksDB is not installed.
             NotADatabase: The cache is another program's store, or has another key.
             CorruptDatabase: The cache is damaged.
         """

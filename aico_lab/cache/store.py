@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aico_lab.adapters.rocksdb import CALLS, RocksDBAdapter
-from aico_lab.adapters.rocksdb_codec import checked, namespace_of
+from aico_lab.adapters.rocksdb_codec import FormerFormat, checked, namespace_of
 from aico_lab.errors import (
     ConnectionIsClosed,
     CorruptDatabase,
@@ -148,7 +148,7 @@ def open_for_writing(home: Home, keys: Keys) -> KeyValueStore:
     """Open the store of a home, or an empty one in memory if RocksDB is not installed.
 
     A damaged store is set aside as `cache.damaged-<time>`, which replaces an earlier one, and an
-    empty store takes its place.
+    empty store takes its place. One of an earlier version of this program is removed.
 
     Raises:
         DatabaseLocked: Another connection has the cache open for writing.
@@ -163,6 +163,10 @@ def open_for_writing(home: Home, keys: Keys) -> KeyValueStore:
     with held(home.temporary / "cache.lock", _PATIENCE, _busy):
         try:  # another process may have replaced it meanwhile
             return _connect(home, keys)
+        except FormerFormat:
+            with os_errors(home.cache):
+                remove_whole(home.cache)
+            return _connect(home, keys)
         except CorruptDatabase as damage:
             _set_aside(home, str(damage))
             return _connect(home, keys)
@@ -172,15 +176,13 @@ def open_for_reading(home: Home, keys: Keys) -> KeyValueStore:
     """Open the store of a home beside the process that writes it; in memory if there is none.
 
     Raises:
+        LibraryMissing: RocksDB is not installed.
         NotADatabase: The folder is another program's store, or has another key.
         CorruptDatabase: The store is damaged.
     """
     if not home.cache.exists():
         return MemoryStore()
-    try:
-        return RocksDBAdapter(home.cache, keys.rocksdb(), read_only=True).connect()
-    except LibraryMissing:
-        return MemoryStore()
+    return RocksDBAdapter(home.cache, keys.rocksdb(), read_only=True).connect()
 
 
 def replace_damaged(home: Home, keys: Keys, reason: str) -> KeyValueStore:

@@ -101,7 +101,7 @@ def cache_clear(
 ) -> None:
     """Remove all entries, or those of one namespace, and free their space."""
     with open_lab(home, key_file) as lab:
-        lab.cache.store.clear(name)
+        lab.cache.clear(name)
     if json:
         emit({"cleared": name or "all"})
     else:
