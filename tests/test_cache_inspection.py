@@ -13,7 +13,7 @@ from aico_lab.cache import views
 from aico_lab.cache.inspection import EXPIRED_CLASS, NOT_KNOWN, entries_of
 from aico_lab.cache.store import MemoryStore
 from aico_lab.cache.typed import CacheStore
-from aico_lab.errors import CorruptDatabase, DatabaseLocked, UnknownName
+from aico_lab.errors import CorruptDatabase, DatabaseLocked, LibraryMissing, UnknownName
 from aico_lab.lab import Lab
 from aico_lab.metrics.engine.memo import KeptAnswer
 
@@ -169,6 +169,8 @@ def test_the_commands(lab: Lab, cli: Callable) -> None:
     absent = cli("cache", "get", "session:absent", "--json")
     assert (absent.returncode, absent.stdout) == (1, "null\n")
     assert cli("cache", "get", "nowhere:a").returncode == 2
+    for command in ("get", "keys"):
+        assert "not valid text" in cli("cache", command, "session:\udcff").stderr
     assert "close it first" in cli("cache", "clear").stderr
     lab.close()
     assert json.loads(cli("cache", "clear", "recent", "--json").stdout) == {"cleared": "recent"}
@@ -189,6 +191,23 @@ def test_there_may_be_no_cache_and_no_rocksdb(
     found = lab.cache.inspect()
     assert [one.entries for one in found.namespaces] == [1, 0, 0, 0, 0]
     assert (found.levels, found.engine.read_amplification) == ((), 0)
+
+
+def test_without_rocksdb_a_cache_on_disk_is_an_error(
+    lab: Lab, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is neither empty, nor emptied; readers go on without it."""
+    pytest.importorskip("rocksdict")
+    with Lab.open(home) as owner:
+        owner.cache.store.put("session:a", 1)
+    with monkeypatch.context() as patched:
+        patched.setitem(__import__("sys").modules, "rocksdict", None)
+        for call in (lab.cache.inspect, lab.cache.clear):
+            with pytest.raises(LibraryMissing, match="RocksDB is not installed"):
+                call()
+        assert lab.cache.store.get("session:a") is None
+    with Lab.open(home) as other:
+        assert other.cache.inspect().namespaces[0].entries == 1
 
 
 def test_findings_and_charts_of_an_inspection(lab: Lab) -> None:

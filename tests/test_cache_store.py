@@ -17,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aico_lab.adapters import rocksdb_codec
 from aico_lab.adapters.rocksdb import RocksDBAdapter
+from aico_lab.adapters.rocksdb_codec import FormerFormat
 from aico_lab.cache.lab_cache import open_cache
 from aico_lab.cache.namespaces import NAMESPACES
-from aico_lab.cache.store import MemoryStore, past_damage
+from aico_lab.cache.store import MemoryStore, open_for_reading, past_damage
 from aico_lab.cache.typed import TOLERANCE, CacheStore
 from aico_lab.errors import (
     ConnectionIsClosed,
@@ -160,8 +162,9 @@ def test_a_value_may_be_too_large(cache: CacheStore) -> None:
     with pytest.raises(InvalidValue, match="too large for 'queue'") as refused:
         cache.put("queue:a", os.urandom(70_000))
     assert len(str(refused.value)) < 100
-    cache.put("queue:a", "a" * 70_000)  # compressed
-    for ttl in (0, -1, math.inf, math.nan, True, "1"):
+    with pytest.raises(InvalidValue, match="too large"):
+        cache.put("queue:a", "a" * 70_000)  # though compressed it were small
+    for ttl in (0, -1, math.inf, math.nan, True, "1", 10**400, 1e300):
         with pytest.raises(InvalidValue, match="above 0"):
             cache.put("queue:a", 1, ttl=ttl)  # type: ignore[arg-type]
 
@@ -217,6 +220,24 @@ def test_of_many_threads_one_sets_a_mark(cache: CacheStore) -> None:
     assert cache.compare_and_set("queue:message-1", won[0], 9)
     assert not cache.compare_and_set("queue:message-1", won[0], 10)
     assert cache.get("queue:message-1") == 9
+
+
+def test_compare_and_set_compares_what_is_stored() -> None:
+    """Not by Python's rules, by which True is 1; and a tuple matches itself."""
+    cache = CacheStore(MemoryStore())
+    for stored, same, others in (
+        (True, True, (1, "true", None)),
+        (0, 0, (False, 0.0, None)),
+        ((1, {"a": 2, "b": 3}), (1, {"b": 3, "a": 2}), ([1, {"a": 2}], b"[1]", None)),
+        (b"x", b"x", ("x", None)),
+        (None, [], (None, 0)),
+    ):
+        cache.put("queue:a", stored)
+        for other in others:
+            assert not cache.compare_and_set("queue:a", other, "new")
+        assert cache.compare_and_set("queue:a", same, "new") is (stored is not None)
+    assert not cache.compare_and_set("queue:absent", 1, "new")
+    assert cache.compare_and_set("queue:absent", None, "new")
 
 
 def test_an_expired_entry_stays_gone_when_the_clock_goes_back(
@@ -406,14 +427,14 @@ def test_a_damaged_log_leaves_what_was_written_before(home: Home) -> None:
 
 def test_a_cache_of_an_earlier_version_is_replaced(home: Home) -> None:
     """Its keys were hashed otherwise, so that nothing would find its entries."""
-    from aico_lab.adapters import rocksdb_codec
-
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(rocksdb_codec, "FORMAT", b"")
         RocksDBAdapter(home.cache, KEYS.rocksdb()).connect().close()
+    with pytest.raises(FormerFormat, match="run `aico-lab sync`, which replaces it"):
+        open_for_reading(home, KEYS)
     with open_cache(home, KEYS) as cache:
         assert cache.get("session:a") is None
-    assert "earlier version" in (past_damage(home) or {})["reason"]
+    assert past_damage(home) is None
 
 
 def test_another_key_and_another_holder_are_errors(home: Home) -> None:

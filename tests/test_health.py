@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters import rocksdb_codec
+from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.config import Settings
 from aico_lab.embeddings import index as index_

@@ -134,9 +134,7 @@ def test_a_damaged_answer_is_computed_again(synced: Lab, counted: list[str], dam
     assert counted == ["turns"]
 
 
-def test_the_second_of_two_equal_hours_is_another_question(
-    lab: Lab, counted: list[str]
-) -> None:
+def test_the_second_of_two_equal_hours_is_another_question(lab: Lab, counted: list[str]) -> None:
     """The hour from 1 to 2 o'clock is there twice when summer time ends."""
     add(lab.primary, message(1, timestamp=datetime(2024, 11, 3, 6, 15, tzinfo=UTC)))
     add(lab.primary, message(2, timestamp=datetime(2024, 11, 3, 8, 0, tzinfo=UTC)))

@@ -53,7 +53,7 @@ class CacheTime:
 
 
 def encode(value: Any) -> tuple[int, bytes]:
-    """Return the kind and the bytes of a value.
+    """Return the kind and the bytes of a value, which are not compressed yet.
 
     Raises:
         InvalidValue: The value is neither bytes nor JSON, or JSON would change it.
@@ -69,15 +69,31 @@ def encode(value: Any) -> tuple[int, bytes]:
             ) from None
         if b"null" in content:
             _refuse_not_finite(value)
-    if len(content) >= _COMPRESSIBLE:
-        smaller = zlib.compress(content, 1)
-        if len(smaller) < _WORTH_IT * len(content):
-            return kind | _COMPRESSED, smaller
     return kind, content
+
+
+def are_same(one: Any, other: Any) -> bool:
+    """Return whether a stored value and another one are stored alike.
+
+    So True is not 1, and a tuple is the list that it comes back as. The order of fields does not
+    matter.
+
+    Raises:
+        InvalidValue: The other cannot be stored.
+    """
+    if isinstance(one, dict | list | tuple) and isinstance(other, dict | list | tuple):
+        option = _STRICT | orjson.OPT_SORT_KEYS
+        encode(other)
+        return orjson.dumps(one, option=option) == orjson.dumps(other, option=option)
+    return encode(one) == encode(other)
 
 
 def pack(kind: int, content: bytes, clock: CacheTime, now: float, ttl: float) -> bytes:
     """Return the entry of a value that `encode` returned, which lives for `ttl` seconds."""
+    if len(content) >= _COMPRESSIBLE:
+        smaller = zlib.compress(content, 1)
+        if len(smaller) < _WORTH_IT * len(content):
+            kind, content = kind | _COMPRESSED, smaller
     return _PACK(kind, clock.epoch, now, now + ttl) + content
 
 

@@ -18,7 +18,7 @@ import orjson
 from aico_lab.cache.counters import Counters
 from aico_lab.cache.entries import EXPIRED, CacheTime, times_of, value_of
 from aico_lab.cache.namespaces import NAMESPACES, namespace
-from aico_lab.cache.typed import CLOCK, ENGINE, counters_key
+from aico_lab.cache.typed import CLOCK, ENGINE, counters_key, encoded_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,7 +247,7 @@ def entries_of(
                 count += 1
                 yield key, entry
 
-    raw = prefix.encode()
+    raw = encoded_key(prefix)
     with contextlib.closing(store.scan(name.encode() if colon else None)) as scanned:
         first = heapq.nsmallest(limit, matching())
     return [_entry(key, entry, clock, now, content=content) for key, entry in first], count
@@ -261,8 +261,9 @@ def entry_of(store: KeyValueStore, key: str, *, content: bool) -> EntryUse | Non
     """
     namespace(key.partition(":")[0])
     clock, now = _clock(store)
-    entry = store.get(key.encode())
-    return None if entry is None else _entry(key.encode(), entry, clock, now, content=content)
+    raw = encoded_key(key)
+    entry = store.get(raw)
+    return None if entry is None else _entry(raw, entry, clock, now, content=content)
 
 
 class _Sums:

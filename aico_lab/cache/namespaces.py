@@ -23,7 +23,7 @@ class Namespace:
         ttl: Seconds for which an entry is valid, unless `put` is given others.
         max_entries: The most entries; beyond it the least recently used ones are evicted.
         max_bytes: The most bytes of keys and stored values, in the same way.
-        max_value: The most bytes of one encoded value.
+        max_value: The most bytes of one encoded value, before it is compressed.
         tables: The tables whose changes invalidate entries: a changed row removes the entry whose
             key is the table and the first column of the row's key, such as `users:ada`.
     """

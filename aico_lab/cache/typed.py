@@ -17,7 +17,6 @@ process; after a power cut, the last writes may be missing. The counters are sto
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 from dataclasses import dataclass
@@ -27,9 +26,18 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import orjson
 
 from aico_lab.cache.counters import Counters
-from aico_lab.cache.entries import EXPIRED, TOLERANCE, CacheTime, encode, pack, times_of, value_of
+from aico_lab.cache.entries import (
+    EXPIRED,
+    TOLERANCE,
+    CacheTime,
+    are_same,
+    encode,
+    pack,
+    times_of,
+    value_of,
+)
 from aico_lab.cache.eviction import EXPIRED_PLACE, Placed, choose
-from aico_lab.cache.namespaces import NAMESPACES, namespace
+from aico_lab.cache.namespaces import DAY, NAMESPACES, namespace
 from aico_lab.cache.store import MemoryStore
 from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, InvalidValue
 
@@ -40,6 +48,9 @@ if TYPE_CHECKING:
     from aico_lab.cache.store import KeyValueStore
 
 LONGEST_KEY: Final = 1_024  # bytes
+
+LONGEST: Final = 100 * 366 * DAY
+"""The most seconds for which an entry is valid."""
 
 _FLUSH_SECONDS: Final = 5.0
 _FLUSH_CALLS: Final = 10_000
@@ -60,6 +71,18 @@ _CURSOR: Final = b"projection:cache"
 def counters_key(name: str) -> bytes:
     """Return the key under which the counters of a namespace are stored."""
     return f"counters:{name}".encode()
+
+
+def encoded_key(key: str) -> bytes:
+    """Return the bytes of a key, or of its beginning.
+
+    Raises:
+        InvalidValue: It contains bytes that are not UTF-8 text, as they come from a command line.
+    """
+    try:
+        return key.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue("A key of the cache is not valid text: encode it in UTF-8.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +230,21 @@ class CacheStore:
     ) -> bool:
         """Store a value if the key has the expected one; return whether it was stored.
 
+        Values are compared as they are stored: True is not 1, and a tuple is a list.
+
         Args:
             key: The key.
-            expected: The expected value; None if the key is to be absent.
+            expected: The expected value; None if the key is to be absent, which it is not if its
+                value is None.
             value: The new value.
             ttl: Seconds for which it is valid; None means those of its namespace.
         """
         with self._lock:
-            if self.get(key) != expected:
+            found = self.get(key, EXPIRED)
+            as_expected = found is EXPIRED if expected is None else (
+                found is not EXPIRED and are_same(found, expected)
+            )  # fmt: skip
+            if not as_expected:
                 return False
             self.put(key, value, ttl=ttl)
             return True
@@ -379,10 +409,7 @@ class CacheStore:
         name, _, rest = key.partition(":")
         if name not in self._namespaces:
             namespace(name)
-        try:
-            raw = key.encode()
-        except UnicodeEncodeError:
-            raise InvalidValue("A key of the cache is not valid text: encode it.") from None
+        raw = encoded_key(key)
         if len(raw) > LONGEST_KEY or not (rest or empty):
             raise InvalidValue(
                 f"A key of the cache is a namespace, a colon and a name of 1 to {LONGEST_KEY:,} "
@@ -394,8 +421,10 @@ class CacheStore:
         one = self._namespaces[name]
         if ttl is None:
             ttl = one.ttl
-        elif isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl < math.inf:
-            raise InvalidValue(f"The seconds of an entry are a number above 0, not {ttl!r}.")
+        elif isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= LONGEST:
+            raise InvalidValue(
+                "The seconds of an entry are a number above 0 and at most 100 years: give others."
+            )
         kind, content = encode(value)
         if len(content) > one.max_value:
             raise InvalidValue(

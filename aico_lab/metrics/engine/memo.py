@@ -5,9 +5,9 @@ writer, and reports, notebooks and commands are processes of their own that all 
 lies with its snapshot's generation and goes with it.
 
 An answer is found by the metric, the source of all metrics, the versions of the libraries, the
-parameters, filters and time zone, and the checksums, sizes and times of the snapshot's files. What counts as the
-future depends on the time; so an answer holds only until the time of the first message that was in
-the future, and not if the clock was set back before it was computed.
+parameters, filters and time zone, and the checksums, sizes and times of the snapshot's files. What
+counts as the future depends on the time; so an answer holds only until the time of the first
+message that was in the future, and not if the clock was set back before it was computed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 LARGEST: Final = 16 << 20  # bytes
 MOST: Final = 5_000
-"""The most answers that are kept of a snapshot; beyond it a tenth of them goes, the oldest first."""
+"""The most answers that are kept of a snapshot; beyond it the oldest tenth of them goes."""
 
 MOST_BYTES: Final = 256 << 20
 """The most bytes of them, in the same way."""
