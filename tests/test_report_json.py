@@ -14,6 +14,8 @@ from aico_lab.reports.comparing import _TILE_OF
 from aico_lab.reports.document import ReportFacts, collected, read_document
 from aico_lab.reports.first_screen import Tile, tiles
 from aico_lab.reports.page import Page
+from aico_lab.reports.quality import Quality
+from aico_lab.reports.review import Review
 from tests.messages import add, message
 from tests.notebooks import tiles as tiles_of
 from tests.notebooks import write_notebook
@@ -133,6 +135,30 @@ def test_the_same_question_twice_has_two_keys(lab):
     content = collected(node, FACTS, seconds=1.0, error="It stopped.")
     assert [one["key"] for one in content["tables"]] == ["turns", "turns#2"]
     assert (content["run"]["status"], content["run"]["error"]) == ("failed", "It stopped.")
+
+
+def test_the_checks_of_data_quality_are_tables_and_their_verdicts_figures(lab):
+    page = Quality(lab, prove=False)
+    content = document_of(page.summary(), *map(page.section, page.sections))
+    checks = [check for those in page.sections.values() for check in those]
+    listed = [row for table in content["tables"] for row in table["rows"]]
+    assert [row[:4] for row in listed] == [
+        [one.name, one.verdict, one.finding, one.rows] for one in checks
+    ]
+    fine = next(one for one in content["tiles"] if one["key"] == "checks_fine")
+    assert fine["value"] == sum(one.verdict == "fine" for one in checks) > 0
+    assert [one["section"] for one in content["findings"]] == list(page.sections)
+
+
+def test_a_review_has_its_cards_as_figures_and_its_sections_as_tables(lab):
+    review = Review(lab, period="2024-03", content=True)
+    few = document_of(review.cover(), review.numbers(), review.firsts())
+    assert few["data"]["about"].startswith("Person 1 and the companion")
+    assert {one["key"]: one["value"] for one in few["tiles"]}["messages"] == 8
+    ((day, first), *_) = few["tables"][0]["rows"]
+    assert (day[:7], first.startswith("Your first message of the month: ")) == ("2024-03", True)
+    review = Review(lab, since="2024-01-01", until="2024-12-31", user="real-name-0")
+    assert review.rhythm() is None  # too few messages
 
 
 def test_what_other_programs_put_there_is_left_alone():

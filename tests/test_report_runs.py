@@ -456,6 +456,9 @@ def test_reports_are_compared_by_id_name_place_and_path(lab, quick, tmp_path, cl
         lab.reports.run(other)
         lab.reports.diff("previous", "latest")
     assert lab.reports.diff("previous", ids[0]).runs == (ids[1], ids[0])
+    assert lab.reports.show("latest").report == "other"
+    with pytest.raises(UnknownName, match="There is no previous good run of other"):
+        lab.reports.show("previous")
     assert lab.reports.diff("mine", "latest").runs == (ids[2], ids[2])
     path = lab.reports.show(ids[0]).json
     assert lab.reports.diff(path, "latest").runs[0] == ids[0]

@@ -13,6 +13,7 @@ import pytest
 
 from aico_lab.errors import InvalidValue
 from aico_lab.messages.vader import is_purely_positive, scorer
+from aico_lab.reports import document
 from aico_lab.reports.review import events, moments, pictures, wording
 from aico_lab.reports.review.page import Review
 from aico_lab.reports.review.span import read_span
@@ -239,6 +240,19 @@ def shown(path: Path) -> str:
     text = "\n".join(html(path))
     text = re.sub(r"<style>.*?</style>|<title>.*?</title>", "", text, flags=re.DOTALL)
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", text))).replace("\xa0", " ")
+
+
+def test_the_rows_of_sections_are_the_data_of_the_page(odd):
+    """Of the calendar, the clock and the changes; their sums are the person's messages."""
+    page = Review(odd, user="moments", period="2024")
+    days, hours = page.rhythm().data[document.KEY]["answer"]
+    assert [one["key"] for one in (days, hours)] == ["days", "hours"]
+    counts = [sum(row[1] for row in one["rows"]) for one in (days, hours)]
+    assert counts == [130, 130]
+    assert days["sentence"] in unescape(page.rhythm().text)
+    changed = page.changes().data[document.KEY]["answer"]["rows"]
+    assert changed
+    assert all(one in unescape(page.changes().text).replace("\u2060", "") for (one,) in changed)
 
 
 @pytest.fixture

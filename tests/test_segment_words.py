@@ -225,6 +225,8 @@ def test_a_search_waits_for_no_writer(talked: Lab, monkeypatch):
     monkeypatch.setattr(feed, "PATIENCE", 0.01)
     with talked.storage.open_primary() as other, other.transaction():
         other.execute("UPDATE users SET name = 'Ada'")
+        add(other, message(100, content="hail", conversation_id="new"))
+        talked.embeddings.refresh()  # as `aico-lab search` does
         for word in WORDS:
             assert found(talked, word) == held(talked, word)
         assert indexed(talked, "rain") == 0

@@ -41,7 +41,8 @@ EncryptOption = Annotated[
 RunName = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="The id of a run, or the name of a report, for its newest run."
+        metavar="RUN",
+        help="The id of a run, the name of a report, for its newest run, latest, or previous.",
     ),
 ]
 ComparedRun = "The id of a run, the name of a report, latest, previous, or a report.json."

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from aico_lab.embeddings.exploration.arguments import checked
 from aico_lab.embeddings.exploration.exploring import Explorer
-from aico_lab.errors import NotPermitted
+from aico_lab.errors import DatabaseLocked, NotPermitted
 from aico_lab.home.files import private_files
+from aico_lab.schema import feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,8 @@ class Embeddings(Explorer):
     def refresh(self, *, progress: Callable[[str, int, int | None], None] | None = None) -> None:
         """Make segments of new messages, and store the vectors of all texts that are searched.
 
-        If the home cannot be written, nothing is stored: a search then encodes new texts itself.
+        If the home cannot be written, or another connection writes for longer than
+        `feed.PATIENCE`, the rest is not stored: a search then encodes new texts itself.
 
         Args:
             progress: Called with "messages" or "texts", the number done, and their total.
@@ -72,10 +74,14 @@ class Embeddings(Explorer):
             if progress is not None:
                 progress("texts", done, total)
 
-        with contextlib.suppress(NotPermitted):
-            self.update(progress=progress)
-            primary = self._storage.primary
-            refresh(primary, open_home_encoder(primary), progress=show)
+        primary = self._storage.primary
+        patience, primary.busy_timeout = primary.busy_timeout, feed.PATIENCE
+        try:
+            with contextlib.suppress(NotPermitted, DatabaseLocked):
+                self.update(progress=progress)
+                refresh(primary, open_home_encoder(primary), progress=show)
+        finally:
+            primary.busy_timeout = patience
 
     @private_files()
     def audit(self) -> IndexAudit:

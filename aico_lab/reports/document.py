@@ -20,7 +20,7 @@ from aico_lab.metrics.engine.metric import N
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import nbformat
@@ -73,9 +73,14 @@ def marked(part: str, data: object) -> dict[str, Any]:
 
     Args:
         part: 'data', 'figures', 'answer' or 'left_out'.
-        data: The data.
+        data: The data; of 'answer' one, or a list.
     """
     return {KEY: {part: json.loads(json_text(data))}}
+
+
+def of_tiles(shown: Sequence[Tile]) -> dict[str, Any]:
+    """Return figures without those of a period before, as the metadata of their HTML."""
+    return marked("figures", {"tiles": [of_tile(tile, None) for tile in shown], "note": ""})
 
 
 def of_tile(tile: Tile, before: Tile | None) -> dict[str, Any]:
@@ -165,7 +170,7 @@ def of_view(view: View, section: str) -> dict[str, Any]:
     rows = view.pl()
     rows = rows.select(name for name in view.headings if name in rows.columns)
     return {
-        "key": re.sub(r"\W+", "_", view.question.lower()).strip("_"),
+        "key": _key(view.question),
         "section": section,
         "question": view.question,
         "sentence": view.finding,
@@ -178,6 +183,43 @@ def of_view(view: View, section: str) -> dict[str, Any]:
         ],
         "rows": rows.rows(),
     }
+
+
+def of_section(
+    heading: str,
+    columns: Mapping[str, str],
+    rows: Iterable[Sequence[object]],
+    *,
+    name: str | None = None,
+    sentence: str = "",
+) -> dict[str, Any]:
+    """Return the sentence and the rows of a section that is not an answer of a metric.
+
+    Args:
+        heading: The heading of the section.
+        columns: The types of the columns, by name.
+        rows: The values of each row, in the order of the columns.
+        name: The name of the table; by default the heading.
+        sentence: The sentence above the rows; empty for none.
+    """
+    return {
+        "key": _key(name or heading),
+        "section": heading,
+        "question": "",
+        "sentence": sentence,
+        "caption": "",
+        "parameters": {},
+        "estimates": [],
+        "columns": [
+            {"name": column, "type": kind, "unit": "", "meaning": column}
+            for column, kind in columns.items()
+        ],
+        "rows": [list(row) for row in rows],
+    }
+
+
+def _key(text: str) -> str:
+    return re.sub(r"\W+", "_", text.lower()).strip("_")
 
 
 def _type(dtype: Any) -> str:
@@ -205,7 +247,8 @@ def collected(
             for part, value in found.items() if isinstance(found, dict) else ():
                 if part in parts:
                     parts[part].append(value)
-    answers = _with_own_keys(parts["answer"])
+    listed = (one if isinstance(one, list) else [one] for one in parts["answer"])
+    answers = _with_own_keys([answer for part in listed for answer in part])
     finding = ("key", "section", "question", "sentence", "caption", "parameters", "estimates")
     table = ("key", "columns", "rows")
     figures = parts["figures"][0] if parts["figures"] else {"tiles": [], "note": ""}

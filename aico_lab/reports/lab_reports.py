@@ -381,12 +381,15 @@ class Reports:
         """Return a run: its parameters, its status and the paths of its files.
 
         Args:
-            name: The name or path of a notebook, for its newest run; or the id of a run.
+            name: The name or path of a notebook, for its newest run; the id of a run; or 'latest'
+                or 'previous', see `diff`.
 
         Raises:
             UnknownName: There is no such run.
         """
         name = str(name)
+        if name in _NEWEST:
+            return self._newest(name)
         named = Path(name).stem if name.lower().endswith(_SUFFIX) else name
         runs = self.list()
         for run in runs:
@@ -468,18 +471,27 @@ class Reports:
                 run = self.show(name)
                 report = run.report
                 found[name] = _document_of(run)
-        good = [run for run in self.list() if run.status == "succeeded"]
-        report = report or (good[0].report if good else None)
-        good = [run for run in good if run.report == report]
         for name in {first, second} & set(_NEWEST):
-            place = _NEWEST.index(name)
-            if place >= len(good):
-                raise UnknownName(
-                    f"There is no {name} good run{f' of {report}' if report else ''}: "
-                    "see `aico-lab report list`."
-                )
-            found[name] = _document_of(good[place])
+            found[name] = _document_of(self._newest(name, report))
         return found[first], found[second]
+
+    def _newest(self, name: str, report: str | None = None) -> ReportRun:
+        """Return the run that 'latest' or 'previous' names, of a report or of the newest one.
+
+        Raises:
+            UnknownName: There are not so many good runs.
+        """
+        good = [run for run in self.list(report) if run.status == "succeeded"]
+        if report is None and good:
+            report = good[0].report
+            good = [run for run in good if run.report == report]
+        place = _NEWEST.index(name)
+        if place >= len(good):
+            raise UnknownName(
+                f"There is no {name} good run{f' of {report}' if report else ''}: "
+                "see `aico-lab report list`."
+            )
+        return good[place]
 
     def __repr__(self) -> str:
         names = ", ".join(notebooks(self._storage.home))

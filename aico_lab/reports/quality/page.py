@@ -6,19 +6,26 @@ from collections import Counter
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.charts.figure import unbroken
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine.claims import counted, isolated
-from aico_lab.reports.first_screen import Fragment
+from aico_lab.reports import document
+from aico_lab.reports.first_screen import Fragment, Tile
 from aico_lab.reports.quality import content, current, gaps, suspicious
 from aico_lab.reports.quality.checks import VERDICTS, DataCheck
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aico_lab.lab import Lab
 
 _CSS: Final = Path(__file__).with_name("quality.css").read_text(encoding="utf-8")
+
+_COLUMNS: Final = {
+    "check": "text", "verdict": "text", "finding": "text", "rows": "integer", "command": "text",
+}  # fmt: skip
 
 
 class Quality:
@@ -99,7 +106,9 @@ class Quality:
         )
         listed = f'<ul class="urgent">{urgent}</ul>' if urgent else ""
         return _part(
-            f'<p class="summary">{escape(sentence)}</p>{listed}<ul class="meanings">{meanings}</ul>'
+            f'<p class="summary">{escape(sentence)}</p>{listed}'
+            f'<ul class="meanings">{meanings}</ul>',
+            document.of_tiles([_count(verdict, n[verdict]) for verdict in VERDICTS]),
         )
 
     def section(self, heading: str) -> Fragment:
@@ -111,8 +120,25 @@ class Quality:
         rows = "".join(map(_row, self.sections[heading]))
         return _part(
             f"<h2>{escape(heading)}</h2><table><thead><tr><th>Check</th><th>Verdict</th>"
-            f"<th>Finding</th><th>Rows</th></tr></thead><tbody>{rows}</tbody></table>"
+            f"<th>Finding</th><th>Rows</th></tr></thead><tbody>{rows}</tbody></table>",
+            document.marked(
+                "answer",
+                document.of_section(
+                    heading,
+                    _COLUMNS,
+                    (
+                        (one.name, one.verdict, one.finding, one.rows, one.command)
+                        for one in self.sections[heading]
+                    ),
+                ),
+            ),
         )
+
+
+def _count(verdict: str, number: int) -> Tile:
+    return Tile(
+        f"checks: {verdict}", f"{number}", number=number, is_count=True, key=f"checks_{verdict}"
+    )
 
 
 def _row(check: DataCheck) -> str:
@@ -131,6 +157,6 @@ def _badge(verdict: str) -> str:
     return f'<span class="badge {verdict}">{verdict}</span>'
 
 
-def _part(html: str) -> Fragment:
+def _part(html: str, data: Mapping[str, Any]) -> Fragment:
     body = f'<div class="aico-lab-quality mathjax_ignore">{html}</div>'
-    return Fragment(f"<style>{_CSS}</style>{body}")
+    return Fragment(f"<style>{_CSS}</style>{body}", data=data)

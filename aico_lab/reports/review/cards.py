@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import date, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.charts.figure import unbroken
 from aico_lab.metrics.engine.claims import counted, isolated
 from aico_lab.metrics.engine.days import written_day, written_days
+from aico_lab.reports.first_screen import Tile
 from aico_lab.reports.review.rows import rows_of
 
 if TYPE_CHECKING:
@@ -31,11 +32,24 @@ class Card:
         number: The number as text.
         label: Its meaning.
         more: A second line; empty for none.
+        key: The name of the number in `report.json`.
+        value: The number; None for a time of day.
+        unit: Its unit; empty for counts.
     """
 
     number: str
     label: str
     more: str = ""
+    _: KW_ONLY
+    key: str
+    value: float | None = None
+    unit: str = ""
+
+    def tile(self) -> Tile:
+        """Return the card as a figure of `report.json`."""
+        return Tile(
+            self.label, self.number, self.more, number=self.value, unit=self.unit, key=self.key
+        )
 
     def html(self) -> str:
         """Return the card as HTML."""
@@ -60,8 +74,8 @@ def counts(overview: Mapping[str, Any], whose: str, length: int | None) -> list[
     talked = "day on which you talked" if days == 1 else "days on which you talked"
     of = f"of {counted(length, 'days')}" if length else ""
     return [
-        Card(f"{n:,}", "message" if n == 1 else "messages", sides),
-        Card(f"{days:,}", talked, of),
+        Card(f"{n:,}", "message" if n == 1 else "messages", sides, key="messages", value=n),
+        Card(f"{days:,}", talked, of, key="days_with_messages", value=days),
     ]
 
 
@@ -84,20 +98,42 @@ def records(page: Page) -> list[Card]:
         ends = (date.fromisoformat(streak[end]) for end in ("begins", "ends"))
         length = f"{streak['value']:,.0f} days"
         label = f"in a row, {_superlative('longest streak', streak)}"
-        made.append(Card(length, label, written_days(*ends)))
+        made.append(
+            Card(
+                length,
+                label,
+                written_days(*ends),
+                key="longest_streak",
+                value=streak["value"],
+                unit="days",
+            )
+        )
     if (longest := rows.get("longest session")) and longest["people"] <= 1:
         day = written_day(datetime.fromisoformat(longest["begins"]))
         more = f"{day}, {counted(longest['n'], 'messages')}"
         label = _superlative("longest conversation", longest)
-        made.append(Card(_lasting(longest["value"]), label, more))
+        made.append(
+            Card(
+                _lasting(longest["value"]),
+                label,
+                more,
+                key="longest_conversation",
+                value=longest["value"],
+                unit="min",
+            )
+        )
     if latest := rows.get("latest message"):
         at = datetime.fromisoformat(latest["begins"])
         times = f", one of {latest['alike']:,} times" if latest["alike"] > 1 else ""
-        made.append(Card(f"{at:%H:%M}", f"the latest you wrote{times}", written_day(at)))
+        made.append(
+            Card(
+                f"{at:%H:%M}", f"the latest you wrote{times}", written_day(at), key="latest_message"
+            )
+        )
     if (fullest := rows.get("busiest day")) and fullest["n"] >= _FULL:
         day = written_day(date.fromisoformat(fullest["begins"]))
         label = f"messages on {_superlative('fullest day', fullest)}"
-        made.append(Card(f"{fullest['n']:,}", label, day))
+        made.append(Card(f"{fullest['n']:,}", label, day, key="fullest_day", value=fullest["n"]))
     return made
 
 
@@ -110,7 +146,7 @@ def words(number: int) -> Card:
     """Return the number of the person's words."""
     pages = round(number / _WORDS_OF_A_PAGE)
     like = f"as many as on {pages:,} pages of a book" if pages > 1 else ""
-    return Card(f"{number:,}", "words from you", like)
+    return Card(f"{number:,}", "words from you", like, key="words", value=number)
 
 
 def _lasting(minutes: float) -> str:

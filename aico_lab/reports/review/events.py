@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from html import escape
+import re
+from html import escape, unescape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aico_lab.metrics.engine.days import written_day
@@ -33,6 +34,11 @@ class Event(NamedTuple):
 
     day: date
     html: str
+
+    @property
+    def text(self) -> str:
+        """The sentence without markup."""
+        return unescape(re.sub("<[^>]*>", "", self.html))
 
 
 def first_message(day: date, quoted: str, span: Span) -> Event:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.charts.figure import unbroken
 from aico_lab.metrics.engine.claims import counted, isolated
 from aico_lab.metrics.engine.days import written_day
+from aico_lab.reports import document
 from aico_lab.reports.first_screen import Fragment
 from aico_lab.reports.page import Page
 from aico_lab.reports.period_before import read_times
@@ -30,7 +31,7 @@ from aico_lab.reports.review.span import Span, read_span, year_or_month
 from aico_lab.zones import get_zone, to_local
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aico_lab.lab import Lab
     from aico_lab.metrics.engine.answer import Answer
@@ -42,6 +43,9 @@ SHORT: Final = 20
 """With fewer messages, the page is short: charts and comparisons would tell little."""
 
 _THEMES, _WORDS = 8, 24
+
+_TYPES: Final = {"day": "date", "hour": "integer", "messages": "integer", "times": "integer"}
+"""The types of columns of `report.json` that are not text."""
 
 
 class Review:
@@ -103,7 +107,7 @@ class Review:
         made = _part(
             f'<header class="cover"><h1><bdi>{escape(self.title)}</bdi></h1>{opening}</header>'
         )
-        return Fragment(made.text + facts.text, facts.title)
+        return Fragment(made.text + facts.text, facts.title, facts.data)
 
     def numbers(self) -> Fragment | None:
         """Return one card for each number; None without messages."""
@@ -115,7 +119,10 @@ class Review:
         if self._n >= SHORT and self._own_words:
             made.append(cards.words(self._own_words[0]))
         drawn = "".join(card.html() for card in made)
-        return _part(f'<h2>In numbers</h2><div class="cards">{drawn}</div>')
+        return _part(
+            f'<h2>In numbers</h2><div class="cards">{drawn}</div>',
+            document.of_tiles([card.tile() for card in made]),
+        )
 
     def rhythm(self) -> Fragment | None:
         """Return the calendar and the clock; None with few messages."""
@@ -128,7 +135,7 @@ class Review:
             return None
         hours = moments.exact_hours(self._lab, self._selection)
         has_hours = sum(hours) >= SHORT
-        said = escape(wording.when(hours if has_hours else None, changes.weekdays_of(self._page)))
+        said = wording.when(hours if has_hours else None, changes.weekdays_of(self._page))
         clock = (
             f"<figure>{pictures.clock_of(hours)}<figcaption>The longer a beam, the more messages "
             f"in that hour ({escape(self._lab.timezone)})</figcaption></figure>"
@@ -136,9 +143,15 @@ class Review:
             else ""
         )
         months = pictures.months_between(*self._ends(min(shown), max(shown)))
+        tables = [_table("Your rhythm", "days", ("day", "messages"), counts.items(), said)]
+        if has_hours:
+            tables.append(
+                _table("Your rhythm", "hours", ("hour", "messages"), enumerate(hours), said)
+            )
         return _part(
-            f'<h2>Your rhythm</h2><p>{said}</p><div class="rhythm">'
-            f"{pictures.calendar_of(counts, months)}{clock}</div>"
+            f'<h2>Your rhythm</h2><p>{escape(said)}</p><div class="rhythm">'
+            f"{pictures.calendar_of(counts, months)}{clock}</div>",
+            document.marked("answer", tables),
         )
 
     def talked_about(self) -> Fragment | None:
@@ -155,7 +168,13 @@ class Review:
             )
             return _part(
                 "<h2>What you talked about</h2><p>Your messages, sorted into themes. Each theme is "
-                f'named by the words that set it apart.</p><ul class="themes">{rows}</ul>'
+                f'named by the words that set it apart.</p><ul class="themes">{rows}</ul>',
+                _rows(
+                    "What you talked about",
+                    "themes",
+                    ("theme", "messages"),
+                    ((theme.name, theme.messages) for theme in themes),
+                ),
             )
         if not self._own_words:
             return None
@@ -169,7 +188,13 @@ class Review:
         )
         return _part(
             "<h2>What you talked about</h2><p>The words that you used most, the largest most often."
-            f'</p><ul class="words">{chips}</ul>'
+            f'</p><ul class="words">{chips}</ul>',
+            _rows(
+                "What you talked about",
+                "words",
+                ("word", "times"),
+                words.head(_WORDS).select("word", "n").iter_rows(),
+            ),
         )
 
     def firsts(self) -> Fragment | None:
@@ -184,7 +209,15 @@ class Review:
         ]
         if not found:
             return None
-        return _part(f"<h2>Firsts and milestones</h2>{events.timeline(found)}")
+        return _part(
+            f"<h2>Firsts and milestones</h2>{events.timeline(found)}",
+            _rows(
+                "Firsts and milestones",
+                "firsts",
+                ("day", "event"),
+                sorted((str(one.day), one.text) for one in found),
+            ),
+        )
 
     def changes(self) -> Fragment | None:
         """Return sentences on changes within the period and since the one before; None if few."""
@@ -196,7 +229,10 @@ class Review:
         if not said:
             return None
         rows = "".join(f"<li>{escape(unbroken(sentence))}</li>" for sentence in said)
-        return _part(f'<h2>What changed</h2><ul class="changes">{rows}</ul>')
+        return _part(
+            f'<h2>What changed</h2><ul class="changes">{rows}</ul>',
+            _rows("What changed", "changes", ("change",), ((sentence,) for sentence in said)),
+        )
 
     def kind_moment(self) -> Fragment | None:
         """Return the kindest exchange; None without content, or if there is none."""
@@ -215,7 +251,13 @@ class Review:
             "with a good or a bad meaning, or by the scores that came with the messages. Of all "
             "your messages with a reply in which each of you speaks to the other and nothing bad "
             f"is said, none of more than {moments.LONGEST} characters, this is the pair in which "
-            "both sides sound most positive.</p>"
+            "both sides sound most positive.</p>",
+            _rows(
+                "A kind moment",
+                "kind_moment",
+                ("day", "message", "reply"),
+                [(self._local(found.ts_ms).date(), found.message, found.reply)],
+            ),
         )
 
     def about(self) -> Fragment | None:
@@ -349,10 +391,29 @@ class Review:
         return [events.first_message(self._local(found[0]).date(), quoted, self.span)]
 
 
-def _part(html: str) -> Fragment:
+def _part(html: str, data: Mapping[str, Any] | None = None) -> Fragment:
     return Fragment(
-        f'<style>{_CSS}</style><div class="aico-lab-review mathjax_ignore">{html}</div>'
+        f'<style>{_CSS}</style><div class="aico-lab-review mathjax_ignore">{html}</div>',
+        data=data or {},
     )
+
+
+def _rows(
+    heading: str, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> dict[str, Any]:
+    """Return the rows of a section, as the metadata of its HTML."""
+    return document.marked("answer", _table(heading, name, columns, rows))
+
+
+def _table(
+    heading: str,
+    name: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    sentence: str = "",
+) -> dict[str, Any]:
+    types = {column: _TYPES.get(column, "text") for column in columns}
+    return document.of_section(heading, types, rows, name=name, sentence=sentence)
 
 
 def _most_active(lab: Lab, bounds: dict[str, Any]) -> str | None:
