@@ -98,6 +98,8 @@ def readings(text: str) -> Iterator[tuple[str, str]]:
         decoded = _decoded(text)
         if decoded == text:
             return
+        if "\\x" in text:  # a key may hold bytes that could be those of a text
+            yield f"bytes {level}", _ESCAPE.sub(_unescaped, text)
         text = decoded
 
 
