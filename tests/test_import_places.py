@@ -124,7 +124,7 @@ def test_a_new_message_in_the_minute_of_a_deleted_edited_one_is_kept(lab, take, 
     assert texts(lab)[1:3] == [first, "where are you?"]
 
 
-def test_a_message_that_whatsapp_writes_otherwise_later_is_not_added_again(lab, take):
+def test_a_message_that_whatsapp_writes_otherwise_later_is_not_added_again(take):
     """As when a mentioned number was saved as a contact, or the phone's language was changed."""
     begin, end = "21:07 - Zed: hello", "21:34 - Zed: there?"
     take(begin, "21:08 - Ann: @491511234567 ok?", "21:09 - Ann: Missed voice call", end)
