@@ -287,6 +287,9 @@ def test_an_export_with_a_key_is_refused(told):
 
 
 def test_a_name_is_no_text_of_a_message_in_an_export(told):
+    """What is refused as the text of a message is written once a channel has it as its name."""
+    with pytest.raises(LeakFound):
+        refuse_leaks(told.storage, told.sql("SELECT ? AS name", [TEXT]), content=False)
     try:
         told.primary.execute("UPDATE channels SET name = ?", [TEXT])
         told.sync()
