@@ -290,6 +290,9 @@ def test_imports_are_those_of_the_newest_run_of_each_pipeline(stored, monkeypatc
         run_of("gone", 6, "missed", "waiting"),
         *(run_of("hourly", hour, "ok") for hour in range(7, 70)),
         run_of("gone", 71, "running", "waiting"),
+        run_of("broken", 72, "ok", "ok"),
+        run_of("broken", 73, "failed"),  # its file is not valid
+        run_of("broken", 74, "failed"),
     ]
 
     def newest(limit=None):
@@ -298,6 +301,7 @@ def test_imports_are_those_of_the_newest_run_of_each_pipeline(stored, monkeypatc
     monkeypatch.setattr(stored.pipelines, "runs", newest, raising=False)
     found = {check.name: (check.verdict, check.finding) for check in current.imports(stored)}
     assert found == {
+        "Import of broken: import-1": ("act", "not done in the run of 4 March 2024, 14:00"),
         "Import of gone: import-1": ("act", "not done in the run of 1 March 2024, 17:00"),
         "Import of stopped: import-1": ("act", "not done in the run of 1 March 2024, 15:00"),
         "Import of nightly: import-1": ("act", "failed in the run of 1 March 2024, 12:00"),

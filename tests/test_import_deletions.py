@@ -32,7 +32,7 @@ NOON = "2024-05-01T12:00:00.000000Z"
 
 def account(*chats: dict[str, Any]) -> dict[str, Any]:
     return {
-        "about": "", "personal_information": {"first_name": "Ada"},
+        "about": "", "personal_information": {"first_name": "Ada", "user_id": 0},
         "chats": {"about": "", "list": list(chats)},
     }  # fmt: skip
 

@@ -112,17 +112,24 @@ def test_an_older_export_may_come_after_the_edit_alone(lab, take):
     assert texts(lab) == ["hello there", "okay then, let us do that"]
 
 
-@pytest.mark.parametrize("first", ["I love you", f"okay then, let us do that{EDITED}"])
 @pytest.mark.parametrize(
     ("gone", "end"), [([f"21:08 - Ann: {DELETED}"], []), ([], ["21:24 - Zed: there?"])]
 )
-def test_a_new_message_in_the_minute_of_a_deleted_one_is_kept(lab, take, first, gone, end):
+def test_a_new_message_in_the_minute_of_a_deleted_edited_one_is_kept(lab, take, gone, end):
     """WhatsApp marks edits, and allows them for 15 minutes: a later export shows all of them."""
-    begin = "21:07 - Zed: hello"
-    take(begin, f"21:08 - Ann: {first}")
+    begin, first = "21:07 - Zed: hello", "okay then, let us do that"
+    take(begin, f"21:08 - Ann: {first}{EDITED}")
     result = take(begin, *gone, "21:08 - Ann: where are you?", *end, deletions=True)
     assert (result.updated, result.missing) == (0, 1)
-    assert texts(lab)[1:3] == [first.removesuffix(EDITED), "where are you?"]
+    assert texts(lab)[1:3] == [first, "where are you?"]
+
+
+def test_a_message_that_whatsapp_writes_otherwise_later_is_not_added_again(take):
+    """As when a mentioned number was saved as a contact, or the phone's language was changed."""
+    begin, end = "21:07 - Zed: hello", "21:34 - Zed: there?"
+    take(begin, "21:08 - Ann: @491511234567 ok?", "21:09 - Ann: Missed voice call", end)
+    result = take(begin, "21:08 - Ann: @Clara ok?", "21:09 - Ann: Verpasster Sprachanruf", end)
+    assert (result.added, result.updated) == (0, 2)
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,13 @@ def test_a_key_is_found_in_every_code(secret):
     assert not codes.are_in("Nothing is here: 0123456789abcdef" + "f" * 64)
 
 
+def test_a_key_whose_bytes_could_be_text_is_found_as_python_writes_it():
+    secret = bytes(range(200, 216)) + "äöü".encode() + bytes(range(10))
+    codes = KeyCodes(Keys(secret, KEYS.credential), None)
+    ways = [repr(secret), json.dumps([repr(secret)]), ascii(secret.decode("latin-1"))]
+    assert [way for way in ways if not codes.are_in(f"It is {way}.")] == []
+
+
 def test_the_identity_of_the_vectors_is_a_key():
     assert KeyCodes(KEYS, None).are_in(f"# {KEYS.chroma()}")
 
@@ -280,6 +287,9 @@ def test_an_export_with_a_key_is_refused(told):
 
 
 def test_a_name_is_no_text_of_a_message_in_an_export(told):
+    """What is refused as the text of a message is written once a channel has it as its name."""
+    with pytest.raises(LeakFound):
+        refuse_leaks(told.storage, told.sql("SELECT ? AS name", [TEXT]), content=False)
     try:
         told.primary.execute("UPDATE channels SET name = ?", [TEXT])
         told.sync()

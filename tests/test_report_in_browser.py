@@ -75,7 +75,7 @@ def large(tmp_path_factory):
 
 A4 = 718  # the width of a sheet without its margins, in pixels of CSS, of which 96 are an inch
 A4_HEIGHT = 1017
-SCALES = """charts => charts.map(chart => {
+SCALES = """charts => charts.filter(chart => chart.isConnected).map(chart => {
     const box = chart.getBoundingClientRect(), page = document.documentElement;
     let room = page.clientWidth;
     const scrolls = getComputedStyle(chart.closest(".aico-lab-plot")).overflowX === "auto";

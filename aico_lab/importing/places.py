@@ -304,9 +304,12 @@ def _paired(
     Args:
         stored: The stored messages.
         given: The messages.
-        settled: The ids of messages that can no longer be edited.
+        settled: The ids of messages that can no longer be edited: without the mark of an edit, they
+            are no earlier version of an edited one.
     """
-    if len(stored) == len(given) == 1 and given[0].message_id not in settled:
+    if len(stored) == len(given) == 1 and not (
+        stored[0].is_edited and given[0].message_id in settled
+    ):
         return list(stored)  # however unlike, as an older export has the earlier text
     known = {one.message_id: one for one in stored}
     same = [known.get(message.message_id) for message in given]
@@ -317,7 +320,7 @@ def _paired(
         return same
     found: list[_Stored | None] = [None] * len(given)
     left = dict(enumerate(stored))
-    for at, place in _aligned(stored, given, settled):
+    for at, place in _aligned(stored, given):
         found[place] = left.pop(at)
     moved: dict[str, list[_Stored]] = defaultdict(list)
     for one in reversed(left.values()):
@@ -349,7 +352,7 @@ def _in_order(
 
 
 def _aligned(
-    stored: Sequence[_Stored], given: Sequence[MessageRecord], settled: Collection[str]
+    stored: Sequence[_Stored], given: Sequence[MessageRecord]
 ) -> Iterator[tuple[int, int]]:
     """Yield the pairs of places at which both sequences have the same message, perhaps edited.
 
@@ -373,12 +376,7 @@ def _aligned(
     for number, one in enumerate(old, 1):
         added = _AT_END if number == len(old) else _BETWEEN
         above, row = costs[-1], [number * _GONE]
-        pairs.append(
-            [
-                _cost(one, message, is_few=is_few, is_settled=message.message_id in settled)
-                for message in new
-            ]
-        )
+        pairs.append([_cost(one, message, is_few=is_few) for message in new])
         for place, cost in enumerate(pairs[-1]):
             row.append(min(above[place] + cost, above[place + 1] + _GONE, row[place] + added))
         costs.append(row)
@@ -399,14 +397,13 @@ def _is_same(stored: _Stored, message: MessageRecord) -> bool:
     return stored.content == message.content
 
 
-def _cost(stored: _Stored, message: MessageRecord, *, is_few: bool, is_settled: bool) -> float:
+def _cost(stored: _Stored, message: MessageRecord, *, is_few: bool) -> float:
     """Return the cost of taking a message for a stored one: 0 for the same text.
 
     Args:
         stored: The stored message.
         message: The message.
         is_few: Whether texts may be compared, which takes long.
-        is_settled: Whether the message can no longer be edited.
     """
     if _is_same(stored, message):
         return 0.0
@@ -414,7 +411,7 @@ def _cost(stored: _Stored, message: MessageRecord, *, is_few: bool, is_settled: 
         return _EARLIER
     is_edited = _is_edited(message.metadata)
     likeness = _likeness(stored, message) if is_few else 0.0
-    if (stored.is_edited or is_settled) and not is_edited and likeness < _SIMILAR:
+    if stored.is_edited and not is_edited and likeness < _SIMILAR:
         return math.inf
     return (_MARKED if is_edited else _UNMARKED) + (1 - likeness) * _UNLIKE
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from aico_lab.pipeline.records import read_runs
 from aico_lab.reports.records import SEALED
-from aico_lab.reports.run_index import write_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +61,8 @@ def remove_old(
         except OSError as refused:
             warnings.append(f"The old report {folder.name} was not removed: {refused.strerror}.")
     if removed:
+        from aico_lab.reports.run_index import write_index  # imports polars
+
         write_index(connection, home)  # without links to them
     return removed, warnings
 

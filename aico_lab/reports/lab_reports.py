@@ -15,10 +15,10 @@ from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
 from aico_lab.etl import snapshots
 from aico_lab.home.files import private_files
 from aico_lab.home.working_copies import own_notebooks
-from aico_lab.reports import run_index
 from aico_lab.reports.browser import open_page
 from aico_lab.reports.document import ReportFacts, read_document
 from aico_lab.reports.records import (
+    INDEX,
     SEALED,
     clear_up,
     find_same,
@@ -28,7 +28,6 @@ from aico_lab.reports.records import (
     recorded,
     with_files,
 )
-from aico_lab.reports.run_index import write_index
 from aico_lab.shipped import shipped
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def find_notebook(name: str, home: Home | None = None) -> Path:
         UnknownName: The notebook does not exist, or its name cannot be that of a report.
     """
     stem = Path(name).name.removesuffix(_SUFFIX)
-    if stem.casefold().removesuffix(_SUFFIX) == run_index.NAME:
+    if stem.casefold().removesuffix(_SUFFIX) == INDEX:
         raise UnknownName(
             f"{stem} cannot name a report, since the list of all runs has that name: rename it."
         )
@@ -257,6 +256,7 @@ class Reports:
         repeats: str | None = None,
     ) -> RunResult:
         from aico_lab.reports.leaks import LeakScan
+        from aico_lab.reports.run_index import write_index
         from aico_lab.reports.runner import run_notebook
         from aico_lab.reports.values import check_in_snapshot, resolve_values
         from aico_lab.reports.written import written_time

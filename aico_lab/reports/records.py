@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 PRIVATE: Final = ".run-"
 """Prefix of the private folder, inside the run's folder, in which a notebook is executed."""
 
+INDEX: Final = "index.html"
+"""The name of the page that lists all runs."""
+
 SEALED: Final = ".age"
 """The suffix, after the usual one, of a file that only its recipients can open."""
 

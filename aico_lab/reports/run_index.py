@@ -17,7 +17,14 @@ from aico_lab.errors import AicoLabError, HomeNotWritable
 from aico_lab.home.files import held, os_errors, private_files, write_atomically
 from aico_lab.metrics.engine.claims import counted, isolated
 from aico_lab.metrics.engine.durations import duration
-from aico_lab.reports.records import SEALED, UP_TO_THERE, page_of, read_runs, read_summaries
+from aico_lab.reports.records import (
+    INDEX,
+    SEALED,
+    UP_TO_THERE,
+    page_of,
+    read_runs,
+    read_summaries,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,8 +32,6 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.home.folder import Home
     from aico_lab.reports.records import ReportRun
-
-NAME: Final = "index.html"
 
 _LOCK: Final = ".index.lock"
 
@@ -76,7 +81,7 @@ def write_index(connection: Connection, home: Home) -> None:
         held(home.reports / _LOCK, _WAITING, lambda _holder: busy),
     ):
         page = _page(home, read_runs(connection), read_summaries(connection))
-        write_atomically(home.reports / NAME, page.encode())
+        write_atomically(home.reports / INDEX, page.encode())
 
 
 def _page(home: Home, runs: list[ReportRun], summaries: Mapping[str, Mapping[str, str]]) -> str:

@@ -89,12 +89,15 @@ def readings(text: str) -> Iterator[tuple[str, str]]:
     Args:
         text: The text as a file holds it.
     """
-    text = _COLOURS.sub("", text)
+    text = escaped = _COLOURS.sub("", text)
     for level in range(_DECODED + 1):
         yield f"whole {level}", text
         yield f"apart {level}", _TAG.sub(" ", text)
         yield f"joined {level}", _INSIDE_WORDS.sub("", text)
         yield f"columns {level}", " | ".join(_columns(text))
+        if "\\x" in escaped:  # bytes of a key could be those of a text or of an address
+            escaped = _ESCAPE.sub(_unescaped, escaped)
+            yield f"bytes {level}", escaped
         decoded = _decoded(text)
         if decoded == text:
             return

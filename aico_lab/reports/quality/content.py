@@ -47,7 +47,7 @@ def empty_and_unnamed(lab: Lab) -> list[DataCheck]:
             nobody,
             "look",
             nobody_text,
-            command="aico-lab import FILE --me NAME",
+            command='aico-lab sql "FROM mart.messages WHERE user_id IS NULL"',
         ),
     ]
 

@@ -134,33 +134,51 @@ def freshness(lab: Lab, *, stale_days: int) -> list[DataCheck]:
 def imports(lab: Lab) -> list[DataCheck]:
     """Return the newest outcome of each import by a pipeline.
 
-    The imports are those of the newest run of each pipeline that has ended; one that it kept is
-    that of the run that it continued.
+    The imports are those of the newest run of each pipeline that has ended and has steps; one that
+    it kept is that of the run that it continued.
     """
     steps: dict[tuple[str, str], set[str]] = {}
     newest: dict[tuple[str, str, str], DataCheck] = {}
+    without_steps: dict[tuple[str, str], PipelineRun] = {}
     for run in lab.pipelines.runs():
         if run.status in ("running", "missed"):
             continue
-        imported = [step for step in run.steps if step.run == "import"]
         pipeline = run.pipeline, run.origin
+        if run.status == "failed" and not run.steps and pipeline not in steps:
+            without_steps.setdefault(pipeline, run)  # its file was not valid
+            continue
+        imported = [step for step in run.steps if step.run == "import"]
         known = steps.setdefault(pipeline, {step.id for step in imported})
         for step in imported:
             key = *pipeline, step.id
             if step.id in known and key not in newest and step.status != "kept":
-                newest[key] = _of_import(run, step, lab.timezone)
+                last = without_steps.get(pipeline)
+                newest[key] = _of_import(run, step, lab.timezone, begun=last)
     if not newest:
         return [DataCheck("Imports by pipelines", "fine", "none were recorded")]
     return list(newest.values())
 
 
-def _of_import(run: PipelineRun, step: StepRecord, zone: str) -> DataCheck:
+def _of_import(
+    run: PipelineRun, step: StepRecord, zone: str, *, begun: PipelineRun | None
+) -> DataCheck:
+    """Return the check of an import.
+
+    Args:
+        run: The newest run with the step.
+        step: The record of the step.
+        zone: The IANA name of the zone of times.
+        begun: A later run that ended before its steps were known; None for none.
+    """
     name = f"Import of {run.pipeline}: {step.id}"
+    if begun is not None:
+        run = begun
     when = written_time(to_ms(datetime.fromisoformat(run.started_at)), zone)
     command = f"aico-lab pipeline show {run.run_id}"
-    if step.status == "failed":
+    if begun is None and step.status == "failed":
         return DataCheck(name, "act", f"failed in the run of {when}", None, command)
-    if step.status != "ok":  # a fault was found before it, or the run was stopped
+    # A fault was found before it, or the run was stopped.
+    if begun is not None or step.status != "ok":
         return DataCheck(name, "act", f"not done in the run of {when}", None, command)
     if step.warnings:
         text = f"done in the run of {when}, with {counted(len(step.warnings), 'warnings')}"
