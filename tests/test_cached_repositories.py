@@ -231,6 +231,33 @@ def test_a_cache_that_cannot_be_used_is_none(lab: Lab, monkeypatch: pytest.Monke
         _ = cache.available
 
 
+async def test_a_value_of_somebody_else_is_not_taken(lab: Lab) -> None:
+    """Under the same key, as a program may put what it knows of a person there."""
+    async with lab.data_access() as dal:
+        cache = CacheStore(MemoryStore())
+        world = World(dal, cache)
+        await world.plain_users.save(User("Ada", id="ada"))
+        await world.service.process_user_message("ada", "hello")
+        for value in ({"name": "Ada"}, ["hello"], "hello", None, b"x", {"files": None}):
+            for key in ("configuration:users", "configuration:preferences", "session:turns"):
+                cache.put(f"{key}:ada", value)
+            await world.agree()
+
+
+async def test_a_cache_that_fails_costs_reading_only(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a damaged one cannot be replaced, since its folder may not be changed."""
+    async with lab.data_access() as dal:
+        cache = CacheStore(MemoryStore())
+        world = World(dal, cache)
+        await world.plain_users.save(User("Ada", id="ada"))
+        for call in ("get", "put", "delete"):
+            monkeypatch.setattr(cache, call, Mock(side_effect=HomeNotWritable("x")))
+            await world.agree()
+            await world.users.save(User("Ada Byron", id="ada"))
+
+
 @pytest.mark.parametrize("removed", ["'m-1', NULL", "'m-2', 1"])
 async def test_a_row_that_another_persons_row_replaced_is_gone(lab: Lab, removed: str) -> None:
     """The feed does not name a removed row if another program replaced it by its `id`."""
