@@ -12,13 +12,14 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aico_lab.adapters import rocksdb_codec
-from aico_lab.adapters.rocksdb import RocksDBAdapter, translate
+from aico_lab.adapters.rocksdb import RocksDBAdapter, RocksDBConnection, translate
 from aico_lab.adapters.rocksdb_codec import FormerFormat
 from aico_lab.cache import typed
 from aico_lab.cache.lab_cache import open_cache
@@ -412,6 +413,14 @@ def test_a_disk_without_space_is_no_damage(reason: str) -> None:
     found = translate(error, "cache")
     assert type(found) is DiskFull
     assert "free some space, and open it again" in str(found)
+
+
+def test_closing_after_a_write_that_failed_is_no_error(tmp_path: Path) -> None:
+    """RocksDB tells the failure again, which was told before."""
+    driver = Mock()
+    driver.close.side_effect = Exception("IO error: Writer has previous error.")
+    RocksDBConnection(tmp_path, driver, None, None, None).close()
+    assert driver.close.called
 
 
 def test_an_entry_that_is_replaced_evicts_no_other(cache: CacheStore) -> None:

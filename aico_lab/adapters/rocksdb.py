@@ -285,7 +285,8 @@ class RocksDBConnection:
 
     def close(self) -> None:
         """Release the files; a second call does nothing."""
-        with contextlib.suppress(ConnectionIsClosed), translated(self.name):
+        # After a write that failed, RocksDB says so again; what was put before is in its log.
+        with contextlib.suppress(StorageError), translated(self.name):
             self._driver.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
