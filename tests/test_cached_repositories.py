@@ -124,12 +124,14 @@ async def damage(world: World, lab: Lab, home: Path) -> None:
     """Fill the cache, and damage its table under the open store."""
     await world.agree()
     assert world.cache is not None
-    world.cache.put_many({f"session:{number}": os.urandom(1_000) for number in range(60)})
+    for name in ("session", "configuration"):
+        world.cache.put_many({f"{name}:{number}": os.urandom(1_000) for number in range(60)})
     store = world.cache._store
     store._driver.flush()
     for table in (home / "cache").glob("*.sst"):
         content = table.read_bytes()
-        table.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
+        entries = len(content) - 4_096  # the index follows
+        table.write_bytes(bytes(entries) + content[entries:])
     store.close()  # RocksDB has its blocks in memory: open it again
     world.cache._store = _reopened(lab)
 
