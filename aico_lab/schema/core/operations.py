@@ -15,6 +15,16 @@ _REPEATABLE = {
     "json_sha256": "TEXT",
 }
 
+# `public_key` is the key of the device's signatures.
+_FEDERATED = {
+    "recipient": "TEXT",  # the key that is encrypted for
+    "kind": "TEXT",
+    "trust_level": "INTEGER NOT NULL DEFAULT 0",  # 0 none or revoked, 1 receives only, 2 full
+    "sync_policy": "JSON TEXT",  # the classes that it does not hold
+    "approved_by": "TEXT",
+    "revoked_at": "TIMESTAMP TEXT",
+}
+
 
 def _report_runs(states: str) -> str:
     return f"""CREATE TABLE report_runs (
@@ -102,6 +112,18 @@ OPERATIONS = {
         description="Whether a report is sealed, also when its files are gone; null if unknown.",
         sql_statements=["ALTER TABLE report_runs ADD COLUMN sealed BOOLEAN INTEGER"],
         rollback_statements=["ALTER TABLE report_runs DROP COLUMN sealed"],
+    ),
+    5: SchemaVersion(
+        version=5,
+        name="Federated devices",
+        description="The trust in devices, as signed statements of trusted devices establish it.",
+        sql_statements=[
+            f"ALTER TABLE devices ADD COLUMN {name} {type_}" for name, type_ in _FEDERATED.items()
+        ],
+        rollback_statements=[
+            f"ALTER TABLE devices DROP COLUMN {name}" for name in reversed(_FEDERATED)
+        ],
+        tracked={"devices": ("device_id",)},
     ),
 }
 

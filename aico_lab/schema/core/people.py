@@ -8,6 +8,63 @@ _HAPPENED = "INSERT INTO preference_changes (user_id, preference_key, old_value,
 # As in the applied versions, whatever `aico_lab.adapters.libsql.NOW` becomes.
 _NOW = "strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z'"
 
+
+def _history_triggers(condition: str = "") -> list[str]:
+    """Return the triggers that write the history of preferences.
+
+    Args:
+        condition: SQL for whether they run, or nothing if they always do.
+    """
+    when, and_ = (f"WHEN {condition}", f"AND {condition}") if condition else ("", "")
+    return [
+        f"""CREATE TRIGGER preferences_insert AFTER INSERT ON preferences {when} BEGIN
+            {_HAPPENED} VALUES
+                (NEW.user_id, NEW.preference_key, NULL, NEW.value, NEW.updated_at);
+        END""",
+        # If a program changes the value but not `updated_at`, the change is dated now.
+        f"""CREATE TRIGGER preferences_update AFTER UPDATE OF value ON preferences
+            WHEN OLD.value IS NOT NEW.value {and_} BEGIN
+            {_HAPPENED} VALUES (NEW.user_id, NEW.preference_key, OLD.value, NEW.value,
+                iif(NEW.updated_at IS OLD.updated_at, {_NOW}, NEW.updated_at));
+        END""",
+        # The deletion of a person deletes their history, so nothing is added to it.
+        f"""CREATE TRIGGER preferences_delete AFTER DELETE ON preferences
+            WHEN EXISTS (SELECT 1 FROM users WHERE user_id = OLD.user_id) {and_} BEGIN
+            {_HAPPENED} VALUES (OLD.user_id, OLD.preference_key, OLD.value, NULL, {_NOW});
+        END""",
+    ]
+
+
+_HISTORY_TRIGGERS_DROPPED = [
+    f"DROP TRIGGER preferences_{event}" for event in ("delete", "update", "insert")
+]
+
+
+def _rebuilt_history(column: str, value: str) -> list[str]:
+    """Return statements that rebuild `preference_changes`, with or without a global key.
+
+    Args:
+        column: The definition of the global key's column, or nothing.
+        value: SQL for the key of an existing row, or nothing.
+    """
+    return [
+        "DROP INDEX preference_changes_by_user",
+        "ALTER TABLE preference_changes RENAME TO preference_changes_before",
+        f"""CREATE TABLE preference_changes (
+            change_id INTEGER PRIMARY KEY AUTOINCREMENT,
+            {column}
+            user_id TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
+            preference_key TEXT NOT NULL,
+            old_value JSON TEXT,
+            value JSON TEXT,
+            changed_at TIMESTAMP TEXT NOT NULL
+        )""",
+        f"""INSERT INTO preference_changes SELECT change_id, {value} user_id, preference_key,
+            old_value, value, changed_at FROM preference_changes_before""",
+        "DROP TABLE preference_changes_before",
+        "CREATE INDEX preference_changes_by_user ON preference_changes (user_id)",
+    ]
+
 SYSTEM = {
     1: SchemaVersion(
         version=1,
@@ -75,21 +132,7 @@ USERS = {
                 changed_at TIMESTAMP TEXT NOT NULL
             )""",
             "CREATE INDEX preference_changes_by_user ON preference_changes (user_id)",
-            f"""CREATE TRIGGER preferences_insert AFTER INSERT ON preferences BEGIN
-                {_HAPPENED} VALUES
-                    (NEW.user_id, NEW.preference_key, NULL, NEW.value, NEW.updated_at);
-            END""",
-            # If a program changes the value but not `updated_at`, the change is dated now.
-            f"""CREATE TRIGGER preferences_update AFTER UPDATE OF value ON preferences
-                WHEN OLD.value IS NOT NEW.value BEGIN
-                {_HAPPENED} VALUES (NEW.user_id, NEW.preference_key, OLD.value, NEW.value,
-                    iif(NEW.updated_at IS OLD.updated_at, {_NOW}, NEW.updated_at));
-            END""",
-            # The deletion of a person deletes their history, so nothing is added to it.
-            f"""CREATE TRIGGER preferences_delete AFTER DELETE ON preferences
-                WHEN EXISTS (SELECT 1 FROM users WHERE user_id = OLD.user_id) BEGIN
-                {_HAPPENED} VALUES (OLD.user_id, OLD.preference_key, OLD.value, NULL, {_NOW});
-            END""",
+            *_history_triggers(),
             """CREATE TABLE relationships (
                 relationship_id TEXT PRIMARY KEY NOT NULL,
                 user_id TEXT NOT NULL REFERENCES users ON DELETE CASCADE,
@@ -115,7 +158,29 @@ USERS = {
             "preference_changes": ("change_id",),
             "relationships": ("relationship_id",),
         },
-    )
+    ),
+    2: SchemaVersion(
+        version=2,
+        name="Changes of preferences by a global key",
+        description="A change of a preference has a key that is the same on every device.",
+        sql_statements=[
+            *_HISTORY_TRIGGERS_DROPPED,
+            *_rebuilt_history(
+                """change_key TEXT NOT NULL UNIQUE DEFAULT (lower(hex(randomblob(16)))),""",
+                "'old:' || change_id || ':' || changed_at,",
+            ),
+            # While it has a row, changes of other devices are being applied, with their history.
+            "CREATE TABLE sync_applying (is_applying INTEGER PRIMARY KEY)",
+            *_history_triggers("NOT EXISTS (SELECT 1 FROM sync_applying)"),
+        ],
+        rollback_statements=[
+            *_HISTORY_TRIGGERS_DROPPED,
+            "DROP TABLE sync_applying",
+            *_rebuilt_history("", ""),
+            *_history_triggers(),
+        ],
+        tracked={"preference_changes": ("change_key",)},
+    ),
 }
 
 MEMORIES = {

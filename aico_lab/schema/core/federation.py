@@ -1,0 +1,126 @@
+"""The state of the federation of devices; see `aico_lab.federation`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aico_lab.schema.versions import SchemaVersion
+
+_TABLES: Final = {
+    # The device's own id and keys, its streams, and its position in the change feed.
+    "sync_state": """(
+        key TEXT PRIMARY KEY NOT NULL,
+        value TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    "sync_streams": """(
+        stream_id INTEGER PRIMARY KEY,
+        stream TEXT NOT NULL UNIQUE
+    )""",
+    # The version of every row that was sent or received, also of deleted ones.
+    "sync_rows": """(
+        table_name TEXT NOT NULL,
+        row_key TEXT NOT NULL,
+        cl INTEGER NOT NULL,
+        stamp INTEGER NOT NULL,
+        stream_id INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        PRIMARY KEY (table_name, row_key)
+    ) WITHOUT ROWID""",
+    # Rows to be compared with their versions: what differs is sent.
+    "sync_dirty": """(
+        table_name TEXT NOT NULL,
+        row_key NOT NULL,
+        at INTEGER NOT NULL,
+        is_deleted INTEGER NOT NULL,
+        is_forced INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (table_name, row_key)
+    ) WITHOUT ROWID""",
+    # Rows that cannot be sent, such as one with a NUL in its text.
+    "sync_unsendable": """(
+        table_name TEXT NOT NULL,
+        row_key NOT NULL,
+        reason TEXT NOT NULL,
+        PRIMARY KEY (table_name, row_key)
+    ) WITHOUT ROWID""",
+    # The bundles that were written or taken in; `ctx` is what their author had taken in.
+    "sync_chain": """(
+        stream TEXT NOT NULL,
+        n INTEGER NOT NULL,
+        hash TEXT NOT NULL,
+        prev TEXT NOT NULL,
+        ctx JSON TEXT NOT NULL,
+        PRIMARY KEY (stream, n, hash)
+    ) WITHOUT ROWID""",
+    # Bundles that a trusted device had taken in.
+    "sync_seen": "(hash TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID",
+    # Files that will never be taken in.
+    "sync_refused": """(
+        file TEXT PRIMARY KEY NOT NULL,
+        reason TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    # Rows that wait for a row that they refer to, or that a constraint refused.
+    "sync_parked": """(
+        parked_id INTEGER PRIMARY KEY,
+        table_name TEXT NOT NULL,
+        row_key TEXT NOT NULL,
+        version JSON TEXT NOT NULL,
+        ctx JSON TEXT NOT NULL,
+        reason TEXT NOT NULL
+    )""",
+    # The losing version of a row that two devices changed without knowing of each other.
+    "sync_conflicts": """(
+        conflict_id INTEGER PRIMARY KEY AUTOINCREMENT,
+        table_name TEXT NOT NULL,
+        row_key TEXT NOT NULL,
+        loser TEXT NOT NULL,
+        content JSON TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('open', 'decided')),
+        found_at TIMESTAMP TEXT NOT NULL,
+        decided_at TIMESTAMP TEXT,
+        UNIQUE (table_name, row_key, loser)
+    )""",
+    "sync_audit": """(
+        audit_id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at TIMESTAMP TEXT NOT NULL,
+        event TEXT NOT NULL,
+        device_id TEXT,
+        detail TEXT NOT NULL
+    )""",
+    # A key that bundles of one class are encrypted for, and the devices that it was sealed for;
+    # the identity is NULL if it was not sealed for this device.
+    "sync_epochs": """(
+        epoch TEXT PRIMARY KEY NOT NULL,
+        class TEXT NOT NULL,
+        recipient TEXT NOT NULL,
+        identity TEXT,
+        device_ids JSON TEXT NOT NULL
+    ) WITHOUT ROWID""",
+    # What was taken in of a device when it was revoked.
+    "sync_revocations": """(
+        device_id TEXT NOT NULL,
+        heads JSON TEXT NOT NULL,
+        PRIMARY KEY (device_id, heads)
+    ) WITHOUT ROWID""",
+    # The newest name and policy of a device.
+    "sync_settings": """(
+        device_id TEXT NOT NULL,
+        field TEXT NOT NULL,
+        stamp INTEGER NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (device_id, field)
+    ) WITHOUT ROWID""",
+}
+
+FEDERATION = {
+    1: SchemaVersion(
+        version=1,
+        name="Federation",
+        description="Versions of rows, bundles, epochs and conflicts of the federation of devices.",
+        sql_statements=[
+            *(f"CREATE TABLE {name} {columns}" for name, columns in _TABLES.items()),
+            "CREATE INDEX sync_conflicts_by_row ON sync_conflicts (table_name, row_key)",
+        ],
+        rollback_statements=[f"DROP TABLE {name}" for name in reversed(_TABLES)],
+    ),
+}
