@@ -60,6 +60,11 @@
     ├── BusError
     │   ├── InvalidTopic
     │   └── HandlerFailed
+    ├── FederationError
+    │   ├── NotFederated            the home has no federation, or is not encrypted
+    │   ├── DeviceRevoked           the other devices no longer trust this one
+    │   ├── FolderUnusable          a shared folder is missing, full, or of other devices
+    │   └── FederationBusy          transient
     ├── ReportError
     │   ├── LeakFound               it would have published a key, or text of a message
     │   ├── NotebookFailed
@@ -360,6 +365,28 @@ class InvalidTopic(BusError):
 
 class HandlerFailed(BusError):
     """A subscriber failed to handle a message in every attempt."""
+
+
+class FederationError(AicoLabError):
+    """The devices of a person could not exchange changes."""
+
+
+class NotFederated(FederationError):
+    """The home has no federation, or cannot have one because it is not encrypted."""
+
+
+class DeviceRevoked(FederationError):
+    """The other devices no longer trust this one."""
+
+
+class FolderUnusable(FederationError):
+    """A shared folder is missing, cannot be read or written, or is that of other devices."""
+
+
+class FederationBusy(FederationError):
+    """Another process is exchanging changes of this home."""
+
+    transient = True
 
 
 class ReportError(AicoLabError):

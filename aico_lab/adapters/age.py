@@ -52,6 +52,28 @@ def encrypt(content: bytes, recipients: Collection[str]) -> bytes:
     return encrypted
 
 
+def new_identity() -> tuple[str, str]:
+    """Return a new secret key and its recipient."""
+    identity = pyrage.x25519.Identity.generate()
+    return str(identity), str(identity.to_public())
+
+
+def open_bytes(content: bytes, identities: Collection[str]) -> bytes | None:
+    """Return encrypted content, or None if none of the identities opens it.
+
+    Raises:
+        CorruptDatabase: The content is damaged, or not encrypted by age.
+    """
+    keys = [pyrage.x25519.Identity.from_str(identity) for identity in identities]
+    try:
+        opened: bytes = pyrage.decrypt(content, keys)
+    except pyrage.DecryptError as error:
+        if "No matching keys" in str(error):
+            return None
+        raise CorruptDatabase("is damaged, or not encrypted by age") from error
+    return opened
+
+
 def decrypt(source: Path, identity_file: Path) -> bytes:
     """Return the content of an encrypted file.
 

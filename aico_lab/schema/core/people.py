@@ -65,6 +65,7 @@ def _rebuilt_history(column: str, value: str) -> list[str]:
         "CREATE INDEX preference_changes_by_user ON preference_changes (user_id)",
     ]
 
+
 SYSTEM = {
     1: SchemaVersion(
         version=1,

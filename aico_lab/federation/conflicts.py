@@ -1,0 +1,157 @@
+"""Rows that two devices changed without knowing of each other: the losing version is kept.
+
+A person decides by `Federation.resolve`, which writes a new version; it ends the conflict on every
+device, because its author had seen both versions.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aico_lab.adapters.libsql import NOW
+from aico_lab.adapters.sql_text import quoted
+from aico_lab.errors import InvalidValue, UnknownName
+from aico_lab.federation.bundles import Change, Ctx
+from aico_lab.federation.replica import now_ms
+from aico_lab.federation.rows import Version, from_json, key_values, physical, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aico_lab.federation.replica import Replica
+    from aico_lab.federation.tables import FederatedTable
+
+
+@dataclass(frozen=True, slots=True)
+class RowConflict:
+    """A row that two devices changed without knowing of each other.
+
+    Attributes:
+        number: The number of the conflict on this device.
+        table: The table of the row.
+        key: The key of the row.
+        device_id: The device whose change lost.
+        lost: The row in the losing version, by columns.
+        kept: The row as it is now; empty if it was deleted.
+        found_at: When the conflict was found, UTC.
+    """
+
+    number: int
+    table: str
+    key: str
+    device_id: str
+    lost: dict[str, Any]
+    kept: dict[str, Any]
+    found_at: str
+
+
+def knew(replica: Replica, version: Version, other: Version) -> bool:
+    """Return whether the author of a version had taken in another one."""
+    if version.stream == other.stream:
+        return version.n >= other.n
+    row = replica.connection.fetch_one(
+        "SELECT ctx FROM sync_chain WHERE stream = ? AND n = ?", [version.stream, version.n]
+    )
+    return row is not None and Ctx(json.loads(row[0])).has(other.stream, other.n)
+
+
+def queue(replica: Replica, table: FederatedTable, loser: Change) -> None:
+    """Keep a losing version for a person, if its table's conflicts are queued."""
+    if not table.queues_conflicts:
+        return
+    version = loser.version
+    inserted = replica.connection.fetch_one(
+        "INSERT INTO sync_conflicts (table_name, row_key, loser, content, state, found_at) "
+        f"VALUES (?, ?, ?, ?, 'open', {NOW}) ON CONFLICT DO NOTHING RETURNING conflict_id",
+        [
+            table.name, loser.key, json.dumps([version.stream, version.n, version.stamp]),
+            json.dumps(dict(zip(table.columns, map(to_json, loser.content or ()), strict=True))),
+        ],
+    )  # fmt: skip
+    if inserted:
+        replica.publish_event("federation.conflict", {"number": inserted[0], "table": table.name})
+
+
+def close_seen(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> None:
+    """End the conflicts of rows whose losing versions the author of new ones had seen."""
+    for number, loser in replica.connection.fetch_all(
+        "SELECT conflict_id, loser FROM sync_conflicts WHERE state = 'open' AND table_name = ? "
+        "AND row_key IN (SELECT value FROM json_each(?))",
+        [table, json.dumps(list(keys))],
+    ):
+        stream, n, _ = json.loads(loser)
+        if ctx.has(stream, n):
+            replica.connection.execute(
+                f"UPDATE sync_conflicts SET state = 'decided', decided_at = {NOW} "
+                "WHERE conflict_id = ?",
+                [number],
+            )
+
+
+def open_conflicts(replica: Replica) -> list[RowConflict]:
+    """Return the conflicts that nobody has decided, oldest first."""
+    found = []
+    for number, name, key, loser, content, found_at in replica.connection.fetch_all(
+        "SELECT conflict_id, table_name, row_key, loser, content, found_at "
+        "FROM sync_conflicts WHERE state = 'open' ORDER BY conflict_id"
+    ):
+        table = replica.tables.get(name)
+        if table is None:  # of a plugin that was deactivated
+            continue
+        there, _ = physical(replica.connection, table, [key])
+        kept = dict(zip(table.columns, there[key], strict=True)) if key in there else {}
+        lost = {column: from_json(value) for column, value in json.loads(content).items()}
+        device = json.loads(loser)[0].partition(".")[0]
+        found.append(RowConflict(number, name, key, device, lost, kept, found_at))
+    return found
+
+
+def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> None:
+    """Decide a conflict, by a new version of the row.
+
+    Args:
+        replica: Inside a transaction.
+        number: The number of the conflict.
+        keep: 'mine' for the version of this device, 'theirs' for the other one, or values of
+            columns, of which the others stay as they are now.
+
+    Raises:
+        UnknownName: There is no such open conflict.
+        InvalidValue: The row has no such column, or `keep` is none of these.
+        ConstraintViolated: The row may not have these values.
+    """
+    found = {conflict.number: conflict for conflict in open_conflicts(replica)}
+    if number not in found:
+        raise UnknownName(f"There is no open conflict {number}: see `aico-lab federate conflicts`.")
+    conflict = found[number]
+    table = replica.tables[conflict.table]
+    if isinstance(keep, str):
+        if keep not in ("mine", "theirs"):
+            raise InvalidValue("Keep 'mine', 'theirs', or values of columns.")
+        keeps_lost = (conflict.device_id == replica.device_id) == (keep == "mine")
+        chosen: Mapping[str, Any] = conflict.lost if keeps_lost else {}
+    else:
+        chosen = keep
+    if unknown := set(chosen) - set(table.columns):
+        raise InvalidValue(
+            f"Rows of {table.name} have no column {sorted(unknown)[0]!r} that can be changed: "
+            f"choose among {', '.join(table.columns)}."
+        )
+    if chosen:
+        sets = ", ".join(f"{quoted(column)} = ?" for column in chosen)
+        where = " AND ".join(f"{quoted(column)} = ?" for column in table.keys)
+        replica.connection.execute(
+            f"UPDATE {table.name} SET {sets} WHERE {where}",
+            [*chosen.values(), *key_values(table, conflict.key)],
+        )
+    replica.connection.execute(
+        "INSERT INTO sync_dirty VALUES (?, ?, ?, 0, 1) ON CONFLICT (table_name, row_key) "
+        "DO UPDATE SET is_forced = 1",
+        [table.name, conflict.key, now_ms()],
+    )
+    replica.connection.execute(
+        f"UPDATE sync_conflicts SET state = 'decided', decided_at = {NOW} WHERE conflict_id = ?",
+        [number],
+    )

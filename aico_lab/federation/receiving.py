@@ -1,0 +1,202 @@
+"""Choose which received bundles may be taken in, and in which order.
+
+A bundle is taken in after the one before it in its stream. Of a revoked device only those count
+that some trusted device had taken in before it knew. A file of this device's own stream that it
+did not write shows that the home was restored from a backup, or copied: it takes in what it has
+forgotten, and goes on in a new stream.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.federation import control, epochs
+from aico_lab.federation.applying import apply
+from aico_lab.federation.bundles import (
+    START,
+    FileName,
+    Header,
+    Opened,
+    Refused,
+    parse_name,
+    read_changes,
+    unpack,
+)
+
+if TYPE_CHECKING:
+    from aico_lab.federation.replica import Replica
+
+_KEPT: Final = 32 << 20
+"""Bytes of opened bundles that are kept until their turn; others are opened again."""
+
+
+@dataclass
+class TakenIn:
+    """The result of taking in received bundles.
+
+    Attributes:
+        bundles: The number of bundles.
+        rows: The number of rows in them, also of those that were known.
+        refused: Files that were not taken in, each with the reason.
+        waiting: Files that may be taken in later, each with the reason.
+    """
+
+    bundles: int = 0
+    rows: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    waiting: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Receiver:
+    """Takes in what is in the spool."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._connection = replica.connection
+        self._headers: dict[FileName, Header] = {}
+        self._kept: dict[FileName, Opened] = {}
+        self._kept_size = 0
+        self._reasons: dict[FileName, str] = {}
+        self._done = TakenIn()
+
+    def take_in(self) -> TakenIn:
+        """Take in every bundle that may be taken in now."""
+        pending = self._pending()
+        self._leave_forgotten_streams(pending)
+        progress = True
+        while pending and progress:
+            progress = False
+            for name in sorted(pending - self._headers.keys()):
+                self._read_header(name)
+            order = sorted(self._headers.items(), key=lambda item: (item[1].age, item[0]))
+            for name, header in order:
+                reason = self._obstacle(name, header)
+                if reason:
+                    self._reasons[name] = reason
+                    continue
+                if self._take(name):
+                    progress = True
+                    pending.discard(name)
+                    # New keys may open others; their order comes before that of the rest.
+                    if header.statements:
+                        break
+        self._done.waiting = sorted((str(name), why) for name, why in self._reasons.items())
+        return self._done
+
+    def _pending(self) -> set[FileName]:
+        known = {
+            str(FileName(*row))
+            for row in self._connection.fetch_all("SELECT stream, n, hash FROM sync_chain")
+        }
+        known |= {name for (name,) in self._connection.fetch_all("SELECT file FROM sync_refused")}
+        return {parse_name(name) for name in self._replica.spool.names() - known}
+
+    def _leave_forgotten_streams(self, pending: set[FileName]) -> None:
+        own = self._replica.own_streams()
+        forgotten = {own[name.stream] for name in pending if name.stream in own}
+        with self._connection.transaction():
+            for class_ in forgotten:
+                self._replica.begin_stream(class_)
+
+    def _open(self, name: FileName) -> Opened:
+        device = control.device_of(name, self._replica)
+        if device is None:
+            raise Refused("its device is unknown", is_final=False)
+        return unpack(
+            name,
+            self._replica.spool.read(str(name)),
+            epochs.identities(self._replica),
+            device[0],
+        )
+
+    def _read_header(self, name: FileName) -> None:
+        try:
+            opened = self._open(name)
+        except Refused as refused:
+            self._refuse(name, refused)
+            return
+        self._headers[name] = opened.header
+        self._reasons.pop(name, None)
+        if self._kept_size < _KEPT:
+            self._kept[name] = opened
+            self._kept_size += len(opened.body)
+
+    def _take(self, name: FileName) -> bool:
+        opened = self._kept.pop(name, None)
+        self._kept_size -= len(opened.body) if opened else 0
+        try:
+            opened = opened or self._open(name)
+            changes = read_changes(opened, self._replica.tables, self._replica.schema)
+            apply(self._replica, name, opened.header, changes)
+        except Refused as refused:
+            self._refuse(name, refused)
+            return False
+        del self._headers[name]
+        self._reasons.pop(name, None)
+        self._done.bundles += 1
+        self._done.rows += sum(map(len, changes.values()))
+        return True
+
+    def _refuse(self, name: FileName, refused: Refused) -> None:
+        if not refused.is_final:
+            self._reasons[name] = str(refused)
+            return
+        self._headers.pop(name, None)
+        self._reasons.pop(name, None)
+        self._done.refused.append((str(name), str(refused)))
+        with self._connection.transaction():
+            self._connection.execute(
+                "INSERT INTO sync_refused VALUES (?, ?) ON CONFLICT DO NOTHING",
+                [str(name), str(refused)],
+            )
+            self._replica.publish_event("federation.refused", {"file": str(name)})
+
+    def _obstacle(self, name: FileName, header: Header) -> str | None:
+        """Return the reason why a bundle cannot be taken in now, or None."""
+        if (
+            header.prev != START
+            and not header.covers
+            and not self._connection.fetch_one(
+                "SELECT 1 FROM sync_chain WHERE stream = ? AND n = ? AND hash = ?",
+                [name.stream, name.n - 1, header.prev],
+            )
+        ):
+            return "the bundle before it is missing"
+        device = control.device_of(name, self._replica)
+        if device is None:
+            return "its device is unknown"
+        if device[1]:
+            return None if self._was_seen(name) else "its device is revoked"
+        if self._replica.level(name.device) == 1:
+            return "its device may only receive"
+        return None
+
+    def _was_seen(self, name: FileName) -> bool:
+        """Return whether a trusted device had taken in a bundle before it knew of a revocation."""
+        heads = {
+            head
+            for (stored,) in self._connection.fetch_all(
+                "SELECT heads FROM sync_revocations WHERE device_id = ?", [name.device]
+            )
+            for head in json.loads(stored).get(name.stream, [])
+        }
+        heads |= {head for (head,) in self._connection.fetch_all("SELECT hash FROM sync_seen")}
+        before = dict(
+            self._connection.fetch_all(
+                "SELECT hash, prev FROM sync_chain WHERE stream = ?", [name.stream]
+            )
+        )
+        before |= {
+            other.hash: header.prev
+            for other, header in self._headers.items()
+            if other.stream == name.stream
+        }
+        for head in heads & before.keys():
+            at, steps = head, 0
+            while at in before and steps <= len(before):
+                if at == name.hash:
+                    return True
+                at, steps = before[at], steps + 1
+        return False

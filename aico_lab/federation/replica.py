@@ -1,0 +1,198 @@
+"""The federated rows of one device: its database, its keys and its folder of bundles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from aico_lab.adapters import age
+from aico_lab.adapters.libsql import NOW
+from aico_lab.federation.bundles import Ctx
+from aico_lab.federation.tables import BASE, CLASSES, closed, read_tables
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.federation.spool import Spool
+    from aico_lab.federation.tables import FederatedTable
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKeys:
+    """The public keys of a device.
+
+    Attributes:
+        public_key: The key of its signatures (Ed25519), in hexadecimal digits.
+        recipient: The age recipient that is encrypted for.
+    """
+
+    public_key: str
+    recipient: str
+
+    @property
+    def device_id(self) -> str:
+        """The id of the device, which is computed from its keys, so that no other can take it."""
+        return hashlib.sha256(f"{self.public_key} {self.recipient}".encode()).hexdigest()[:16]
+
+    @property
+    def fingerprint(self) -> str:
+        """The id in groups of four digits, for people to compare."""
+        return " ".join(self.device_id[at : at + 4] for at in range(0, 16, 4))
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Replica:
+    """The database, keys and bundles of one device.
+
+    Attributes:
+        connection: The primary database.
+        spool: The folder of bundles.
+    """
+
+    def __init__(self, connection: Connection, spool: Spool) -> None:
+        self.connection = connection
+        self.spool = spool
+
+    def get(self, key: str) -> str | None:
+        """Return a value of the device's own state."""
+        row = self.connection.fetch_one("SELECT value FROM sync_state WHERE key = ?", [key])
+        return row[0] if row else None
+
+    def put(self, key: str, value: str) -> None:
+        """Store a value of the device's own state."""
+        self.connection.execute(
+            "INSERT INTO sync_state VALUES (?, ?) ON CONFLICT (key) "
+            "DO UPDATE SET value = excluded.value",
+            [key, value],
+        )
+
+    def create_keys(self) -> DeviceKeys:
+        """Create and store the device's keys, unless it has some; return the public ones."""
+        if self.get("signing_key") is None:
+            identity, recipient = age.new_identity()
+            signer = Ed25519PrivateKey.generate()
+            self.put("identity", identity)
+            self.put("recipient", recipient)
+            self.put("public_key", signer.public_key().public_bytes_raw().hex())
+            self.put("signing_key", signer.private_bytes_raw().hex())
+        return self.keys
+
+    @cached_property
+    def keys(self) -> DeviceKeys:
+        """The public keys of this device."""
+        return DeviceKeys(str(self.get("public_key")), str(self.get("recipient")))
+
+    @cached_property
+    def device_id(self) -> str:
+        """The id of this device."""
+        return self.keys.device_id
+
+    @cached_property
+    def signing_key(self) -> bytes:
+        """The secret key of this device's signatures."""
+        return bytes.fromhex(str(self.get("signing_key")))
+
+    @cached_property
+    def tables(self) -> dict[str, FederatedTable]:
+        """The federated tables, parents before children."""
+        return read_tables(self.connection)
+
+    @cached_property
+    def schema(self) -> int:
+        """The sum of the versions of the core schemas, which grows with every new version."""
+        row = self.connection.fetch_one(
+            "SELECT sum(version) FROM schema_metadata WHERE kind = 'core'"
+        )
+        return int(row[0]) if row else 0
+
+    def level(self, device_id: str) -> int:
+        """Return the trust in a device: 0 none, 1 it receives only, 2 full."""
+        row = self.connection.fetch_one(
+            "SELECT trust_level FROM devices WHERE device_id = ?", [device_id]
+        )
+        return row[0] if row else 0
+
+    def classes_of(self, policy: str | None) -> set[str]:
+        """Return the classes that a device with a policy holds."""
+        left_out = {class_ for class_, held in json.loads(policy or "{}").items() if held == "none"}
+        return {
+            class_
+            for class_ in CLASSES
+            if class_ == BASE or not closed(self.tables, class_) & left_out
+        }
+
+    @property
+    def own_classes(self) -> set[str]:
+        """The classes that this device holds and sends."""
+        row = self.connection.fetch_one(
+            "SELECT sync_policy FROM devices WHERE device_id = ? AND trust_level = 2",
+            [self.device_id],
+        )
+        return self.classes_of(row[0]) if row else set()
+
+    def entitled(self) -> dict[str, set[str]]:
+        """Return the trusted devices that hold each class."""
+        holders: dict[str, set[str]] = {class_: set() for class_ in CLASSES}
+        for device_id, policy in self.connection.fetch_all(
+            "SELECT device_id, sync_policy FROM devices WHERE trust_level > 0"
+        ):
+            for class_ in self.classes_of(policy):
+                holders[class_].add(device_id)
+        return holders
+
+    def audit(self, event: str, device_id: str | None, detail: str) -> None:
+        """Write down what happened to the federation."""
+        self.connection.execute(
+            f"INSERT INTO sync_audit (at, event, device_id, detail) VALUES ({NOW}, ?, ?, ?)",
+            [event, device_id, detail],
+        )
+
+    def publish_event(self, topic: str, payload: dict[str, Any]) -> None:
+        """Put an event into the outbox, in the open transaction."""
+        self.connection.execute(
+            f"INSERT INTO outbox (topic, payload, created_at) VALUES (?, ?, {NOW})",
+            [topic, json.dumps(payload)],
+        )
+
+    # Streams
+
+    def stream(self, class_: str) -> str:
+        """Return the stream of this device's bundles of a class, which begins on first use."""
+        return self.get(f"stream:{class_}") or self.begin_stream(class_)
+
+    def begin_stream(self, class_: str) -> str:
+        """Begin a new stream of this device for a class, and return it."""
+        stream = f"{self.device_id}.{secrets.token_hex(4)}"
+        self.put(f"stream:{class_}", stream)
+        return stream
+
+    def own_streams(self) -> dict[str, str]:
+        """Return the classes of this device's current streams."""
+        return {
+            stream: key.removeprefix("stream:")
+            for key, stream in self.connection.fetch_all(
+                "SELECT key, value FROM sync_state WHERE key GLOB 'stream:*'"
+            )
+        }
+
+    def ctx(self) -> Ctx:
+        """Return what was taken in: the length and the last hashes of every stream."""
+        found = Ctx()
+        for stream, n, hash_ in self.connection.fetch_all(
+            "SELECT stream, n, hash FROM sync_chain AS c WHERE NOT EXISTS (SELECT 1 "
+            "FROM sync_chain AS d WHERE d.stream = c.stream AND d.n = c.n + 1 "
+            "AND d.prev = c.hash) ORDER BY 1, 2, 3"
+        ):
+            length, heads = found.get(stream, (0, []))
+            found[stream] = (max(n, length), [*heads, hash_])
+        return found

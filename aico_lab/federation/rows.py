@@ -1,0 +1,182 @@
+"""Versions of rows, and their order, by which all devices choose the same one.
+
+A version is the causal length of the row, a stamp, and a digest of the content; of two versions the
+greater one wins. The **causal length** counts how often the row came and went: it is odd while the
+row exists and even when it is deleted, so a deletion wins over all changes that did not know of it.
+The **stamp** is the time of the change, or one more than the stamp of the version that it replaced:
+a wrong clock decides only between changes that were made without knowing of each other.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+
+from aico_lab.adapters.sql_text import quoted
+from aico_lab.errors import CorruptDatabase
+from aico_lab.federation.tables import select_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.federation.tables import FederatedTable
+
+MAX_STAMP: Final = 2**53 - 1
+_PLAIN: Final = {str, int, type(None)}
+
+
+class Version(NamedTuple):
+    """The version of a row.
+
+    Attributes:
+        cl: The causal length.
+        stamp: Microseconds since 1970, or more.
+        digest: The digest of the content; empty for a deleted row.
+        stream: The stream of the bundle with this version.
+        n: The number of the bundle in it.
+    """
+
+    cl: int
+    stamp: int
+    digest: str
+    stream: str
+    n: int
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the row exists in this version."""
+        return self.cl % 2 == 1
+
+
+def order(version: Version) -> tuple[int, int, str]:
+    """Return the sort key of a version: whoever wrote it does not matter."""
+    return (version.cl, version.stamp, version.digest)
+
+
+def digest_of(table: FederatedTable, key: str, content: Sequence[Any]) -> str:
+    """Return the digest of a row's content.
+
+    Columns with their default value are left out, so that the digest stays the same when a later
+    version of the schema adds a column.
+    """
+    differing = {
+        column: value
+        for column, value, default in zip(table.columns, content, table.defaults, strict=True)
+        if value != default or type(value) is not type(default)
+    }
+    if not set(map(type, differing.values())) <= _PLAIN:
+        differing = {column: to_json(value) for column, value in differing.items()}
+    text = orjson.dumps([table.name, key, differing])
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def to_json(value: object) -> object:
+    """Return a value of a row in a form that JSON preserves."""
+    if isinstance(value, bytes):
+        return {"b": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"f": repr(value)}
+    return value
+
+
+def from_json(value: object) -> object:
+    """Return the value that `to_json` was given.
+
+    Raises:
+        ValueError: It was given no such value.
+    """
+    match value:
+        case {"b": str(text), **rest} if not rest:
+            return base64.b64decode(text, validate=True)
+        case {"f": "inf" | "-inf" as text, **rest} if not rest:
+            return float(text)
+        case str() | int() | float() | None if not isinstance(value, bool):
+            return value
+        case _:
+            raise ValueError("is no value of a row")
+
+
+def key_values(table: FederatedTable, key: str) -> list[Any]:
+    """Return the values of the key's columns."""
+    return [key] if len(table.keys) == 1 else json.loads(key)
+
+
+def physical(
+    connection: Connection, table: FederatedTable, keys: Sequence[str]
+) -> tuple[dict[str, tuple[Any, ...]], set[str]]:
+    """Return the content of the rows with some keys, and the keys of rows that cannot be read.
+
+    The driver cuts text at a NUL, and fails at text that is not UTF-8.
+    """
+    if not keys:
+        return {}, set()
+    try:
+        rows = connection.fetch_all(*_reading(table, keys))
+    except CorruptDatabase:
+        if len(keys) == 1:
+            return {}, {keys[0]}
+        middle = len(keys) // 2
+        found, unreadable = physical(connection, table, keys[:middle])
+        more, others = physical(connection, table, keys[middle:])
+        return found | more, unreadable | others
+    return {row[1]: row[2:] for row in rows if not row[0]}, {row[1] for row in rows if row[0]}
+
+
+def _reading(table: FederatedTable, keys: Sequence[str]) -> tuple[str, list[str]]:
+    columns = [f"t.{quoted(column)}" for column in table.columns]
+    cut = " OR ".join(
+        f"(typeof({column}) = 'text' AND instr({column}, char(0)))" for column in columns
+    )
+    select = f"SELECT {cut}, {select_key(table, 't')}, {', '.join(columns)}"
+    if len(table.keys) == 1:
+        where = f"t.{quoted(table.keys[0])} IN (SELECT value FROM json_each(?))"
+        return f"{select} FROM {table.name} AS t WHERE {where}", [json.dumps(list(keys))]
+    joined = " AND ".join(
+        f"t.{quoted(column)} = (j.value ->> {at})" for at, column in enumerate(table.keys)
+    )
+    sql = f"{select} FROM json_each(?) AS j CROSS JOIN {table.name} AS t ON {joined}"
+    return sql, [f"[{','.join(keys)}]"]
+
+
+def stored_versions(connection: Connection, table: str, keys: Iterable[str]) -> dict[str, Version]:
+    """Return the known versions of the rows with some keys."""
+    rows = connection.fetch_all(
+        "SELECT row_key, cl, stamp, digest, stream, n FROM sync_rows JOIN sync_streams "
+        "USING (stream_id) WHERE table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
+        [table, json.dumps(list(keys))],
+    )
+    return {key: Version(*version) for key, *version in rows}
+
+
+def store_versions(connection: Connection, table: str, versions: dict[str, Version]) -> None:
+    """Store the versions of rows."""
+    if not versions:
+        return
+    streams = sorted({version.stream for version in versions.values()})
+    connection.execute(
+        "INSERT INTO sync_streams (stream) SELECT value FROM json_each(?) WHERE true "
+        "ON CONFLICT DO NOTHING",
+        [json.dumps(streams)],
+    )
+    found = connection.fetch_all(
+        "SELECT stream, stream_id FROM sync_streams WHERE stream IN "
+        "(SELECT value FROM json_each(?))",
+        [json.dumps(streams)],
+    )
+    ids = dict((stream, number) for stream, number in found)
+    rows = [[k, v.cl, v.stamp, ids[v.stream], v.n, v.digest] for k, v in versions.items()]
+    # As one text of JSON, because the driver binds large integers slowly.
+    connection.execute(
+        "INSERT INTO sync_rows SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, "
+        "value ->> 4, value ->> 5 FROM json_each(?) WHERE true "
+        "ON CONFLICT (table_name, row_key) DO UPDATE SET cl = excluded.cl, "
+        "stamp = excluded.stamp, stream_id = excluded.stream_id, n = excluded.n, "
+        "digest = excluded.digest",
+        [table, orjson.dumps(rows).decode()],
+    )

@@ -1,0 +1,310 @@
+"""From the change feed to bundles: a row that differs from its stored version was changed here.
+
+So changes that came from other devices are not sent again, and what triggers and cascades did is.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.federation import epochs
+from aico_lab.federation.bundles import (
+    ROWS,
+    SIZE,
+    START,
+    Change,
+    Changes,
+    FileName,
+    Header,
+    hash_of,
+    pack,
+)
+from aico_lab.federation.replica import now_ms
+from aico_lab.federation.rows import (
+    MAX_STAMP,
+    Version,
+    digest_of,
+    physical,
+    store_versions,
+    stored_versions,
+)
+from aico_lab.federation.tables import BASE, select_key
+from aico_lab.schema import feed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from aico_lab.federation.replica import Replica
+    from aico_lab.federation.tables import FederatedTable
+
+CONSUMER: Final = "federation"
+_AT_ONCE: Final = 250
+"""Rows that are read at once, since each may have a million characters."""
+
+
+def seal(replica: Replica) -> int:
+    """Write bundles of everything that changed here, and return the number of changed rows.
+
+    Each bundle has its own transaction, unless one is open.
+    """
+    with replica.connection.transaction():
+        collect(replica)
+    sealed = 0
+    own = replica.own_classes
+    for class_ in own:
+        while True:
+            with replica.connection.transaction():
+                write_statements(replica, [])
+                changes = _changes(replica, class_)
+                if changes:
+                    write(replica, class_, changes)
+            count = sum(map(len, changes.values()))
+            if not count:
+                break
+            sealed += count
+    _clear_others(replica, own)
+    return sealed
+
+
+def write_statements(replica: Replica, statements: Sequence[dict[str, Any]]) -> None:
+    """Write a bundle of statements of this device, and of those on keys that are due."""
+    if replica.own_classes and (said := [*statements, *epochs.due(replica)]):
+        write(replica, BASE, {}, said)
+
+
+def collect(replica: Replica, *, without: AbstractSet[tuple[str, str]] = frozenset()) -> None:
+    """Move the names of changed rows from the change feed to `sync_dirty`.
+
+    Args:
+        replica: Inside a transaction.
+        without: Rows of which the feed's only change is known.
+    """
+    connection = replica.connection
+    stored = replica.get("cursor")
+    cursor = feed.Cursor(**json.loads(stored)) if stored else None
+    _scan(replica, everything=cursor is None or not feed.continues(connection, cursor))
+    head = feed.head(connection)
+    if cursor is not None and head.seq > cursor.seq:
+        connection.execute(
+            """INSERT INTO sync_dirty (table_name, row_key, at, is_deleted)
+            WITH known AS MATERIALIZED (
+                SELECT value ->> 0 AS name, value ->> 1 AS key FROM json_each(?3))
+            SELECT table_name, row_key, max(at), max(op = 'delete') FROM change_log
+            WHERE seq > ?1 AND table_name IN (SELECT value FROM json_each(?2))
+            GROUP BY table_name, row_key
+            HAVING count(*) > 1 OR max(op = 'delete')
+                OR (table_name, row_key) NOT IN (SELECT name, key FROM known)
+            ON CONFLICT (table_name, row_key) DO UPDATE SET
+                at = max(at, excluded.at), is_deleted = max(is_deleted, excluded.is_deleted)""",
+            [cursor.seq, json.dumps(list(replica.tables)), json.dumps(sorted(without))],
+        )
+    connection.execute(
+        "DELETE FROM sync_unsendable WHERE (table_name, row_key) IN "
+        "(SELECT table_name, row_key FROM sync_dirty)"
+    )
+    if cursor is None or head != cursor:
+        replica.put("cursor", json.dumps({
+            "database_id": head.database_id, "seq": head.seq, "anchor": head.anchor,
+        }))  # fmt: skip
+        feed.acknowledge(connection, CONSUMER, head.seq)
+
+
+def _scan(replica: Replica, *, everything: bool) -> None:
+    """Mark all rows, if the feed cannot be continued, or those of a class that was not sent."""
+    connection = replica.connection
+    classes = {
+        key.removeprefix("scan:")
+        for (key,) in connection.fetch_all("SELECT key FROM sync_state WHERE key GLOB 'scan:*'")
+    }
+    for table in replica.tables.values():
+        if not (everything or table.class_ in classes):
+            continue
+        connection.execute(
+            f"""INSERT INTO sync_dirty (table_name, row_key, at, is_deleted)
+            SELECT '{table.name}', {select_key(table, table.name)}, ?, 0 FROM {table.name}
+            WHERE true ON CONFLICT DO NOTHING""",
+            [now_ms()],
+        )
+        connection.execute(
+            """INSERT INTO sync_dirty (table_name, row_key, at, is_deleted)
+            SELECT table_name, row_key, ?, 1 FROM sync_rows
+            WHERE table_name = ? AND cl % 2 = 1 ON CONFLICT DO NOTHING""",
+            [now_ms(), table.name],
+        )
+    connection.execute("DELETE FROM sync_state WHERE key GLOB 'scan:*'")
+
+
+def _changes(replica: Replica, class_: str) -> Changes:
+    """Return the next changes of a class, at most one bundle of them, as its own versions."""
+    connection = replica.connection
+    changes: Changes = {}
+    count = size = 0
+    stream, n = replica.stream(class_), 0  # the number is set when the bundle is written
+    for table in replica.tables.values():
+        while table.class_ == class_ and count < ROWS and size < SIZE:
+            dirty = connection.fetch_all(
+                "SELECT CAST(row_key AS BLOB), typeof(row_key) = 'text', at, is_deleted, is_forced "
+                "FROM sync_dirty WHERE table_name = ? ORDER BY row_key LIMIT ?",
+                [table.name, min(_AT_ONCE, ROWS - count)],
+            )
+            if not dirty:
+                break
+            found = _compared(replica, table, dirty, stream, n)
+            changes.setdefault(table.name, []).extend(found)
+            count += len(found)
+            size += sum(
+                len(value)
+                for change in found
+                for value in change.content or ()
+                if isinstance(value, str | bytes)
+            )
+            connection.execute(
+                "DELETE FROM sync_dirty WHERE table_name = ? AND row_key IN (SELECT row_key "
+                "FROM sync_dirty WHERE table_name = ? ORDER BY row_key LIMIT ?)",
+                [table.name, table.name, len(dirty)],
+            )
+    return {name: rows for name, rows in changes.items() if rows}
+
+
+def _compared(
+    replica: Replica, table: FederatedTable, dirty: Sequence[Sequence[Any]], stream: str, n: int
+) -> list[Change]:
+    """Return the new versions of those rows that differ from their stored ones."""
+    connection = replica.connection
+    named = {}
+    for raw, is_text, at, is_deleted, is_forced in dirty:
+        key = _text_of(raw) if is_text else None
+        if key is None:
+            _leave_out(replica, table.name, raw, "its key is not text that every device can store")
+        else:
+            named[key] = (at, bool(is_deleted), bool(is_forced))
+    keys = list(named)
+    there, unreadable = physical(connection, table, keys)
+    for key in unreadable:
+        _leave_out(replica, table.name, key, "its text has a NUL, or is not UTF-8")
+    known = stored_versions(connection, table.name, keys)
+    found = []
+    for key, (at, is_deleted, is_forced) in named.items():
+        if key in unreadable:
+            continue
+        content, old = there.get(key), known.get(key)
+        cl, stamp = (old.cl, old.stamp) if old else (0, 0)
+        digest = ""
+        if content is None:
+            if (old and not old.is_alive) or (old is None and not is_deleted):
+                continue
+            # A row that came and went between two bundles leaves a tombstone, too: before this
+            # home was restored from a backup, it may have been published.
+            cl += 1 if old else 2
+        else:
+            digest = digest_of(table, key, content)
+            if old is None or not old.is_alive:
+                cl += 1
+            elif digest == old.digest and not is_forced:
+                continue
+        stamp = min(max(at * 1000, stamp + 1), MAX_STAMP)
+        found.append(Change(key, Version(cl, stamp, digest, stream, n), content))
+    return found
+
+
+def _text_of(raw: bytes) -> str | None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
+def _leave_out(replica: Replica, table: str, key: str | bytes, reason: str) -> None:
+    replica.connection.execute(
+        "INSERT INTO sync_unsendable VALUES (?, ?, ?) ON CONFLICT DO NOTHING", [table, key, reason]
+    )
+
+
+def _clear_others(replica: Replica, own: AbstractSet[str]) -> None:
+    """Forget changed rows of classes that this device does not send; see `_scan`."""
+    others = [table.name for table in replica.tables.values() if table.class_ not in own]
+    if others:
+        replica.connection.execute(
+            "DELETE FROM sync_dirty WHERE table_name IN (SELECT value FROM json_each(?))",
+            [json.dumps(others)],
+        )
+
+
+def write(
+    replica: Replica,
+    class_: str,
+    changes: Changes,
+    statements: Iterable[dict[str, Any]] = (),
+    covers: Sequence[str] = (),
+) -> FileName:
+    """Write a bundle of this device, which becomes visible after the transaction.
+
+    Args:
+        replica: Inside a transaction.
+        class_: The class of the rows.
+        changes: New versions of rows, of this device unless the bundle is a snapshot.
+        statements: Signed statements, which all trusted devices can read.
+        covers: The bundles that a snapshot replaces.
+    """
+    connection, said = replica.connection, list(statements)
+    stream, ctx = replica.stream(class_), replica.ctx()
+    length, heads = ctx.get(stream, (0, []))
+    header = Header(
+        class_, stream, length + 1, heads[-1] if heads else START, ctx, replica.schema, said,
+        list(covers),
+    )  # fmt: skip
+    if not covers:
+        changes = {
+            name: [
+                Change(key, version._replace(n=header.n), content) for key, version, content in rows
+            ]
+            for name, rows in changes.items()
+        }
+    entitled = replica.entitled()[class_]
+    key = epochs.recipient(replica, class_, entitled)
+    recipients = [key] if key else []
+    if said:  # they must also reach devices that do not have the newest key
+        recipients += [
+            recipient
+            for (recipient,) in connection.fetch_all(
+                "SELECT recipient FROM devices WHERE trust_level > 0"
+            )
+        ]
+    content = pack(
+        header, replica.tables, changes, signing_key=replica.signing_key, recipients=recipients
+    )
+    name = FileName(stream, header.n, hash_of(content))
+    replica.spool.prepare(name, content)
+    for table, rows in changes.items():
+        if not covers:
+            store_versions(connection, table, {one.key: one.version for one in rows})
+            connection.execute(
+                "UPDATE sync_conflicts SET state = 'decided', decided_at = "
+                "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') WHERE state = 'open' "
+                "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
+                [table, json.dumps([one.key for one in rows])],
+            )
+            forget_content(replica, table, [one.key for one in rows if one.content is None])
+    add_to_chain(replica, name, header)
+    return name
+
+
+def forget_content(replica: Replica, table: str, keys: Sequence[str]) -> None:
+    """Remove what is stored of deleted rows beside the tables."""
+    for stored in ("sync_conflicts", "sync_parked", "sync_unsendable"):
+        replica.connection.execute(
+            f"DELETE FROM {stored} WHERE table_name = ? "
+            "AND row_key IN (SELECT value FROM json_each(?))",
+            [table, json.dumps(list(keys))],
+        )
+
+
+def add_to_chain(replica: Replica, name: FileName, header: Header) -> None:
+    """Store that a bundle was written or taken in."""
+    replica.connection.execute(
+        "INSERT INTO sync_chain VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [name.stream, name.n, name.hash, header.prev, json.dumps(header.ctx)],
+    )

@@ -1,0 +1,460 @@
+"""`Federation`: the exchange of changes between a home and a person's other devices."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
+from aico_lab.federation import conflicts, control
+from aico_lab.federation.bundles import FileName
+from aico_lab.federation.receiving import Receiver, TakenIn
+from aico_lab.federation.replica import DeviceKeys, Replica, now_ms
+from aico_lab.federation.sealing import seal, write_statements
+from aico_lab.federation.spool import Exchanged, Spool
+from aico_lab.federation.tables import BASE, CLASSES
+from aico_lab.home.files import held, private_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.storage import Storage
+
+_PATIENCE: Final = 30.0  # seconds that one process waits for another
+
+
+@dataclass(frozen=True, slots=True)
+class FederatedDevice:
+    """A device of the federation.
+
+    Attributes:
+        device_id: The id, which is also its fingerprint.
+        name: The name.
+        is_this: Whether it is this device.
+        trust_level: 0 none or revoked, 1 it receives only, 2 full.
+        classes: The classes of rows that it holds.
+        approved_by: The id of the device that approved it.
+        revoked_at: When this device learned of its revocation, UTC, or None.
+        bundles: The number of its bundles that this device has taken in.
+    """
+
+    device_id: str
+    name: str
+    is_this: bool
+    trust_level: int
+    classes: tuple[str, ...]
+    approved_by: str | None
+    revoked_at: str | None
+    bundles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The result of sealing.
+
+    Attributes:
+        rows: The number of changed rows in new bundles.
+    """
+
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """The result of a sync with a folder.
+
+    Attributes:
+        exchanged: The files that were copied.
+        taken_in: The bundles of others that were taken in.
+        sealed: The changes of this device in new bundles.
+    """
+
+    exchanged: Exchanged
+    taken_in: TakenIn
+    sealed: Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class FederationStatus:
+    """The state of a device's federation.
+
+    Attributes:
+        devices: All devices, also revoked ones.
+        waiting: Files that cannot be taken in yet, each with the reason.
+        refused: Files that never will be, each with the reason.
+        parked: Rows that wait, as table, key and reason.
+        unsendable: Rows that cannot be sent, as table, key and reason.
+        conflicts: The number of open conflicts.
+        unsent: Whether rows have changed since the last sealing.
+    """
+
+    devices: tuple[FederatedDevice, ...]
+    waiting: tuple[tuple[str, str], ...]
+    refused: tuple[tuple[str, str], ...]
+    parked: tuple[tuple[str, str, str], ...]
+    unsendable: tuple[tuple[str, str, str], ...]
+    conflicts: int
+    unsent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """An event of the federation, such as an approval."""
+
+    at: str
+    event: str
+    device_id: str | None
+    detail: str
+
+
+class Federation:
+    """The federation of a home with a person's other devices.
+
+    Attributes:
+        replica: The database, keys and bundles of this device.
+    """
+
+    def __init__(self, connection: Connection, folder: Path) -> None:
+        """Make the federation of a database, which `create` or `join` has begun.
+
+        Args:
+            connection: The primary database.
+            folder: The folder `federation` of the home.
+        """
+        self.folder = folder
+        self.replica = Replica(connection, Spool(folder / "spool"))
+
+    @classmethod
+    def of(cls, storage: Storage) -> Federation:
+        """Return the federation object of an opened home, begun or not.
+
+        Raises:
+            NotFederated: The home is not encrypted.
+        """
+        if storage.keys.libsql() is None:
+            raise NotFederated(
+                "This home is not encrypted, so its keys could not be kept safe: create one with "
+                "a key file or a passphrase, and import into it."
+            )
+        return cls(storage.primary, storage.home.path / "federation")
+
+    @classmethod
+    def create(cls, storage: Storage, name: str) -> Federation:
+        """Begin a federation with this device as its first one.
+
+        Raises:
+            NotFederated: The home is not encrypted.
+            InvalidValue: It has a federation already.
+        """
+        made = cls.of(storage)
+        made.begin(name)
+        return made
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether this device belongs to a federation."""
+        return self.replica.get("federation") is not None
+
+    @property
+    def federation_id(self) -> str:
+        """The id of the federation, by which shared folders are marked.
+
+        Raises:
+            NotFederated: The home has no federation.
+        """
+        found = self.replica.get("federation")
+        if found is None:
+            raise NotFederated(
+                "This home has no federation: begin one with `aico-lab device init`, or join one "
+                "with `aico-lab device join`."
+            )
+        return found
+
+    def begin(self, name: str) -> None:
+        """Begin a federation with this device as its first one."""
+        self._refuse_begun()
+        with self._held(), self.replica.connection.transaction():
+            keys = self.replica.create_keys()
+            self.replica.put("federation", secrets.token_hex(16))
+            statement = control.approval(keys, name)
+            control.obey(self.replica, [statement], keys.device_id)
+            write_statements(self.replica, [statement])
+        self._publish()
+
+    def create_keys(self) -> DeviceKeys:
+        """Return the public keys of this device, which `invite` needs; create them if needed."""
+        with self.replica.connection.transaction():
+            return self.replica.create_keys()
+
+    def invite(self, device: DeviceKeys, name: str, *, level: Literal[1, 2] = 2) -> dict[str, Any]:
+        """Trust another device, and return the invitation that it joins with.
+
+        The invitation must reach the device by an authenticated way.
+
+        Args:
+            device: Its public keys.
+            name: Its name.
+            level: 2 for full trust, 1 for a device that only receives.
+
+        Raises:
+            InvalidValue: The device was revoked.
+        """
+        statement = control.approval(device, name, level=level)
+        self._state(statement)
+        if self.replica.level(device.device_id) == 0:
+            raise InvalidValue("This device was revoked: let it forget its keys, and add it again.")
+        with self.replica.connection.transaction():
+            statements = control.invitation(self.replica, device.device_id)
+        return {
+            "federation": self.federation_id,
+            "from": self.replica.device_id,
+            "statements": statements,
+        }
+
+    def join(self, invitation: Mapping[str, Any]) -> None:
+        """Join the federation of the device that invited this one.
+
+        Raises:
+            InvalidValue: It has a federation already, or the invitation is not for it.
+        """
+        self._refuse_begun()
+        with self._held(), self.replica.connection.transaction():
+            keys = self.replica.create_keys()
+            control.obey(self.replica, invitation["statements"], str(invitation["from"]))
+            if self.replica.level(keys.device_id) == 0:
+                raise InvalidValue("The invitation is for another device.")
+            self.replica.put("federation", str(invitation["federation"]))
+
+    def seal(self) -> Sealed:
+        """Write what changed on this device into bundles."""
+        with self._exclusive():
+            return Sealed(seal(self.replica))
+
+    def take_in(self) -> TakenIn:
+        """Take in the bundles that were received."""
+        with self._exclusive():
+            return Receiver(self.replica).take_in()
+
+    def exchange(self, folder: Path) -> Exchanged:
+        """Copy missing bundles from a shared folder, and to it.
+
+        Raises:
+            FolderUnusable: The folder is missing, cannot be read or written, or is that of another
+                federation.
+        """
+        with self._exclusive():
+            junk = self.replica.connection.fetch_all("SELECT file FROM sync_refused")
+            return self.replica.spool.exchange(
+                folder, self.federation_id, {name for (name,) in junk}
+            )
+
+    def sync(self, folder: Path) -> Synced:
+        """Exchange changes with the other devices by way of a shared folder.
+
+        Raises:
+            FolderUnusable: As for `exchange`.
+            DeviceRevoked: The other devices no longer trust this one.
+        """
+        exchanged = self.exchange(folder)
+        taken_in = self.take_in()
+        if self.replica.level(self.replica.device_id) == 0:
+            raise DeviceRevoked(
+                "The other devices no longer trust this one, so nothing was sent: ask one of them "
+                "to add it again."
+            )
+        sealed = self.seal()
+        again = self.exchange(folder)
+        return Synced(
+            Exchanged(
+                exchanged.received + again.received,
+                exchanged.sent + again.sent,
+                sorted({*exchanged.refused, *again.refused}),
+            ),
+            taken_in,
+            sealed,
+        )
+
+    def revoke(self, device_id: str) -> None:
+        """End the trust in a device, and go on under keys that it does not have.
+
+        Raises:
+            UnknownName: There is no such trusted device.
+            InvalidValue: It is this device.
+        """
+        self._require(device_id)
+        if device_id == self.replica.device_id:
+            raise InvalidValue("A device cannot revoke itself: do it on another one.")
+        with self._exclusive(), self.replica.connection.transaction():
+            seal(self.replica)
+            self._write(control.revocation(self.replica, device_id))
+
+    def rename(self, device_id: str, name: str) -> None:
+        """Change the name of a device, on all devices.
+
+        Raises:
+            UnknownName: There is no such trusted device.
+        """
+        self._require(device_id)
+        self._state(control.setting(device_id, "name", name, self._next_stamp(device_id, "name")))
+
+    def set_policy(self, device_id: str, **classes: Literal["full", "none"]) -> None:
+        """Choose the classes of rows that a device holds; it keeps what it already has.
+
+        Args:
+            device_id: The device.
+            classes: 'full' or 'none' for each class to change.
+
+        Raises:
+            UnknownName: There is no such trusted device, or no such class.
+            InvalidValue: A value is neither 'full' nor 'none', or the class is the base.
+        """
+        self._require(device_id)
+        for class_, value in classes.items():
+            if class_ not in CLASSES:
+                raise UnknownName(
+                    f"There is no class {class_!r}: choose among {', '.join(CLASSES)}."
+                )
+            if value not in ("full", "none") or (class_ == BASE and value == "none"):
+                raise InvalidValue(
+                    f"{class_}={value} is no policy: write full or none, and full for {BASE}."
+                )
+        row = self.replica.connection.fetch_one(
+            "SELECT sync_policy FROM devices WHERE device_id = ?", [device_id]
+        )
+        policy = {**json.loads((row and row[0]) or "{}"), **classes}
+        stamp = self._next_stamp(device_id, "policy")
+        value = json.dumps(policy, sort_keys=True)
+        self._state(control.setting(device_id, "policy", value, stamp))
+
+    def devices(self) -> list[FederatedDevice]:
+        """Return all devices of the federation, also revoked ones, by name."""
+        rows = self.replica.connection.fetch_all(
+            "SELECT device_id, name, trust_level, sync_policy, approved_by, revoked_at, "
+            "(SELECT count(*) FROM sync_chain WHERE stream GLOB devices.device_id || '.*') "
+            "FROM devices WHERE recipient IS NOT NULL ORDER BY name, device_id"
+        )
+        return [
+            FederatedDevice(
+                device_id, name, device_id == self.replica.device_id, level,
+                tuple(sorted(self.replica.classes_of(policy))), approved_by, revoked_at, bundles,
+            )
+            for device_id, name, level, policy, approved_by, revoked_at, bundles in rows
+        ]  # fmt: skip
+
+    def conflicts(self) -> list[conflicts.RowConflict]:
+        """Return the conflicts that nobody has decided, oldest first."""
+        return conflicts.open_conflicts(self.replica)
+
+    def resolve(self, number: int, keep: str | Mapping[str, Any]) -> None:
+        """Decide a conflict by a new version of the row, on all devices.
+
+        Args:
+            number: The number of the conflict on this device.
+            keep: 'mine', 'theirs', or values of columns.
+
+        Raises:
+            UnknownName: There is no such open conflict.
+            InvalidValue: The row has no such column, or `keep` is none of these.
+            ConstraintViolated: The row may not have these values.
+        """
+        with self._exclusive(), self.replica.connection.transaction():
+            seal(self.replica)
+            conflicts.resolve(self.replica, number, keep)
+            seal(self.replica)
+
+    def status(self) -> FederationStatus:
+        """Return what was sent and received, and what waits."""
+        connection = self.replica.connection
+        names = self.replica.spool.names()
+        known = {
+            str(FileName(*row))
+            for row in connection.fetch_all("SELECT stream, n, hash FROM sync_chain")
+        }
+        refused = tuple(connection.fetch_all("SELECT file, reason FROM sync_refused ORDER BY 1"))
+        waiting = sorted(names - known - {name for name, _ in refused})
+        head = connection.fetch_one("SELECT coalesce(max(seq), 0) FROM change_log")
+        cursor = json.loads(self.replica.get("cursor") or '{"seq": 0}')
+        return FederationStatus(
+            tuple(self.devices()),
+            tuple((name, "it was not taken in") for name in waiting),
+            refused,
+            tuple(connection.fetch_all(
+                "SELECT table_name, row_key, reason FROM sync_parked ORDER BY 1, 2"
+            )),
+            tuple(connection.fetch_all(
+                "SELECT table_name, CAST(row_key AS TEXT), reason FROM sync_unsendable "
+                "ORDER BY 1, 2"
+            )),
+            len(self.conflicts()),
+            bool(head and head[0] > cursor["seq"]),
+        )  # fmt: skip
+
+    def log(self) -> list[AuditEntry]:
+        """Return the events of the federation on this device, oldest first."""
+        rows = self.replica.connection.fetch_all(
+            "SELECT at, event, device_id, detail FROM sync_audit ORDER BY audit_id"
+        )
+        return [AuditEntry(*row) for row in rows]
+
+    def _state(self, statement: control.Statement) -> None:
+        """Apply a statement of this device, and send it."""
+        with self._exclusive(), self.replica.connection.transaction():
+            seal(self.replica)
+            self._write(statement)
+
+    def _write(self, statement: control.Statement) -> None:
+        control.obey(self.replica, [statement], self.replica.device_id)
+        write_statements(self.replica, [statement])
+
+    def _next_stamp(self, device_id: str, field: str) -> int:
+        row = self.replica.connection.fetch_one(
+            "SELECT stamp FROM sync_settings WHERE device_id = ? AND field = ?", [device_id, field]
+        )
+        return max(now_ms() * 1000, row[0] + 1 if row else 0)
+
+    def _require(self, device_id: str) -> None:
+        if self.replica.level(device_id) == 0:
+            raise UnknownName(
+                f"No trusted device has the id {device_id!r}: see `aico-lab device list`."
+            )
+
+    def _refuse_begun(self) -> None:
+        if self.is_begun:
+            raise InvalidValue("This home has a federation already: see `aico-lab device list`.")
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Keep other processes from writing bundles, and make those of the block visible."""
+        _ = self.federation_id
+        with self._held():
+            self._publish()
+            yield
+            self._publish()
+
+    def _held(self) -> AbstractContextManager[None]:
+        with private_files():
+            self.folder.mkdir(exist_ok=True)
+        return held(self.folder / "writer.lock", _PATIENCE, _busy)
+
+    def _publish(self) -> None:
+        """Make the bundles visible whose transactions committed."""
+        self.replica.spool.publish(
+            lambda name: (
+                self.replica.connection.fetch_one(
+                    "SELECT 1 FROM sync_chain WHERE stream = ? AND n = ? AND hash = ?", [*name]
+                )
+                is not None
+            )
+        )
+
+
+def _busy(holder: str) -> FederationBusy:
+    return FederationBusy(
+        f"{holder.capitalize()} is exchanging changes of this home: try again when it is done."
+    )

@@ -1,0 +1,171 @@
+"""The tables that are federated: their classes, keys, columns and parents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.adapters.sql_text import quoted
+from aico_lab.schema import feed
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+
+BASE: Final = "people"
+"""The class that every device holds."""
+
+CLASSES: Final = {
+    BASE: (
+        "users",
+        "user_profiles",
+        "preferences",
+        "preference_changes",
+        "relationships",
+        "channels",
+    ),
+    "summaries": ("conversation_segments",),
+    "conversations": ("messages", "segment_messages"),
+    "memories": ("memories",),
+    "personality": (
+        "personality_profiles",
+        "personality_policies",
+        "personality_changes",
+        "personality_decisions",
+        "feedback_events",
+    ),
+}
+"""The tables of every class, parents before children.
+
+Vectors are computed again on every device; runs, the outbox and the bus belong to one device.
+"""
+
+# Rows that are written once, or whose history is stored elsewhere, cannot lose anything.
+_WITHOUT_CONFLICTS: Final = frozenset(
+    {
+        "preferences",
+        "preference_changes",
+        "segment_messages",
+        "feedback_events",
+        "personality_decisions",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A reference to a row of another federated table.
+
+    Attributes:
+        position: The position of the referring column in a full row: the key, then the columns.
+        table: The table of the parent.
+        is_cleared: Whether the reference becomes NULL when the parent is deleted.
+    """
+
+    position: int
+    table: str
+    is_cleared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FederatedTable:
+    """A table whose rows are the same on all devices that hold its class.
+
+    Attributes:
+        name: The name of the table.
+        class_: The class of the table.
+        keys: The columns of the key.
+        columns: The other columns, sorted, without those that belong to one device.
+        defaults: The default values of these columns.
+        affinities: Their affinities: TEXT, REAL, INTEGER or BLOB.
+        parents: The references to other federated tables.
+        queues_conflicts: Whether the losers of concurrent changes are kept for a person.
+    """
+
+    name: str
+    class_: str
+    keys: tuple[str, ...]
+    columns: tuple[str, ...]
+    defaults: tuple[object, ...]
+    affinities: tuple[str, ...]
+    parents: tuple[Parent, ...]
+    queues_conflicts: bool
+
+
+def read_tables(connection: Connection) -> dict[str, FederatedTable]:
+    """Return the federated tables of a database, parents before children."""
+    tracked = feed.tracked_tables(connection)
+    names = [(class_, name) for class_, tables in CLASSES.items() for name in tables]
+    federated = {name for _, name in names if name in tracked}
+    return {
+        name: _read(connection, name, class_, tracked[name], federated)
+        for class_, name in names
+        if name in federated
+    }
+
+
+def _read(
+    connection: Connection, name: str, class_: str, keys: tuple[str, ...], federated: set[str]
+) -> FederatedTable:
+    local = {*keys, *feed.computed_columns(connection, name)}
+    found = sorted(
+        (column, type_, default)
+        for column, type_, default, primary in connection.fetch_all(
+            "SELECT name, upper(type), dflt_value, pk FROM pragma_table_info(?)", [name]
+        )
+        # A number that SQLite chooses is another one on every device.
+        if column not in local and not (primary and type_ == "INTEGER")
+    )
+    columns = tuple(column for column, _, _ in found)
+    full = (*keys, *columns)
+    return FederatedTable(
+        name,
+        class_,
+        keys,
+        columns,
+        tuple(_value_of(connection, default) for _, _, default in found),
+        tuple(_affinity(type_) for _, type_, _ in found),
+        tuple(
+            Parent(full.index(column), parent, on_delete == "SET NULL")
+            for parent, column, on_delete in connection.fetch_all(
+                'SELECT "table", "from", on_delete FROM pragma_foreign_key_list(?) ORDER BY id',
+                [name],
+            )
+            if parent in federated
+        ),
+        name not in _WITHOUT_CONFLICTS,
+    )
+
+
+def _value_of(connection: Connection, default: str | None) -> object:
+    row = connection.fetch_one(f"SELECT {default}") if default is not None else None
+    return row[0] if row else None
+
+
+def _affinity(type_: str) -> str:
+    """Return the affinity of a declared type by SQLite's rules."""
+    if "INT" in type_:
+        return "INTEGER"
+    if any(word in type_ for word in ("CHAR", "CLOB", "TEXT")):
+        return "TEXT"
+    return "REAL" if any(word in type_ for word in ("REAL", "FLOA", "DOUB")) else "BLOB"
+
+
+def closed(tables: dict[str, FederatedTable], class_: str) -> set[str]:
+    """Return a class with all the classes that its rows refer to."""
+    needed = {BASE, class_}
+    while True:
+        more = {
+            tables[parent.table].class_
+            for table in tables.values()
+            if table.class_ in needed
+            for parent in table.parents
+        } - needed
+        if not more:
+            return needed
+        needed |= more
+
+
+def select_key(table: FederatedTable, row: str) -> str:
+    """Return SQL for the key of a row, as the change feed names it."""
+    columns = [f"{row}.{quoted(column)}" for column in table.keys]
+    return columns[0] if len(columns) == 1 else f"json_array({', '.join(columns)})"
