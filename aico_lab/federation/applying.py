@@ -14,7 +14,6 @@ from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import ConstraintViolated
 from aico_lab.federation import conflicts, control
 from aico_lab.federation.bundles import Change, Changes, Ctx, FileName, Header, parse_name
-from aico_lab.federation.replica import now_ms
 from aico_lab.federation.rows import (
     Version,
     from_json,
@@ -151,7 +150,7 @@ class _Applying:
                 gone.append(change.key)
                 self._connection.execute(
                     "INSERT INTO sync_dirty VALUES (?, ?, ?, 1, 0) ON CONFLICT DO NOTHING",
-                    [table.name, change.key, now_ms()],
+                    [table.name, change.key, self._replica.now()],
                 )
             else:
                 rows[change.key] = full

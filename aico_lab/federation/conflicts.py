@@ -14,7 +14,6 @@ from aico_lab.adapters.libsql import NOW
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import InvalidValue, UnknownName
 from aico_lab.federation.bundles import Change, Ctx
-from aico_lab.federation.replica import now_ms
 from aico_lab.federation.rows import Version, from_json, key_values, physical, to_json
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> Non
         chosen = keep
     if unknown := set(chosen) - set(table.columns):
         raise InvalidValue(
-            f"Rows of {table.name} have no column {sorted(unknown)[0]!r} that can be changed: "
+            f"Rows of {table.name} have no column {min(unknown)!r} that can be changed: "
             f"choose among {', '.join(table.columns)}."
         )
     if chosen:
@@ -149,7 +148,7 @@ def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> Non
     replica.connection.execute(
         "INSERT INTO sync_dirty VALUES (?, ?, ?, 0, 1) ON CONFLICT (table_name, row_key) "
         "DO UPDATE SET is_forced = 1",
-        [table.name, conflict.key, now_ms()],
+        [table.name, conflict.key, replica.now()],
     )
     replica.connection.execute(
         f"UPDATE sync_conflicts SET state = 'decided', decided_at = {NOW} WHERE conflict_id = ?",

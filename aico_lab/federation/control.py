@@ -165,9 +165,9 @@ def device_of(name: FileName, replica: Replica) -> tuple[bytes, bool] | None:
     return (bytes.fromhex(row[0]), row[1] is not None) if row else None
 
 
-def invitation(replica: Replica, device_id: str) -> list[Statement]:
-    """Return all that a new device has to know, with the keys that are sealed for it."""
-    connection = replica.connection
+def everything(replica: Replica) -> list[Statement]:
+    """Return all statements that this device knows of, with the keys for all entitled devices."""
+    connection, entitled = replica.connection, replica.entitled()
     statements: list[Statement] = [
         {
             "kind": "approve", "public_key": public_key, "recipient": recipient, "name": name,
@@ -186,12 +186,11 @@ def invitation(replica: Replica, device_id: str) -> list[Statement]:
         setting(owner, field, value, stamp)
         for owner, field, stamp, value in connection.fetch_all("SELECT * FROM sync_settings")
     ]
-    holds = {class_ for class_, devices in replica.entitled().items() if device_id in devices}
     statements += [
-        epochs.sealed_for(replica, epoch, class_, [device_id])
+        epochs.sealed_for(replica, epoch, class_, entitled[class_])
         for epoch, class_ in connection.fetch_all(
             "SELECT epoch, class FROM sync_epochs WHERE identity IS NOT NULL ORDER BY epoch"
         )
-        if class_ in holds
+        if class_ in entitled
     ]
     return statements

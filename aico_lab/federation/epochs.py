@@ -81,7 +81,7 @@ def sealed_for(
         "SELECT recipient, identity FROM sync_epochs WHERE epoch = ?", [epoch]
     )
     assert row is not None  # noqa: S101 - for the type checker
-    keys = dict(
+    keys: dict[str, str] = dict(
         replica.connection.fetch_all(
             "SELECT device_id, recipient FROM devices WHERE device_id IN "
             "(SELECT value FROM json_each(?))",

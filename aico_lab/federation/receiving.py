@@ -24,6 +24,7 @@ from aico_lab.federation.bundles import (
     read_changes,
     unpack,
 )
+from aico_lab.federation.sealing import write_statements
 
 if TYPE_CHECKING:
     from aico_lab.federation.replica import Replica
@@ -63,6 +64,7 @@ class Receiver:
 
     def take_in(self) -> TakenIn:
         """Take in every bundle that may be taken in now."""
+        self._send_lost_again()
         pending = self._pending()
         self._leave_forgotten_streams(pending)
         progress = True
@@ -92,6 +94,38 @@ class Receiver:
         }
         known |= {name for (name,) in self._connection.fetch_all("SELECT file FROM sync_refused")}
         return {parse_name(name) for name in self._replica.spool.names() - known}
+
+    def _send_lost_again(self) -> None:
+        """Send again what was in own bundles that are lost, such as by a backup without them.
+
+        Nobody else may have them, so they are forgotten, and their rows become new versions.
+        """
+        replica, names = self._replica, self._replica.spool.names()
+        lost: dict[str, int] = {}
+        for stream, n, hash_ in self._connection.fetch_all(
+            "SELECT stream, n, hash FROM sync_chain WHERE stream GLOB ? AND prev <> '' "
+            "ORDER BY stream, n DESC",
+            [f"{replica.device_id}.*"],
+        ):
+            if str(FileName(stream, n, hash_)) not in names:
+                lost[stream] = n
+        if not lost:
+            return
+        with self._connection.transaction():
+            own = replica.own_streams()
+            for stream, n in lost.items():
+                self._connection.execute(
+                    "INSERT INTO sync_dirty SELECT table_name, row_key, CAST(? AS INTEGER), 0, 1 "
+                    "FROM sync_rows JOIN sync_streams USING (stream_id) WHERE stream = ? "
+                    "AND n >= ? ON CONFLICT (table_name, row_key) DO UPDATE SET is_forced = 1",
+                    [str(replica.now()), stream, n],
+                )
+                self._connection.execute(
+                    "DELETE FROM sync_chain WHERE stream = ? AND n >= ?", [stream, n]
+                )
+                if stream in own:
+                    replica.begin_stream(own[stream])
+            write_statements(replica, control.everything(replica))
 
     def _leave_forgotten_streams(self, pending: set[FileName]) -> None:
         own = self._replica.own_streams()
@@ -183,7 +217,7 @@ class Receiver:
             for head in json.loads(stored).get(name.stream, [])
         }
         heads |= {head for (head,) in self._connection.fetch_all("SELECT hash FROM sync_seen")}
-        before = dict(
+        before: dict[str, str] = dict(
             self._connection.fetch_all(
                 "SELECT hash, prev FROM sync_chain WHERE stream = ?", [name.stream]
             )

@@ -46,11 +46,6 @@ class DeviceKeys:
         return " ".join(self.device_id[at : at + 4] for at in range(0, 16, 4))
 
 
-def now_ms() -> int:
-    """Return the time in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
-
-
 class Replica:
     """The database, keys and bundles of one device.
 
@@ -62,6 +57,10 @@ class Replica:
     def __init__(self, connection: Connection, spool: Spool) -> None:
         self.connection = connection
         self.spool = spool
+
+    def now(self) -> int:
+        """Return the time in milliseconds since 1970."""
+        return time.time_ns() // 1_000_000
 
     def get(self, key: str) -> str | None:
         """Return a value of the device's own state."""

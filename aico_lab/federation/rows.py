@@ -59,6 +59,16 @@ def order(version: Version) -> tuple[int, int, str]:
     return (version.cl, version.stamp, version.digest)
 
 
+def next_stamp(at: int, replaced: int) -> int:
+    """Return the stamp of a change.
+
+    Args:
+        at: Its time in milliseconds since 1970.
+        replaced: The stamp of the version that it replaces, or 0.
+    """
+    return min(max(at * 1000, replaced + 1), MAX_STAMP)
+
+
 def digest_of(table: FederatedTable, key: str, content: Sequence[Any]) -> str:
     """Return the digest of a row's content.
 
@@ -169,7 +179,7 @@ def store_versions(connection: Connection, table: str, versions: dict[str, Versi
         "(SELECT value FROM json_each(?))",
         [json.dumps(streams)],
     )
-    ids = dict((stream, number) for stream, number in found)
+    ids: dict[str, int] = dict(found)
     rows = [[k, v.cl, v.stamp, ids[v.stream], v.n, v.digest] for k, v in versions.items()]
     # As one text of JSON, because the driver binds large integers slowly.
     connection.execute(

@@ -20,11 +20,10 @@ from aico_lab.federation.bundles import (
     hash_of,
     pack,
 )
-from aico_lab.federation.replica import now_ms
 from aico_lab.federation.rows import (
-    MAX_STAMP,
     Version,
     digest_of,
+    next_stamp,
     physical,
     store_versions,
     stored_versions,
@@ -125,13 +124,13 @@ def _scan(replica: Replica, *, everything: bool) -> None:
             f"""INSERT INTO sync_dirty (table_name, row_key, at, is_deleted)
             SELECT '{table.name}', {select_key(table, table.name)}, ?, 0 FROM {table.name}
             WHERE true ON CONFLICT DO NOTHING""",
-            [now_ms()],
+            [replica.now()],
         )
         connection.execute(
             """INSERT INTO sync_dirty (table_name, row_key, at, is_deleted)
             SELECT table_name, row_key, ?, 1 FROM sync_rows
             WHERE table_name = ? AND cl % 2 = 1 ON CONFLICT DO NOTHING""",
-            [now_ms(), table.name],
+            [replica.now(), table.name],
         )
     connection.execute("DELETE FROM sync_state WHERE key GLOB 'scan:*'")
 
@@ -193,19 +192,22 @@ def _compared(
         cl, stamp = (old.cl, old.stamp) if old else (0, 0)
         digest = ""
         if content is None:
-            if (old and not old.is_alive) or (old is None and not is_deleted):
+            if old and not old.is_alive:
+                if not is_forced:
+                    continue
+            elif old is None and not is_deleted:
                 continue
-            # A row that came and went between two bundles leaves a tombstone, too: before this
-            # home was restored from a backup, it may have been published.
-            cl += 1 if old else 2
+            else:
+                # A row that came and went between two bundles leaves a tombstone, too: before
+                # this home was restored from a backup, it may have been published.
+                cl += 1 if old else 2
         else:
             digest = digest_of(table, key, content)
             if old is None or not old.is_alive:
                 cl += 1
             elif digest == old.digest and not is_forced:
                 continue
-        stamp = min(max(at * 1000, stamp + 1), MAX_STAMP)
-        found.append(Change(key, Version(cl, stamp, digest, stream, n), content))
+        found.append(Change(key, Version(cl, next_stamp(at, stamp), digest, stream, n), content))
     return found
 
 

@@ -12,7 +12,7 @@ from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFede
 from aico_lab.federation import conflicts, control
 from aico_lab.federation.bundles import FileName
 from aico_lab.federation.receiving import Receiver, TakenIn
-from aico_lab.federation.replica import DeviceKeys, Replica, now_ms
+from aico_lab.federation.replica import DeviceKeys, Replica
 from aico_lab.federation.sealing import seal, write_statements
 from aico_lab.federation.spool import Exchanged, Spool
 from aico_lab.federation.tables import BASE, CLASSES
@@ -210,7 +210,7 @@ class Federation:
         if self.replica.level(device.device_id) == 0:
             raise InvalidValue("This device was revoked: let it forget its keys, and add it again.")
         with self.replica.connection.transaction():
-            statements = control.invitation(self.replica, device.device_id)
+            statements = control.everything(self.replica)
         return {
             "federation": self.federation_id,
             "from": self.replica.device_id,
@@ -329,8 +329,8 @@ class Federation:
         )
         policy = {**json.loads((row and row[0]) or "{}"), **classes}
         stamp = self._next_stamp(device_id, "policy")
-        value = json.dumps(policy, sort_keys=True)
-        self._state(control.setting(device_id, "policy", value, stamp))
+        text = json.dumps(policy, sort_keys=True)
+        self._state(control.setting(device_id, "policy", text, stamp))
 
     def devices(self) -> list[FederatedDevice]:
         """Return all devices of the federation, also revoked ones, by name."""
@@ -416,7 +416,7 @@ class Federation:
         row = self.replica.connection.fetch_one(
             "SELECT stamp FROM sync_settings WHERE device_id = ? AND field = ?", [device_id, field]
         )
-        return max(now_ms() * 1000, row[0] + 1 if row else 0)
+        return max(self.replica.now() * 1000, row[0] + 1 if row else 0)
 
     def _require(self, device_id: str) -> None:
         if self.replica.level(device_id) == 0:

@@ -1,0 +1,490 @@
+"""Simulated devices that share a folder: with lag, loss, wrong clocks, crashes and restored backups."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import random
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from aico_lab.federation import bundles, epochs
+from aico_lab.federation.bundles import FileName, Refused, parse_name
+from aico_lab.federation.rows import Version, order, physical
+from aico_lab.federation.syncing import Federation
+from tests.databases import with_core_schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+HOUR = 3_600_000
+SKEWS = (0, 0, 0, 3 * HOUR, -3 * HOUR, 87_600 * HOUR, -175_200 * HOUR)
+START = 1_700_000_000_000
+DATE = "2024-05-01T12:00:{:02d}.{:06d}Z"
+
+
+class Crash(BaseException):
+    """The process ends before a statement."""
+
+
+class Node:
+    """One device: a database, a folder of bundles, and a clock."""
+
+    def __init__(self, world: World, name: str, key: str | None) -> None:
+        self.world, self.name, self.key = world, name, key
+        self.home = world.root / name
+        self.home.mkdir()
+        self.adapter = with_core_schemas(self.home / "lab.db", key)
+        self.skew = world.rng.choice(SKEWS)
+        self.fuse: int | None = None
+        self.saved: tuple[Path, list[tuple[str, str]]] | None = None
+        self.journal: list[tuple[str, str]] = []
+        self.is_revoked = False
+        self.connect()
+        self.keys = self.federation.create_keys()
+
+    def connect(self) -> None:
+        self.connection = self.adapter.connect()
+        ready = self.connection._ready
+
+        def counted(sql: str) -> Any:
+            if self.fuse is not None:
+                self.fuse -= 1
+                if self.fuse <= 0:
+                    self.fuse = None
+                    raise Crash
+            return ready(sql)
+
+        self.connection._ready = counted
+        self.world.prepare(self.connection)
+        self.boot()
+
+    def boot(self) -> None:
+        self.federation = Federation(self.connection, self.home / "federation")
+        self.federation.replica.now = lambda: self.now
+
+    @property
+    def now(self) -> int:
+        return max(0, self.world.now + self.skew)
+
+    @contextlib.contextmanager
+    def editing(self):
+        """Date the changes of the block by the device's clock."""
+        with self.connection.transaction():
+            before = self.one("SELECT coalesce(max(seq), 0) FROM change_log")
+            yield
+            self.connection.execute(
+                "UPDATE change_log SET at = CAST(? AS INTEGER) WHERE seq > ?",
+                [str(self.now), before],
+            )
+
+    def one(self, sql: str, parameters: Iterable[Any] = ()) -> Any:
+        row = self.connection.fetch_one(sql, [*parameters])
+        return row[0] if row else None
+
+    def save(self) -> None:
+        self.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        path = self.home / "saved.db"
+        shutil.copyfile(self.adapter.path, path)
+        self.saved = (path, list(self.journal))
+
+    def restore(self) -> bool:
+        if self.saved is None:
+            return False
+        self.connection.close()
+        for end in ("-wal", "-shm"):
+            self.adapter.path.with_name(f"lab.db{end}").unlink(missing_ok=True)
+        shutil.copyfile(self.saved[0], self.adapter.path)
+        self.journal = list(self.saved[1])
+        if self.world.rng.random() < 0.3:  # the bundles are restored as well, or lost
+            shutil.rmtree(self.home / "federation")
+        self.connect()
+        return True
+
+    def contents(self, table: str) -> dict[str, tuple[Any, ...]]:
+        spec = self.federation.replica.tables[table]
+        from aico_lab.federation.tables import select_key
+
+        keys = [k for (k,) in self.connection.fetch_all(
+            f"SELECT {select_key(spec, table)} FROM {table}")]  # fmt: skip
+        return physical(self.connection, spec, keys)[0]
+
+
+class World:
+    """Devices, and the folder between them."""
+
+    def __init__(
+        self,
+        root: Path,
+        seed: int,
+        *,
+        steps: int = 60,
+        key: str | None = None,
+        prepare: Callable[[Any], None] = lambda _: None,
+    ) -> None:
+        self.root, self.rng, self.steps, self.key = root, random.Random(seed), steps, key
+        self.prepare = prepare
+        self.now = START
+        self.with_faults = True
+        self.folder = root / "shared"
+        self.folder.mkdir(parents=True)
+        self.count: collections.Counter[str] = collections.Counter()
+        self.serial = 0
+        self.published: set[tuple[str, str]] = set()
+        self.unpublished: set[tuple[str, str]] = set()
+        self.ever_gone: set[str] = set()
+        self.gone: set[str] = set()
+        self.where: dict[str, tuple[str, str]] = {}
+        self.preferences_set = 0
+        devices = self.rng.choice([2, 3, 3, 4])
+        self.nodes = [Node(self, f"d{n}", key) for n in range(devices)]
+        self.nodes[0].federation.begin("d0")
+        for node in self.nodes[1:]:
+            self.join(node)
+
+    def join(self, node: Node) -> None:
+        invitation = self.nodes[0].federation.invite(node.keys, node.name)
+        node.federation.join(json.loads(json.dumps(invitation)))
+
+    # What people do
+
+    def edit(self, node: Node) -> None:
+        r, connection = self.rng, node.connection
+        date = DATE.format(self.serial % 60, self.serial)
+        user, channel = f"u{r.randrange(4)}", f"c{r.randrange(3)}"
+        self.serial += 1
+        new = f"{node.name}-{self.serial}"
+        kinds = {
+            "message": 20, "edit": 20, "delete": 8, "user": 6, "delete user": 2, "preference": 10,
+            "delete preference": 3, "memory": 6, "profile": 3, "segment": 4, "feedback": 4,
+            "rename": 4, "delete channel": 1, "edit memory": 4, "import": 3,
+        }  # fmt: skip
+        what = r.choices(list(kinds), list(kinds.values()))[0]
+        done = []
+        with node.editing():
+            has_user = node.one("SELECT 1 FROM users WHERE user_id = ?", [user])
+            has_channel = node.one("SELECT 1 FROM channels WHERE channel_id = ?", [channel])
+            run = connection.execute
+            if what in {
+                "message", "preference", "memory", "profile", "feedback", "segment", "import"
+            }:  # fmt: skip
+                if not has_user:
+                    run("INSERT INTO users VALUES (?, ?, ?, NULL)", [user, new, date])
+                if not has_channel:
+                    run(
+                        "INSERT INTO channels (channel_id, name, created_at) VALUES (?, ?, ?)",
+                        [channel, new, date],
+                    )
+            match what:
+                case "import":  # the same file on several devices
+                    for _ in range(3):
+                        message = f"file-{r.randrange(12)}"
+                        if not node.one("SELECT 1 FROM messages WHERE message_id = ?", [message]):
+                            self._message(node, message, channel, None, message, DATE.format(0, 0))
+                case "message":
+                    for at in range(r.randrange(1, 6)):
+                        message = f"m-{new}-{at}"
+                        self._message(node, message, channel, user, f"{r.random()} é😀", date)
+                        self.where[message] = (channel, user)
+                        done.append(("in", message))
+                case "edit" | "delete":
+                    messages = node.one("SELECT count(*) FROM messages")
+                    skipped = r.randrange(3 if r.random() < 0.7 else 1 + messages)
+                    message = node.one(
+                        "SELECT message_id FROM messages ORDER BY id LIMIT 1 OFFSET ?", [skipped]
+                    )
+                    if message and what == "edit":
+                        run(
+                            "UPDATE messages SET content = ?, metadata = ? WHERE message_id = ?",
+                            [f"edited {r.random()}", r.choice([None, '{"a":1}']), message],
+                        )
+                    elif message:
+                        run("DELETE FROM messages WHERE message_id = ?", [message])
+                        self.ever_gone.add(message)
+                        if message.startswith("m-"):
+                            done.append(("out", message))
+                case "user":
+                    run("UPDATE users SET name = ? WHERE user_id = ?", [new, user])
+                case "delete user" if user != "u0":
+                    run("DELETE FROM users WHERE user_id = ?", [user])
+                    self.gone.add(user)
+                case "delete channel" if channel != "c0":
+                    run("DELETE FROM channels WHERE channel_id = ?", [channel])
+                    self.gone.add(channel)
+                case "preference":
+                    run(
+                        "INSERT INTO preferences VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                        "value = excluded.value, updated_at = excluded.updated_at",
+                        [user, f"k{r.randrange(3)}", str(r.randrange(100)), date],
+                    )
+                case "delete preference":
+                    run(
+                        "DELETE FROM preferences WHERE user_id = ? AND preference_key = ?",
+                        [user, f"k{r.randrange(3)}"],
+                    )
+                case "memory":
+                    run(
+                        "INSERT INTO memories VALUES (?, ?, ?, 'fact', ?, ?, NULL)",
+                        [f"mem-{new}", user, f"remember {r.random()}", r.random(), date],
+                    )
+                case "edit memory":
+                    run(
+                        "UPDATE memories SET content = ? "
+                        "WHERE memory_id = (SELECT max(memory_id) FROM memories)",
+                        [f"again {r.random()}"],
+                    )
+                case "profile":
+                    run(
+                        "UPDATE personality_profiles SET active_until = ? "
+                        "WHERE user_id = ? AND active_until IS NULL",
+                        [date, user],
+                    )
+                    run(
+                        "INSERT INTO personality_profiles (profile_id, user_id, version, traits, "
+                        "active_from) VALUES (?, ?, 1, '{}', ?)",
+                        [f"p-{new}", user, date],
+                    )
+                case "segment":
+                    run(
+                        "INSERT INTO conversation_segments (segment_id, channel_id, started_at, "
+                        "ended_at, summary) VALUES (?, ?, ?, ?, 's')",
+                        [f"s-{new}", channel, date, date],
+                    )
+                    run(
+                        "INSERT INTO segment_messages SELECT ?, message_id, id FROM messages "
+                        "WHERE channel_id = ? ORDER BY id DESC LIMIT 3",
+                        [f"s-{new}", channel],
+                    )
+                case "feedback":
+                    run(
+                        "INSERT INTO feedback_events (event_id, user_id, message_id, kind, name, "
+                        "value, timestamp) VALUES (?, ?, (SELECT max(message_id) FROM messages), "
+                        "'rating', 'witty', 1.0, ?)",
+                        [f"f-{new}", user, date],
+                    )
+                case "rename":
+                    run("UPDATE channels SET name = ? WHERE channel_id = ?", [new, channel])
+        node.journal += done
+        if "preference" in what:
+            self.preferences_set += 1
+
+    def _message(
+        self, node: Node, message: str, channel: str, user: str | None, content: str, date: str
+    ) -> None:
+        node.connection.execute(
+            "INSERT INTO messages (message_id, channel_id, conversation_id, user_id, role, "
+            "content, timestamp, sentiment_score) VALUES (?, ?, ?, ?, 'user', ?, ?, ?)",
+            [message, channel, channel, user, content, date,
+             self.rng.choice([None, 0.5, -1.0, self.rng.uniform(-1, 1)])],
+        )  # fmt: skip
+
+    # How bundles travel
+
+    def receive(self, node: Node, files: list[tuple[str, bytes]], *, lossy: bool) -> None:
+        spool, r = node.federation.replica.spool, self.rng
+        for name, content in files:
+            with contextlib.suppress(Refused):
+                if lossy and r.random() < 0.3:
+                    continue  # not here yet
+                if lossy and r.random() < 0.05:
+                    self.count["truncated"] += 1
+                    spool.take(name, content[: r.randrange(len(content))])
+                    continue
+                spool.take(name, content)
+                if lossy and r.random() < 0.05:
+                    spool.take(name, content)
+                    spool.take(name.replace(".age", " (conflicted copy).age"), content)
+
+    def work(self, node: Node) -> None:
+        node.federation.take_in()
+        if node.federation.replica.level(node.federation.replica.device_id) == 2:
+            node.federation.seal()
+
+    def guarded(self, node: Node, do: Callable[[], None]) -> bool:
+        if self.with_faults and self.rng.random() < 0.25:
+            node.fuse = self.rng.randrange(1, 400)
+        try:
+            do()
+        except Crash:
+            self.count["crashes"] += 1
+            node.boot()
+            return False
+        finally:
+            node.fuse = None
+        return True
+
+    def by_folder(self, node: Node, *, lossy: bool = True) -> None:
+        spool = node.federation.replica.spool
+        here = {f"{p.parent.name}/{p.name}": p for p in self.folder.glob("*/*.age")}
+        files = [(name, here[name].read_bytes()) for name in sorted(here.keys() - spool.names())]
+        self.rng.shuffle(files)
+        self.receive(node, files, lossy=lossy)
+        if self.guarded(node, lambda: self.work(node)):
+            for name in spool.names() - here.keys():
+                path = self.folder / name
+                path.parent.mkdir(exist_ok=True)
+                shutil.copyfile(spool.folder / name, path)
+            if not node.is_revoked:
+                for what, message in node.journal:
+                    done = self.published if what == "in" else self.unpublished
+                    done.add((message, node.name))
+                node.journal.clear()
+
+    def by_lan(self, a: Node, b: Node) -> None:
+        for x, y in ((a, b), (b, a)):
+            if not self.guarded(x, lambda x=x: self.work(x)):
+                return
+            names = x.federation.replica.spool.names() - y.federation.replica.spool.names()
+            files = [(name, x.federation.replica.spool.read(name)) for name in sorted(names)]
+            self.rng.shuffle(files)
+            self.receive(y, files, lossy=True)
+
+    def run(self) -> collections.Counter[str]:
+        r = self.rng
+        revoked_at = r.randrange(self.steps) if r.random() < 0.5 else None
+        joined_at = r.randrange(self.steps) if r.random() < 0.5 else None
+        for step in range(self.steps):
+            self.now += r.choice([0, 0, 1, 50, 1000, HOUR])
+            node, x = r.choice(self.nodes), r.random()
+            if x < 0.6:
+                self.guarded(node, lambda node=node: self.edit(node))
+            elif x < 0.8:
+                self.by_folder(node)
+            elif x < 0.92:
+                other = r.choice(self.nodes)
+                if other is not node:
+                    self.by_lan(node, other)
+            elif x < 0.96:
+                node.save()
+            else:
+                self.count["restored"] += node.restore()
+            if step == revoked_at:
+                first, victim = self.nodes[0], self.nodes[-1]
+                self.by_folder(first)
+                first.federation.revoke(victim.keys.device_id)
+                first.save()  # nobody restores a backup from before a revocation: see the README
+                victim.is_revoked, victim.journal = True, []
+                self.count["revoked"] += 1
+            if step == joined_at:
+                late = Node(self, f"d{len(self.nodes)}", self.key)
+                self.join(late)
+                self.nodes[0].save()
+                self.nodes.insert(1, late)
+                self.count["joined"] += 1
+        self.settle()
+        self.check()
+        return self.count
+
+    def settle(self) -> None:
+        self.with_faults = False
+        live = [node for node in self.nodes if not node.is_revoked]
+        for turn in range(30):
+            before = len(list(self.folder.glob("*/*")))
+            for node in live:
+                self.by_folder(node, lossy=False)
+            if len(list(self.folder.glob("*/*"))) == before and turn > 2:
+                break
+            for node in self.nodes:
+                if node.is_revoked and turn == 1:  # it goes on writing, and everybody knows
+                    node.connection.execute(
+                        "INSERT INTO users VALUES ('after', 'x', 'x', NULL) ON CONFLICT DO NOTHING"
+                    )
+                    node.federation.seal()
+                    self.by_folder(node, lossy=False)
+        else:
+            raise AssertionError("it does not come to rest")
+        before = len(list(self.folder.glob("*/*")))
+        for node in live:
+            self.by_folder(node, lossy=False)
+        assert len(list(self.folder.glob("*/*"))) == before, "echo"
+
+    def check(self) -> None:
+        live = [node for node in self.nodes if not node.is_revoked]
+        tables = live[0].federation.replica.tables
+        for node in live:
+            parked = node.connection.fetch_all(
+                "SELECT table_name, row_key, reason FROM sync_parked LIMIT 3"
+            )
+            assert not parked, ("parked", node.name, parked)
+            assert node.connection.fetch_all("PRAGMA foreign_key_check") == []
+            wrong = node.connection.fetch_all(
+                "SELECT channel_id, message_count, (SELECT count(*) FROM messages AS m "
+                "WHERE m.channel_id = c.channel_id) AS n FROM channels AS c "
+                "WHERE message_count IS NOT n"
+            )
+            assert not wrong, ("counts", node.name, wrong)
+        first, *others = live
+        contents = {name: first.contents(name) for name in tables}
+        for other in others:
+            for name in tables:
+                theirs = other.contents(name)
+                assert theirs == contents[name], ("diverged", name, other.name, [
+                    (k, contents[name].get(k), theirs.get(k))
+                    for k in sorted(contents[name].keys() | theirs.keys())
+                    if contents[name].get(k) != theirs.get(k)][:2])  # fmt: skip
+        chains = [
+            set(node.connection.fetch_all("SELECT stream, n, hash FROM sync_chain"))
+            for node in live
+        ]
+        assert all(chain == chains[0] for chain in chains), "chains"
+        self._check_against_bundles(first, chains[0], contents)
+        assert first.one("SELECT count(*) FROM preference_changes") <= self.preferences_set, (
+            "history"
+        )
+        assert not first.one("SELECT 1 FROM users WHERE user_id = 'after'"), "revoked device heard"
+        trusted = {node.name for node in live}
+        there = contents["messages"].keys()
+        present = {message for message, name in self.published if name in trusted}
+        lost = {
+            message
+            for message in present - self.ever_gone - there
+            if not self.gone & {*self.where[message]}
+        }
+        assert not lost, ("lost", sorted(lost)[:5])
+        absent = {message for message, name in self.unpublished if name in trusted}
+        assert not absent & there, ("resurrected", sorted(absent & there)[:5])
+        for node in self.nodes:
+            if node.is_revoked:
+                for class_ in ("people", "conversations"):
+                    newest = first.one(
+                        "SELECT max(epoch) FROM sync_epochs WHERE class = ?", [class_]
+                    )
+                    assert not node.one(
+                        "SELECT 1 FROM sync_epochs WHERE epoch = ? AND identity IS NOT NULL",
+                        [newest],
+                    ), "a revoked device has a new key"
+        self.count["conflicts"] += sum(
+            node.one("SELECT count(*) FROM sync_conflicts") for node in live
+        )
+        self.count["bundles"] += len(chains[0])
+
+    def _check_against_bundles(
+        self, node: Node, chain: set[Any], contents: dict[str, dict[str, Any]]
+    ) -> None:
+        """Compare the tables with the maximum over all bundles, found without `applying`."""
+        identities = {i for n in self.nodes for i in epochs.identities(n.federation.replica)}
+        keys = {n.keys.device_id: bytes.fromhex(n.keys.public_key) for n in self.nodes}
+        best: dict[tuple[str, str], tuple[Version, Any]] = {}
+        tables = node.federation.replica.tables
+        for path in self.folder.glob("*/*.age"):
+            name: FileName = parse_name(f"{path.parent.name}/{path.name}")
+            if tuple(name) not in chain:
+                continue
+            opened = bundles.unpack(name, path.read_bytes(), [*identities], keys[name.device])
+            for table, part in orjson.loads(opened.body).items():
+                assert set(part["columns"]) == set(tables[table].columns)
+            changes = bundles.read_changes(opened, tables, node.federation.replica.schema)
+            for table, rows in changes.items():
+                for key, version, content in rows:
+                    before = best.get((table, key))
+                    if before is None or order(version) > order(before[0]):
+                        best[table, key] = (version, content)
+        for table, there in contents.items():
+            wanted = {k: c for (t, k), (v, c) in best.items() if t == table and v.is_alive}
+            assert there == wanted, ("oracle", table, [
+                (k, there.get(k), wanted.get(k)) for k in sorted(there.keys() | wanted.keys())
+                if there.get(k) != wanted.get(k)][:2])  # fmt: skip

@@ -1,0 +1,183 @@
+"""Simulated devices converge, whatever happens to them; without any of the rules they do not."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from aico_lab.federation import applying, epochs, receiving, sealing, spool, tables
+from aico_lab.federation.sealing import collect
+from aico_lab.schema.core import people
+from tests.federated import World
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_devices_converge(tmp_path, seed):
+    World(tmp_path / "w", seed, steps=25).run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_devices_converge_in_longer_runs(tmp_path, seed):
+    World(tmp_path / "w", seed, steps=100).run()
+
+
+@pytest.mark.slow
+def test_encrypted_devices_converge(tmp_path):
+    World(tmp_path / "w", 1, steps=40, key="k" * 32).run()
+
+
+def _lww(monkeypatch):
+    monkeypatch.setattr(applying, "order", lambda v: (v.stamp, v.cl, v.digest))
+
+
+def _no_tie_break(monkeypatch):
+    monkeypatch.setattr(applying, "order", lambda v: (v.cl, v.stamp))
+
+
+def _wall_clock_only(monkeypatch):
+    monkeypatch.setattr(sealing, "next_stamp", lambda at, _: at * 1000)
+
+
+def _orphans_stay_local(monkeypatch):
+    monkeypatch.setattr(applying, "collect", lambda replica, without: (
+        collect(replica, without=without),
+        replica.connection.execute("DELETE FROM sync_dirty"),
+    ))  # fmt: skip
+
+
+def _unknown_parents_are_deleted(monkeypatch):
+    found = applying._Applying._missing_parents
+    monkeypatch.setattr(
+        applying._Applying,
+        "_missing_parents",
+        lambda self, table, alive: dict.fromkeys(found(self, table, alive), True),
+    )
+
+
+def _replaces_rows(monkeypatch):
+    def write(self, table, written):
+        columns = ", ".join((*table.keys, *table.columns))
+        places = ", ".join("?" * len((*table.keys, *table.columns)))
+        self._connection.execute_many(
+            f"INSERT OR REPLACE INTO {table.name} ({columns}) VALUES ({places})", written.values()
+        )
+        return {}
+
+    monkeypatch.setattr(applying._Applying, "_write", write)
+
+
+def _applies_before_sealing(monkeypatch):
+    def apply(replica, *args):
+        sealed = []
+        monkeypatch.setattr(
+            applying, "seal", lambda r: sealing.seal(r) if sealed else sealed.append(1)
+        )
+        original(replica, *args)
+
+    original = applying.apply
+    monkeypatch.setattr(receiving, "apply", apply)
+
+
+def _own_forgotten_files_are_skipped(monkeypatch):
+    pending = receiving.Receiver._pending
+
+    def without_own(self):
+        own = self._replica.device_id
+        return {name for name in pending(self) if name.device != own}
+
+    monkeypatch.setattr(receiving.Receiver, "_pending", without_own)
+
+
+def _no_tombstones_of_short_lives(monkeypatch):
+    def collected(replica, *, without=frozenset()):
+        collect(replica, without=without)
+        replica.connection.execute(
+            "UPDATE sync_dirty SET is_deleted = 0 WHERE NOT EXISTS (SELECT 1 FROM sync_rows AS r "
+            "WHERE (r.table_name, r.row_key) = (sync_dirty.table_name, sync_dirty.row_key))"
+        )
+
+    monkeypatch.setattr(sealing, "collect", collected)
+    monkeypatch.setattr(applying, "collect", collected)
+
+
+def _revoked_devices_are_heard(monkeypatch):
+    monkeypatch.setattr(receiving.Receiver, "_was_seen", lambda *_: True)
+
+
+def _revoked_devices_can_read(monkeypatch):
+    newest = epochs.recipient
+    monkeypatch.setattr(
+        epochs, "recipient", lambda replica, class_, _: newest(replica, class_, _All())
+    )
+
+
+class _All(set):
+    def __rsub__(self, other):
+        return set()
+
+    def __ge__(self, other):
+        return True
+
+
+def _counters_are_content(monkeypatch):
+    monkeypatch.setattr(tables.feed, "computed_columns", lambda *_: ())
+
+
+def _partial_files_are_taken(monkeypatch):
+    def take(self, name, content):
+        spool.parse_name(name)
+        self._write(self.folder / name, content)
+
+    monkeypatch.setattr(spool.Spool, "take", take)
+
+
+def _history_is_written_again(connection):
+    for trigger in (*people._HISTORY_TRIGGERS_DROPPED, *people._history_triggers()):
+        connection.execute(re.sub("DROP TRIGGER", "DROP TRIGGER IF EXISTS", trigger))
+
+
+MUTANTS = {
+    _lww: 12,
+    _no_tie_break: 12,
+    _wall_clock_only: 12,
+    _orphans_stay_local: 12,
+    _unknown_parents_are_deleted: 12,
+    _replaces_rows: 12,
+    _applies_before_sealing: 12,
+    _own_forgotten_files_are_skipped: 12,
+    _no_tombstones_of_short_lives: 12,
+    _revoked_devices_are_heard: 12,
+    _revoked_devices_can_read: 12,
+    _counters_are_content: 12,
+    _partial_files_are_taken: 12,
+}
+"""Changes that remove one rule each, with the number of seeds to try."""
+
+
+def _fails(tmp_path, seeds, steps, prepare=lambda _: None):
+    for seed in seeds:
+        try:
+            World(tmp_path / str(seed), seed, steps=steps, prepare=prepare).run()
+        except Exception:  # noqa: BLE001 - a missing rule may break anything
+            return seed
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__.strip("_"))
+def test_without_a_rule_devices_do_not_converge(tmp_path, monkeypatch, mutant):
+    mutant(monkeypatch)
+    assert _fails(tmp_path, range(MUTANTS[mutant]), 60) is not None
+
+
+@pytest.mark.slow
+def test_without_the_guard_the_history_of_preferences_is_doubled(tmp_path):
+    assert _fails(tmp_path, range(6), 60, _history_is_written_again) is not None
