@@ -1,4 +1,4 @@
-"""Simulated devices that share a folder: with lag, loss, wrong clocks, crashes and restored backups."""
+"""Simulated devices that share a folder, with loss, wrong clocks, crashes and old backups."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class World:
 
     # What people do
 
-    def edit(self, node: Node) -> None:
+    def edit(self, node: Node) -> None:  # noqa: PLR0912
         r, connection = self.rng, node.connection
         date = DATE.format(self.serial % 60, self.serial)
         user, channel = f"u{r.randrange(4)}", f"c{r.randrange(3)}"
@@ -272,7 +272,7 @@ class World:
         if "preference" in what:
             self.preferences_set += 1
 
-    def _message(
+    def _message(  # noqa: PLR0917
         self, node: Node, message: str, channel: str, user: str | None, content: str, date: str
     ) -> None:
         node.connection.execute(

@@ -91,7 +91,8 @@ def _note_seen(replica: Replica, name: FileName, header: Header) -> None:
     )
     for covered in map(parse_name, header.covers):
         replica.connection.execute(
-            "INSERT INTO sync_chain VALUES (?, ?, ?, '', '{}') ON CONFLICT DO NOTHING", [*covered]
+            "INSERT INTO sync_chain VALUES (?, ?, ?, '', '', '{}') ON CONFLICT DO NOTHING",
+            [*covered],
         )
 
 

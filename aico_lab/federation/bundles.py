@@ -110,6 +110,7 @@ class Header:
         ctx: What its author had taken in.
         schema: The sum of the versions of the author's core schemas.
         statements: Signed statements on devices, epochs and policies; see `control`.
+        needs: Bundles of its device with rows that its rows may refer to, as names of files.
         covers: The bundles that a snapshot replaces, as names of files.
         v: The version of the format.
     """
@@ -121,6 +122,7 @@ class Header:
     ctx: Ctx
     schema: int
     statements: list[dict[str, Any]] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
     covers: list[str] = field(default_factory=list)
     v: int = FORMAT
 
@@ -237,6 +239,7 @@ def _header(line: bytes) -> Header:
             ctx,
             _natural(read["schema"]),
             list(statements),
+            [str(parse_name(needed)) for needed in read["needs"]],
             [str(parse_name(covered)) for covered in read["covers"]],
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

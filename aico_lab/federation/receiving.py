@@ -16,6 +16,7 @@ from aico_lab.federation import control, epochs
 from aico_lab.federation.applying import apply
 from aico_lab.federation.bundles import (
     START,
+    Ctx,
     FileName,
     Header,
     Opened,
@@ -101,16 +102,21 @@ class Receiver:
         Nobody else may have them, so they are forgotten, and their rows become new versions.
         """
         replica, names = self._replica, self._replica.spool.names()
-        lost: dict[str, int] = {}
-        for stream, n, hash_ in self._connection.fetch_all(
-            "SELECT stream, n, hash FROM sync_chain WHERE stream GLOB ? AND prev <> '' "
+        own_bundles = self._connection.fetch_all(
+            "SELECT stream, n, hash, ctx FROM sync_chain WHERE stream GLOB ? AND prev <> '' "
             "ORDER BY stream, n DESC",
             [f"{replica.device_id}.*"],
-        ):
-            if str(FileName(stream, n, hash_)) not in names:
-                lost[stream] = n
+        )
+        lost = {
+            stream: n
+            for stream, n, hash_, _ in own_bundles
+            if str(FileName(stream, n, hash_)) not in names
+        }
         if not lost:
             return
+        for stream, n, _, ctx in own_bundles:  # others cannot take in what came after a lost one
+            if any(Ctx(json.loads(ctx)).has(before, at) for before, at in [*lost.items()]):
+                lost[stream] = min(n, lost.get(stream, n))
         with self._connection.transaction():
             own = replica.own_streams()
             for stream, n in lost.items():
@@ -198,6 +204,11 @@ class Receiver:
             )
         ):
             return "the bundle before it is missing"
+        for needed in map(parse_name, header.needs):
+            if not self._connection.fetch_one(
+                "SELECT 1 FROM sync_chain WHERE stream = ? AND n = ? AND hash = ?", [*needed]
+            ):
+                return "a bundle that it refers to is missing"
         device = control.device_of(name, self._replica)
         if device is None:
             return "its device is unknown"

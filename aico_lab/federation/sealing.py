@@ -28,7 +28,7 @@ from aico_lab.federation.rows import (
     store_versions,
     stored_versions,
 )
-from aico_lab.federation.tables import BASE, select_key
+from aico_lab.federation.tables import BASE, closed, select_key
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -171,7 +171,6 @@ def _compared(
     replica: Replica, table: FederatedTable, dirty: Sequence[Sequence[Any]], stream: str, n: int
 ) -> list[Change]:
     """Return the new versions of those rows that differ from their stored ones."""
-    connection = replica.connection
     named = {}
     for raw, is_text, at, is_deleted, is_forced in dirty:
         key = _text_of(raw) if is_text else None
@@ -179,36 +178,40 @@ def _compared(
             _leave_out(replica, table.name, raw, "its key is not text that every device can store")
         else:
             named[key] = (at, bool(is_deleted), bool(is_forced))
-    keys = list(named)
-    there, unreadable = physical(connection, table, keys)
+    there, unreadable = physical(replica.connection, table, list(named))
     for key in unreadable:
         _leave_out(replica, table.name, key, "its text has a NUL, or is not UTF-8")
-    known = stored_versions(connection, table.name, keys)
+    known = stored_versions(replica.connection, table.name, list(named))
     found = []
-    for key, (at, is_deleted, is_forced) in named.items():
-        if key in unreadable:
-            continue
+    for key in named.keys() - unreadable:
+        at, is_deleted, is_forced = named[key]
         content, old = there.get(key), known.get(key)
-        cl, stamp = (old.cl, old.stamp) if old else (0, 0)
-        digest = ""
-        if content is None:
-            if old and not old.is_alive:
-                if not is_forced:
-                    continue
-            elif old is None and not is_deleted:
-                continue
-            else:
-                # A row that came and went between two bundles leaves a tombstone, too: before
-                # this home was restored from a backup, it may have been published.
-                cl += 1 if old else 2
-        else:
-            digest = digest_of(table, key, content)
-            if old is None or not old.is_alive:
-                cl += 1
-            elif digest == old.digest and not is_forced:
-                continue
-        found.append(Change(key, Version(cl, next_stamp(at, stamp), digest, stream, n), content))
-    return found
+        digest = "" if content is None else digest_of(table, key, content)
+        cl = _next_length(old, digest, is_deleted=is_deleted, is_forced=is_forced)
+        if cl is not None:
+            stamp = next_stamp(at, old.stamp if old else 0)
+            found.append(Change(key, Version(cl, stamp, digest, stream, n), content))
+    return sorted(found)
+
+
+def _next_length(
+    old: Version | None, digest: str, *, is_deleted: bool, is_forced: bool
+) -> int | None:
+    """Return the causal length of a row's new version, or None if it has no new version.
+
+    Args:
+        old: Its stored version.
+        digest: The digest of its content now, or nothing if it does not exist.
+        is_deleted: Whether it existed since its change was noted.
+        is_forced: Whether it is sent although it is as stored.
+    """
+    if old is None:
+        # A row that came and went between two bundles leaves a tombstone, too: before this home
+        # was restored from a backup, it may have been published.
+        return 1 if digest else 2 if is_deleted else None
+    if bool(digest) != old.is_alive:
+        return old.cl + 1
+    return old.cl if digest != old.digest or is_forced else None
 
 
 def _text_of(raw: bytes) -> str | None:
@@ -256,7 +259,7 @@ def write(
     length, heads = ctx.get(stream, (0, []))
     header = Header(
         class_, stream, length + 1, heads[-1] if heads else START, ctx, replica.schema, said,
-        list(covers),
+        _needs(replica, class_), list(covers),
     )  # fmt: skip
     if not covers:
         changes = {
@@ -294,6 +297,19 @@ def write(
     return name
 
 
+def _needs(replica: Replica, class_: str) -> list[str]:
+    """Return this device's last bundles of the classes that rows of a class may refer to."""
+    others = closed(replica.tables, class_) - {class_}
+    return [
+        str(FileName(*row))
+        for row in replica.connection.fetch_all(
+            "SELECT stream, max(n), hash FROM sync_chain WHERE stream GLOB ? AND class IN "
+            "(SELECT value FROM json_each(?)) AND prev <> '' GROUP BY stream",
+            [f"{replica.device_id}.*", json.dumps(sorted(others))],
+        )
+    ]
+
+
 def forget_content(replica: Replica, table: str, keys: Sequence[str]) -> None:
     """Remove what is stored of deleted rows beside the tables."""
     for stored in ("sync_conflicts", "sync_parked", "sync_unsendable"):
@@ -307,6 +323,6 @@ def forget_content(replica: Replica, table: str, keys: Sequence[str]) -> None:
 def add_to_chain(replica: Replica, name: FileName, header: Header) -> None:
     """Store that a bundle was written or taken in."""
     replica.connection.execute(
-        "INSERT INTO sync_chain VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [name.stream, name.n, name.hash, header.prev, json.dumps(header.ctx)],
+        "INSERT INTO sync_chain VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [name.stream, name.n, name.hash, header.prev, header.class_, json.dumps(header.ctx)],
     )

@@ -49,6 +49,7 @@ _TABLES: Final = {
         n INTEGER NOT NULL,
         hash TEXT NOT NULL,
         prev TEXT NOT NULL,
+        class TEXT NOT NULL,
         ctx JSON TEXT NOT NULL,
         PRIMARY KEY (stream, n, hash)
     ) WITHOUT ROWID""",
