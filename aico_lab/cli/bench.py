@@ -11,7 +11,7 @@ from aico_lab.cli.common import JsonOption
 from aico_lab.cli.output import Bar, emit, say
 
 if TYPE_CHECKING:
-    from aico_lab.bench.harness import Outcome
+    from aico_lab.bench.harness import BenchResult
 
 bench = typer.Typer(
     help="Measure speed, also of other tools on the same data.", no_args_is_help=True
@@ -112,7 +112,7 @@ def bench_cache(
 
 
 def _show(
-    run_bench: Callable[[int, int, Callable[[str, int, int | None], None]], Outcome],
+    run_bench: Callable[[int, int, Callable[[str, int, int | None], None]], BenchResult],
     rows: int,
     repeat: int,
     *,
