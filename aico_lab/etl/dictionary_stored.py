@@ -258,6 +258,7 @@ RAW: Final = (
         "a policy by which the companion chooses a style or skill",
         (
             Field("policy_id", _TEXT, "the policy's id"),
+            Field("user_id", _TEXT, "id of the person it is for; NULL if it is for everybody"),
             Field("kind", _TEXT, "the kind of policy, such as 'epsilon-greedy'"),
             Field("parameters", _TEXT, "parameters, such as the arms, as a JSON object"),
             Field("state", _TEXT, "state learned so far, as a JSON object"),

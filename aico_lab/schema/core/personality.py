@@ -36,9 +36,11 @@ _TABLES: Final = {
         decided_at TIMESTAMP TEXT NOT NULL,
         simulated BOOLEAN INTEGER NOT NULL DEFAULT 0
     )""",
+    # `user_id` is NULL if the policy learns from everybody.
     # `rounds` is also the version of `state`: a writer changes the state that it has read, or none.
     "personality_policies": """(
         policy_id TEXT PRIMARY KEY NOT NULL,
+        user_id TEXT REFERENCES users ON DELETE CASCADE,
         kind TEXT NOT NULL,
         parameters JSON TEXT NOT NULL,
         state JSON TEXT NOT NULL,
@@ -67,6 +69,7 @@ _TABLES: Final = {
 _INDEXES: Final = {
     "decisions_by_user": "personality_decisions (user_id)",
     "decisions_by_profile": "personality_decisions (profile_id)",
+    "policies_by_user": "personality_policies (user_id)",
     "changes_by_user": "personality_changes (user_id)",
 }
 
