@@ -54,6 +54,7 @@ OTHERS = {
     "personality_profiles": {
         "profile_id": pl.String, "user_id": pl.String, "version": pl.Int64, "traits": pl.String,
         "active_from": pl.Datetime("us", "UTC"), "active_until": pl.Datetime("us", "UTC"),
+        "context": pl.String,
     },
     "preference_changes": {
         "change_id": pl.Int64, "user_id": pl.String, "preference_key": pl.String,
