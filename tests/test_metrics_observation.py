@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from aico_lab.metrics.personality import segmented
+from aico_lab.metrics.personality import version_change_fit as segmented
 from tests.talks import START, said, talk, world
 from tests.test_metrics_personality import DRY, WARM, profile, rating, table
 from tests.test_metrics_wording import coordination_by_hand

@@ -63,7 +63,7 @@ MODULES: Final = {
         "outcomes_by_profile": "outcomes",
         "outcomes_by_style": "outcomes",
         "version_change": "version_change",
-        "style_and_ratings": "style",
+        "style_and_ratings": "style_and_ratings",
         "feedback": "feedback",
     },
     "usage": {

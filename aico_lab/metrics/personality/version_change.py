@@ -18,7 +18,7 @@ from aico_lab.metrics.engine.intervals import MOST
 from aico_lab.metrics.engine.local_time import local_ms
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
 from aico_lab.metrics.engine.talk import days_of
-from aico_lab.metrics.personality import segmented
+from aico_lab.metrics.personality import version_change_fit as segmented
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -210,7 +210,7 @@ def _draw(answer: Answer) -> Chart:
         Column("version", "integer", "the version that began, in every row"),
         Column(
             "level", "number",
-            "change of the level in the first period after it, in every row; of counts in %",
+            "change of the level in the first period afterwards, in every row; of counts in %",
         ),
         interval("level"),
         Column(
@@ -243,7 +243,7 @@ def version_change(
     The line before the change is continued; `level` is the difference from it in the first whole
     period after the change, and `slope` that of the slopes. Counts enter as log(1 + count), so that
     their differences are about percents. Errors of neighbouring periods are correlated; their
-    autocorrelation is integrated out, see `segmented`. With fewer than 12 whole periods on either
+    autocorrelation is integrated out. With fewer than 12 whole periods on either
     side there is no estimate. The series begins with the version before the change and ends with
     the one after it, so that no other change lies within. The period in which the change lies is
     left out. Versions are those for every context, and for everybody or for the people of the

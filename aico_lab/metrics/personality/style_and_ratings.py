@@ -169,7 +169,7 @@ def _draw(answer: Answer) -> Chart:
         Column("rating", "text", "the rated quality"),
         Column("n", "integer", "rated conversations whose style is measured"),
         PEOPLE,
-        Column("people_within", "integer", "people with several of these conversations"),
+        Column("people_within", "integer", "people with several such conversations"),
         Column("within", "number", "correlation of deviations from each person's means"),
         interval("within"),
         Column("between", "number", "correlation of people's means"),
