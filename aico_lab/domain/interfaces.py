@@ -250,7 +250,6 @@ class ProfileRepository(ABC):
         """Add a version.
 
         Raises:
-            InvalidEntity: The traits violate a rule.
             DuplicateId: A version with that id exists already.
             UnknownUser: No user has that id.
         """

@@ -103,7 +103,7 @@ RULES: Final = (
         ),
     ),
 )
-"""The rules that new versions keep."""
+"""The rules that a change must keep; a version of another program may violate them."""
 
 
 def violated_rules(traits: Mapping[str, float]) -> list[TraitRule]:
@@ -352,6 +352,6 @@ class PersonalityChange(Entity):
         steps = self.proposal.get("steps")
         return dict(steps) if isinstance(steps, dict) else {}
 
-    def overlaps(self, other: PersonalityChange) -> bool:
-        """Return whether both reach the same person, so that their effects mix."""
-        return None in (self.user_id, other.user_id) or self.user_id == other.user_id
+    def reaches(self, user_id: str | None) -> bool:
+        """Return whether it changes what a person experiences; None stands for everybody."""
+        return None in (self.user_id, user_id) or self.user_id == user_id

@@ -35,7 +35,6 @@ from aico_lab.domain import (
     UserRepository,
     values,
 )
-from aico_lab.domain.personality import check_rules
 from aico_lab.errors import DuplicateId, UnknownUser
 from aico_lab.repositories.words import bm25, has_words, literal, words
 
@@ -290,7 +289,6 @@ class InMemoryProfileRepository(ProfileRepository):
         self._database = database
 
     async def save(self, profile: Profile) -> None:
-        check_rules(profile.traits)
         async with self._database.transaction():
             tables = self._database.tables
             if profile.user_id is not None:

@@ -24,7 +24,6 @@ from aico_lab.domain import (
     UserRepository,
     values,
 )
-from aico_lab.domain.personality import check_rules
 from aico_lab.errors import ConstraintViolated, DuplicateId, UnknownUser
 from aico_lab.repositories.full_text import index_new_messages
 from aico_lab.repositories.words import has_words, literal, match_expression
@@ -307,7 +306,6 @@ class LibSQLProfileRepository(ProfileRepository):
         self.dal = data_access
 
     async def save(self, profile: Profile) -> None:
-        check_rules(profile.traits)
         row = profile.to_dict()
         row["profile_id"] = row.pop("id")
         row["traits"] = values.to_json("traits", row["traits"])
