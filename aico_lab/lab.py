@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from aico_lab.knowledge.lab_knowledge import Knowledge
     from aico_lab.messages.records import Batch
     from aico_lab.metrics.lab_metrics import Metrics
+    from aico_lab.personality.lab_personality import Personality
     from aico_lab.pipeline.lab_pipelines import Pipelines
     from aico_lab.pipeline.lab_schedules import Schedules
     from aico_lab.projections.lab_memories import Memories
@@ -649,6 +650,13 @@ class Lab:
         from aico_lab.knowledge.lab_knowledge import Knowledge
 
         return Knowledge(self.storage)
+
+    @cached_property
+    def personality(self) -> Personality:
+        """The companion's personality: its versions, policies, and changes with evidence."""
+        from aico_lab.personality.lab_personality import Personality
+
+        return Personality(self.storage)
 
     @cached_property
     def cache(self) -> Cache:
