@@ -14,6 +14,7 @@ from aico_lab import charts
 from aico_lab.adapters.duckdb import translated
 from aico_lab.constants import MS_PER_DAY
 from aico_lab.metrics.engine import claims, draw
+from aico_lab.metrics.engine.asking import is_simulated
 from aico_lab.metrics.engine.intervals import FEWEST, UNITS, estimate, mean
 from aico_lab.results import in_cell
 
@@ -86,13 +87,20 @@ class PersonalityView:
         )
 
     @property
+    def _shown(self) -> list[str]:
+        """The columns that are displayed: those with any value."""
+        rows = self._rows
+        return [one for one in self.headings if one in rows.columns and rows[one].count()]
+
+    @property
     def _heads(self) -> list[str]:
-        return [text for name, text in self.headings.items() if name in self._rows.columns]
+        return [self.headings[name] for name in self._shown]
 
     def _cells(self) -> list[list[str]]:
-        names = [name for name in self.headings if name in self._rows.columns]
-        rows = self._rows.select(names).iter_rows()
-        return [[in_cell(value, claims.written) for value in row] for row in rows]
+        rows = self._rows.select(self._shown).iter_rows()
+        return [
+            [claims.with_minus(in_cell(value, claims.written)) for value in row] for row in rows
+        ]
 
 
 def profiles_over_time(reader: Reader, user: str | None = None) -> PersonalityView:
@@ -102,8 +110,10 @@ def profiles_over_time(reader: Reader, user: str | None = None) -> PersonalityVi
         reader: The reader of the snapshot.
         user: The id of a person whose own versions are shown, too.
     """
+    connection = reader.connection()
     with translated("The snapshot"):
-        rows = reader.connection().execute(
+        simulated = is_simulated(connection)
+        rows = connection.execute(
             """
             SELECT
                 profile_user_id IS NOT NULL AS own, context, version, trait, level,
@@ -130,7 +140,7 @@ def profiles_over_time(reader: Reader, user: str | None = None) -> PersonalityVi
     )
     return PersonalityView(
         "How did the companion's personality change?",
-        _told_of_profiles(rows),
+        _labelled(_told_of_profiles(rows), simulated=simulated),
         rows.drop("from_ms", "until_ms"),
         {"row": "trait", "version": "version", "level": "level", "since": "from", "until": "until",
          "context": "context"},
@@ -171,7 +181,7 @@ def _draw_profiles(rows: pl.DataFrame) -> alt.TopLevelMixin:
     base = alt.Chart(rows).encode(
         alt.X("since:T", title=None), alt.Y("row:N", title=None, sort=order)
     )
-    bars = base.mark_bar(color=charts.BLUE, height=16).encode(
+    bars = base.mark_bar(color=charts.BLUE, height=16, stroke=charts.PAPER).encode(
         alt.X2("until:T"), draw.shades("level", "Level", 1.0)
     )
     texts = base.mark_text(align="left", dx=4, fontSize=11).encode(text="text:N")
@@ -286,7 +296,7 @@ def policy_values(evaluations: Sequence[Evaluation]) -> PersonalityView:
     supported = rows.drop_nulls("value")
     headings = {
         "policy": "policy", "value": "value", "value_low": "from", "value_high": "to",
-        "anytime_low": "from, whenever one looks", "anytime_high": "to, whenever one looks",
+        "anytime_low": "at every look from", "anytime_high": "at every look to",
         "gain": "gain over the log", "gain_low": "gain from", "gain_high": "gain to",
         "reason": "why not",
     }  # fmt: skip
@@ -346,10 +356,16 @@ def _draw_policies(rows: pl.DataFrame) -> alt.TopLevelMixin:
 
 def estimators(evaluation: Evaluation) -> PersonalityView:
     """Return the value of one policy by every estimator; they agree if their assumptions hold."""
-    rows = evaluation.table
+    table = evaluation.table
+    rows = table.select(
+        "estimator",
+        "value",
+        interval=_ends(table, "low", "high"),
+        anytime=_ends(table, "low_anytime", "high_anytime"),
+    )
     headings = {
-        "estimator": "estimator", "value": "value", "low": "from", "high": "to",
-        "low_anytime": "from, whenever one looks", "high_anytime": "to, whenever one looks",
+        "estimator": "estimator", "value": "value", "interval": "95 % interval",
+        "anytime": "valid at every look",
     }  # fmt: skip
     values = rows["value"].drop_nulls()
     finding = "No estimate" if values.is_empty() else (
@@ -361,6 +377,17 @@ def estimators(evaluation: Evaluation) -> PersonalityView:
         _labelled(finding, simulated=evaluation.simulated),
         rows,
         headings,
+    )
+
+
+def _ends(rows: pl.DataFrame, low: str, high: str) -> pl.Series:
+    """Return intervals as text; null where there is none."""
+    return pl.Series(
+        [
+            None if None in ends else " to ".join(map(claims.written, ends))
+            for ends in rows.select(low, high).iter_rows()
+        ],
+        dtype=pl.String,
     )
 
 
