@@ -31,9 +31,9 @@ from aico_lab.personality.simulate import (
     TRAITS,
     WEEK_MS,
     Simulation,
+    World,
     moved,
 )  # fmt: skip
-from aico_lab.personality.simulate import World as People
 from aico_lab.personality.stored_policies import SIMULATED, add_policy, is_simulated
 from aico_lab.zones import get_zone, to_local
 
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 
 WEEKS: Final = 14
 """The weeks before the change of the personality, and after it: enough for `version_change`."""
+
+PEOPLE: Final = 50
+WEEKLY: Final = 4.0
+"""The mean number of decisions about a person in a week."""
 
 POLICY: Final = "style"
 
@@ -106,7 +110,7 @@ def write_simulated_home(
         )
     else:
         primary.execute(f"INSERT INTO system_state VALUES (?, 'personality', {NOW})", [SIMULATED])
-    simulation = Simulation(People(people=50, weekly=4.0), seed)
+    simulation = Simulation(World(people=PEOPLE, weekly=WEEKLY), seed)
     raised = tuple(float(level) for level in moved(PROFILE, "warmer"))
     logs = [
         simulation.log(WEEKS, profile=PROFILE, version="p1"),
