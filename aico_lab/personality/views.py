@@ -32,6 +32,9 @@ SIMULATED: Final = "Simulated data: "
 
 _EVERY: Final = "every context"
 
+_CELL: Final = 'style="text-align: left; overflow-wrap: normal;"'
+"""The style of cells, whose words are not broken in print."""
+
 
 @dataclass(frozen=True, repr=False)
 class PersonalityView:
@@ -72,11 +75,9 @@ class PersonalityView:
         return "\n".join(filter(None, [self.finding, self.caption, *map(" ".join, self._cells())]))
 
     def _repr_html_(self) -> str:
-        heads = "".join(f'<th style="text-align: left;">{escape(one)}</th>' for one in self._heads)
+        heads = "".join(f"<th {_CELL}>{escape(one)}</th>" for one in self._heads)
         body = "".join(
-            "<tr>"
-            + "".join(f'<td style="text-align: left;">{escape(one)}</td>' for one in row)
-            + "</tr>"
+            "<tr>" + "".join(f"<td {_CELL}>{escape(one)}</td>" for one in row) + "</tr>"
             for row in self._cells()
         )
         table = f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
