@@ -27,6 +27,7 @@ from aico_lab.cli.knowledge import knowledge
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
 from aico_lab.cli.output import Bar, emit, note, say
+from aico_lab.cli.personality import personality
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
 from aico_lab.cli.schedule import schedule
@@ -52,6 +53,7 @@ ORDER: Final = (
     "load",
     "index",
     "knowledge",
+    "personality",
     "pipeline",
     "schedule",
     "keyring",
@@ -89,6 +91,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")
 app.add_typer(metrics, name="metrics")
 app.add_typer(knowledge, name="knowledge")
+app.add_typer(personality, name="personality")
 app.command("lab")(open_jupyterlab)
 app.command("sql")(sql)
 app.command("search")(search)

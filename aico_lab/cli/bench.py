@@ -111,6 +111,24 @@ def bench_cache(
     _show(run_bench, rows, repeat, json=json)
 
 
+@bench.command("personality")
+def bench_personality(
+    *,
+    rows: Annotated[
+        int,
+        typer.Option(
+            "--rows", min=1000, help="The number of decisions; one simulated home per 2,000."
+        ),
+    ] = 1_000_000,
+    repeat: RepeatOption = 1,
+    json: JsonOption = False,
+) -> None:
+    """Time estimates of a policy, and test them on simulated homes."""
+    from aico_lab.bench.personality import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
 def _show(
     run_bench: Callable[[int, int, Callable[[str, int, int | None], None]], BenchResult],
     rows: int,

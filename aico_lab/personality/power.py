@@ -72,8 +72,8 @@ def needed_log(log: Log) -> Power:
     if people <= 1 or spread <= 0 or len(kept) < 2 * people:
         return Power(
             None, FEWEST_PEOPLE, None, None,
-            f"To answer it, {what}, for at least {FEWEST_PEOPLE} people; the outcomes so far are "
-            "too few to tell how long.",
+            f"To answer it, {what}, for at least {FEWEST_PEOPLE} people; the outcomes so far do "
+            "not tell for how long.",
         )  # fmt: skip
     effect = _EFFECT * spread
     between, within = _variances(kept)
