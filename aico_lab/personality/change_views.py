@@ -41,7 +41,7 @@ def proposed(proposal: Proposal) -> PersonalityView:
                 if effect is None or effect.low is None or effect.high is None
                 else f"{claims.written(effect.low)} to {claims.written(effect.high)}",
                 "people": proposal.people,
-                "sentence": one.sentence,
+                "sentence": one.sentence if effect is None or effect.value is None else None,
             }
             for one in proposal.candidates
             for effect in [one.effect]
@@ -54,10 +54,10 @@ def proposed(proposal: Proposal) -> PersonalityView:
     )  # fmt: skip
     return PersonalityView(
         f"Which change of the personality would improve {proposal.goal.replace('_', ' ')}?",
-        proposal.sentence,
+        claims.with_minus(proposal.sentence.replace("_", " ")),
         rows,
         {"arm": "arm", "steps": "change", "effect": "expected effect",
-         "interval": "95 %, of all compared arms together", "sentence": "in words"},
+         "interval": "95 %, of all compared arms together", "sentence": "why not"},
         " ".join(filter(None, [proposal.needed, then])),
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def after_change(reader: Reader, changes: Sequence[PersonalityChange]) -> Person
     said = (
         f"The change of {written_day((last.applied_at or last.proposed_at).date())} "
         f"({_steps(last.steps) or 'no step'}) {state}; outcomes since say {found.recommendation}: "
-        f"{found.reason.rstrip('.')}"
+        f"{found.reason.rstrip('.').replace('_', ' ')}"
     )
     return PersonalityView(
         question,

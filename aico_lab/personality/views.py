@@ -455,4 +455,4 @@ def _draw_calibration(rows: pl.DataFrame) -> alt.TopLevelMixin:
 
 def labelled(finding: str, *, simulated: bool) -> str:
     """Return a sentence, labelled if its data are simulated."""
-    return f"{SIMULATED}{finding}" if simulated else finding
+    return claims.with_minus(f"{SIMULATED}{finding}" if simulated else finding)
