@@ -216,7 +216,7 @@ def _keys(
     named = (
         f"CAST({column} AS VARCHAR[])"
         if also
-        else f"list_transform(range(json_array_length({column})), lambda x: CAST(x AS VARCHAR))"
+        else f"CAST(range(CAST(json_array_length({column}) AS BIGINT)) AS VARCHAR[])"
     )
     rows = connection.execute(
         f"""WITH chosen AS (SELECT * FROM ({_DECISIONS}) WHERE {chosen})
