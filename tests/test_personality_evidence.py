@@ -14,14 +14,14 @@ from tests.effort import examples
 
 
 def test_the_simulator_knows_its_truth_and_repeats_itself():
-    home = Simulation(World(people=3_000, weekly=20, answered=1.0), 1)
+    home = Simulation(World(people=1_000, weekly=20, answered=1.0), 1)
     log = home.log()
     for place, arm in enumerate(log.arms):
         mine = log.arm == place
         error = np.nanstd(log.reward[mine]) / np.sqrt(len(log.people) * 8)
         assert np.nanmean(log.reward[mine]) == pytest.approx(home.value(arm), abs=4 * error)
     assert log.simulated
-    again = Simulation(World(people=3_000, weekly=20, answered=1.0), 1).log()
+    again = Simulation(World(people=1_000, weekly=20, answered=1.0), 1).log()
     np.testing.assert_array_equal(log.reward, again.reward)
 
 
@@ -40,14 +40,14 @@ def test_intervals_cover_the_truth_and_estimates_are_unbiased():
 
 @pytest.mark.slow
 def test_the_gate_refuses_what_it_should_and_passes_the_rest():
-    assert min(evidence.refusals(20).values()) >= 95
-    assert min(evidence.passes(40).values()) >= 90
+    assert min(evidence.refusals(10).values()) >= 90
+    assert min(evidence.passes(20).values()) >= 90
 
 
 @pytest.mark.slow
 def test_following_proposals_for_a_year_helps_and_does_no_harm():
-    found = evidence.years(6)
-    assert found["homes with something to gain that improved in %"] >= 83
+    found = evidence.years(3)
+    assert found["homes with something to gain that improved in %"] >= 66
     assert found["homes that worsened beyond the guardrail in %"] == 0
 
 
