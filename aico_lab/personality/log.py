@@ -213,10 +213,11 @@ def _keys(
     Arrays of numbers have no names; their elements are named by their position.
     """
     other = f"UNION SELECT {also} FROM chosen" if also else ""
+    places = f"range(CAST(json_array_length({column}) AS BIGINT))"
     named = (
         f"CAST({column} AS VARCHAR[])"
         if also
-        else f"CAST(range(CAST(json_array_length({column}) AS BIGINT)) AS VARCHAR[])"
+        else f"CAST({places} AS VARCHAR[])"
     )
     rows = connection.execute(
         f"""WITH chosen AS (SELECT * FROM ({_DECISIONS}) WHERE {chosen})

@@ -10,7 +10,7 @@ import numpy as np
 from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import Profile, values
 from aico_lab.domain.personality import active_profile
-from aico_lab.errors import CorruptDatabase, DuplicateId, UnknownName, did_you_mean
+from aico_lab.errors import CorruptDatabase, DuplicateId, UnknownName, WrongUse, did_you_mean
 from aico_lab.personality.policies import policy_of
 
 if TYPE_CHECKING:
@@ -202,6 +202,20 @@ def add_policy(
         [name, user_id, policy.kind, values.compact_json(policy.stored())],
     ):
         raise DuplicateId(f"A policy {name!r} exists already: use another name.")
+
+
+def is_simulated(primary: Connection) -> bool:
+    """Return whether a home is marked as simulated."""
+    return bool(primary.fetch_all("SELECT 1 FROM system_state WHERE key = ?", [SIMULATED]))
+
+
+def refuse_if_simulated(primary: Connection) -> None:
+    """Raise WrongUse if a home is marked as simulated: nobody's messages are mixed with it."""
+    if is_simulated(primary):
+        raise WrongUse(
+            "The data of this home are simulated, and people's messages are never mixed with them: "
+            "name another home with --home."
+        )
 
 
 def profile_of(

@@ -130,6 +130,16 @@ def coordination(talk: Talk, *, min_exchanges: int) -> ir.Table:
     Only for English.
     """
     at_least("min_exchanges", min_exchanges, 1)
+    return exchanges_by(talk, "user_id")
+
+
+def exchanges_by(talk: Talk, by: str) -> ir.Table:
+    """Return the exchanges by the side that replies and by a column of `Talk.turns`.
+
+    Returns:
+        `role`, `by`, `exchanges`, and for each class the exchanges whose first turn (`first0`),
+        reply (`second0`) or both turns (`both0`) have words of it.
+    """
     classes = _classes()
     marked = talk.words.join(classes, talk.words.word == classes.marker)
     # The classes of a turn are the bits of one number, so one window function covers all of them.
@@ -162,7 +172,22 @@ def coordination(talk: Talk, *, min_exchanges: int) -> ir.Table:
                 (f"both{at}", replies.had & replies.has),
             )
         }
-    return replies.group_by("role", "user_id").agg(exchanges=_.count(), **counts)
+    return replies.group_by("role", by).agg(exchanges=_.count(), **counts)
+
+
+def coordination_in(exchanges: ir.Table) -> ir.FloatingValue:
+    """Return the mean coordination over the classes with a value in rows of `exchanges_by`."""
+    known = [(exchanges[f"first{at}"] > 0).cast("int64") for at, _name in _CLASSES]
+    values = [
+        ibis.coalesce(
+            exchanges[f"both{at}"] / exchanges[f"first{at}"].nullif(0)
+            - exchanges[f"second{at}"] / exchanges.exchanges,
+            0.0,
+        )
+        for at, _name in _CLASSES
+    ]
+    mean: ir.FloatingValue = sum(values[1:], values[0]) / sum(known[1:], known[0]).nullif(0)
+    return mean
 
 
 def _classes() -> ir.Table:

@@ -140,6 +140,7 @@ class Memo:
             values_left_out=kept["values_left_out"],
             called=called,
             names=kept["names"],
+            simulated=kept["simulated"],
         )
 
     def keep(self, answer: Answer, reader: Reader, filters: Filters, *, started_ms: int) -> None:
@@ -278,6 +279,7 @@ class Memo:
 
 _FIELDS: Final = (
     "generation", "left_out", "begins", "far", "estimated", "nothing", "values_left_out", "names",
+    "simulated",
 )  # fmt: skip
 
 
