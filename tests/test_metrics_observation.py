@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from aico_lab.errors import InvalidValue
 from aico_lab.metrics.personality import version_change_fit as segmented
 from tests.talks import START, said, talk, world
 from tests.test_metrics_personality import DRY, WARM, profile, rating, table
@@ -207,7 +208,7 @@ def test_a_jump_at_the_change_of_a_version_is_found():
         answer = made.ask("version_change")
         sentiment = made.ask("version_change", measure="sentiment")
         early = made.ask("version_change", filters={"until": "2024-09-01"})
-        first = made.ask("version_change", version=1)
+        first = made.ask("version_change", version="1")
     row = answer.pl().row(0, named=True)
     assert (row["before"], row["after"], row["version"]) == (17, 16, 2)
     assert row["changed"] == (START + timedelta(hours=18 * WEEK)).date()
@@ -237,6 +238,8 @@ def test_no_other_change_lies_in_the_series_of_a_change():
 
 
 def test_no_version_no_change():
+    with world(weeks([1] * 3)) as made, pytest.raises(InvalidValue, match="number of a version"):
+        made.ask("version_change", version="last")
     with world(weeks([1] * 3)) as made:
         assert made.ask("version_change").pl().is_empty()
     with world(pl.DataFrame(schema=weeks([1]).schema)) as made:

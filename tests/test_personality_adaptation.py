@@ -125,9 +125,10 @@ def test_the_simulated_home_holds_the_simulation(simulated):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulated_home, "PEOPLE", 26)
         patch.setattr(simulated_home, "WEEKS", 8)
+        people = simulated_home.world()
         assert not simulated_home.write_simulated_home(simulated.primary)
     log = read_log(simulated.storage.reader)
-    before = Simulation(World(people=26, weekly=4.0)).log(8)
+    before = Simulation(people).log(8)
     first = log.choose(log.profile == 0)
     assert log.simulated
     assert log.names == ["session position"]

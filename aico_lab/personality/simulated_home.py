@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 WEEKS: Final = 14
 """The weeks before the change of the personality, and after it: enough for `version_change`."""
 
-PEOPLE: Final = 50
+PEOPLE: Final = 80
 WEEKLY: Final = 4.0
 """The mean number of decisions about a person in a week."""
 
@@ -110,7 +110,7 @@ def write_simulated_home(
         )
     else:
         primary.execute(f"INSERT INTO system_state VALUES (?, 'personality', {NOW})", [SIMULATED])
-    simulation = Simulation(World(people=PEOPLE, weekly=WEEKLY), seed)
+    simulation = Simulation(world(), seed)
     raised = tuple(float(level) for level in moved(PROFILE, "warmer"))
     logs = [
         simulation.log(WEEKS, profile=PROFILE, version="p1"),
@@ -126,6 +126,11 @@ def write_simulated_home(
         policy = policy_of("epsilon-greedy", {"arms": dict(ARMS), "epsilon": 1.0})
         add_policy(primary, POLICY, policy)
     return True
+
+
+def world() -> World:
+    """Return people whose satisfaction clearly depends on the companion's style."""
+    return World(people=PEOPLE, weekly=WEEKLY, strength=3.0, happiness=0.85)
 
 
 def _message_id(log: Log, row: int) -> str:

@@ -16,6 +16,7 @@ from aico_lab.constants import MS_PER_DAY
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.asking import is_simulated
 from aico_lab.metrics.engine.intervals import FEWEST, UNITS, estimate, mean
+from aico_lab.personality.simulate import LABEL
 from aico_lab.results import in_cell
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from aico_lab.personality.evaluation import Evaluation
     from aico_lab.personality.log import Log
 
-SIMULATED: Final = "Simulated data: "
+SIMULATED: Final = f"{LABEL}: "
 """How every sentence about simulated data begins."""
 
 _EVERY: Final = "every context"
@@ -141,7 +142,7 @@ def profiles_over_time(reader: Reader, user: str | None = None) -> PersonalityVi
     )
     return PersonalityView(
         "How did the companion's personality change?",
-        _labelled(_told_of_profiles(rows), simulated=simulated),
+        labelled(_told_of_profiles(rows), simulated=simulated),
         rows.drop("from_ms", "until_ms"),
         {"row": "trait", "version": "version", "level": "level", "since": "from", "until": "until",
          "context": "context"},
@@ -221,7 +222,7 @@ def outcomes_by_arm(log: Log) -> PersonalityView:
     )
     return PersonalityView(
         f"How did people respond to each arm ({log.outcome.name.replace('_', ' ')})?",
-        _labelled(finding, simulated=log.simulated),
+        labelled(finding, simulated=log.simulated),
         found.select(
             "context", "arm", pl.col("n").cast(pl.Int64), pl.col("people").cast(pl.Int64),
             "value", "value_low", "value_high",
@@ -261,7 +262,7 @@ def gate_checks(evaluation: Evaluation) -> PersonalityView:
     finding = f"{said}: {verdict.reason}" if not verdict.supported else verdict.reason
     return PersonalityView(
         f"Can the log tell the value of the policy “{evaluation.policy}”?",
-        _labelled(finding, simulated=evaluation.simulated),
+        labelled(finding, simulated=evaluation.simulated),
         rows,
         {"check": "check", "ok": "result", "sentence": "in words"},
         needed,
@@ -303,7 +304,7 @@ def policy_values(evaluations: Sequence[Evaluation]) -> PersonalityView:
     }  # fmt: skip
     return PersonalityView(
         f"How well would each policy do ({outcome.replace('_', ' ')})?",
-        _labelled(_told_of_policies(evaluations, supported), simulated=simulated),
+        labelled(_told_of_policies(evaluations, supported), simulated=simulated),
         rows,
         headings,
         "Doubly robust estimates with 95 % intervals over people; the thin line is valid however "
@@ -375,7 +376,7 @@ def estimators(evaluation: Evaluation) -> PersonalityView:
     )  # fmt: skip
     return PersonalityView(
         "Do the estimators agree?",
-        _labelled(finding, simulated=evaluation.simulated),
+        labelled(finding, simulated=evaluation.simulated),
         rows,
         headings,
     )
@@ -417,20 +418,20 @@ def diagnostics(evaluation: Evaluation) -> tuple[PersonalityView, ...]:
     return (
         PersonalityView(
             "How often was each arm tried, and how often would the policy choose it?",
-            _labelled(weights, simulated=label),
+            labelled(weights, simulated=label),
             found.overlap,
             {"arm": "arm", "decisions": "decisions", "people": "people", "share": "share",
              "target": "of the policy", "least_propensity": "least propensity"},
         ),
         PersonalityView(
             "Do weights make the moments of the arms alike?",
-            _labelled(balanced, simulated=label),
+            labelled(balanced, simulated=label),
             found.balance,
             {"name": "moment", "difference": "difference"},
         ),
         PersonalityView(
             "Is the reward model calibrated?",
-            _labelled(calibrated, simulated=label),
+            labelled(calibrated, simulated=label),
             found.calibration,
             {"decisions": "decisions", "predicted": "prediction", "reward": "outcome"},
             "Tenths of the decisions by prediction. The dashed line is that of a calibrated model.",
@@ -452,5 +453,6 @@ def _draw_calibration(rows: pl.DataFrame) -> alt.TopLevelMixin:
     ).properties(width=draw.WIDTH, height=220)
 
 
-def _labelled(finding: str, *, simulated: bool) -> str:
-    return f"{SIMULATED}{finding}" if simulated else finding
+def labelled(finding: str, *, simulated: bool) -> str:
+    """Return a sentence, labelled if its data are simulated."""
+    return claims.with_minus(f"{SIMULATED}{finding}" if simulated else finding)

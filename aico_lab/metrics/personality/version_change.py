@@ -11,8 +11,8 @@ import polars as pl
 from ibis import _
 
 from aico_lab import charts
+from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine import claims, draw, periods, series
-from aico_lab.metrics.engine.checks import at_least
 from aico_lab.metrics.engine.days import written_day
 from aico_lab.metrics.engine.intervals import MOST
 from aico_lab.metrics.engine.local_time import local_ms
@@ -41,7 +41,7 @@ def _finish(
     talk: Talk,
     measure: Measure,
     period: Unit,
-    version: int,  # noqa: ARG001
+    version: str,  # noqa: ARG001
 ) -> pl.DataFrame:
     made = series.in_periods(rows.drop(_CHANGE), talk, measure, period)
     changed = rows["changed_day"].drop_nulls()
@@ -196,7 +196,7 @@ def _draw(answer: Answer) -> Chart:
             "period", str, "week", "A local day, or a week (Monday to Sunday).",
             choices=("day", "week"),
         ),
-        Parameter("version", int, 0, "The version whose beginning is the change; 0 is the last."),
+        Parameter("version", str, "", "The version whose beginning is the change; else the last."),
     ],
     columns=[
         Column("start", "date", "first day of the period"),
@@ -236,7 +236,7 @@ def version_change(
     *,
     measure: Measure,  # noqa: ARG001
     period: Unit,  # noqa: ARG001
-    version: int,
+    version: str,
 ) -> ir.Table:
     """A segmented regression of messages, people or sentiment around the change of a version.
 
@@ -253,11 +253,12 @@ def version_change(
     the model, looks the same. People are not held constant: those who came or left at that time
     move the level too. So the answer is an association in time, not an effect.
     """
-    at_least("version", version, 0)
+    if version and not (version.isascii() and version.isdigit()):
+        raise InvalidValue(f"version must be the number of a version, not {version!r}.")
     return series.by_day(talk).cross_join(_change(talk, version))
 
 
-def _change(talk: Talk, version: int) -> ir.Table:
+def _change(talk: Talk, version: str) -> ir.Table:
     """Return one row with the local days of a change and of the changes before and after it."""
     profiles = talk.profiles
     theirs = profiles.profile_user_id.isnull()
@@ -280,7 +281,7 @@ def _change(talk: Talk, version: int) -> ir.Table:
         changes.active_from_ms <= changes.last_ms,
     )
     if version:
-        changes = changes.filter(changes.version == version)
+        changes = changes.filter(changes.version == int(version))
     last = changes.mutate(
         place=ibis.row_number().over(ibis.window(order_by=ibis.desc("active_from_ms")))
     ).filter(_.place == 0)
