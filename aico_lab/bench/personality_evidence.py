@@ -189,10 +189,10 @@ def _passed(logs: Any, seeds: int) -> float:
 
 
 _BIG: Final = World(people=120, weekly=10.0)
-_PERIOD: Final = 4
+_PERIOD: Final = 8
 """The weeks between two looks at the log."""
 
-_RECENT: Final = 5
+_RECENT: Final = 3
 """How many of these periods a look covers."""
 
 _YEAR: Final = 52
@@ -233,7 +233,7 @@ def _year(home: Simulation, start: Sequence[float]) -> float:
     before: tuple[float, ...] | None = None
     logs: list[Log] = []
     old: list[Log] = []
-    for number, week in enumerate(range(0, _YEAR, _PERIOD)):
+    for number, week in enumerate(range(0, _YEAR - _PERIOD + 1, _PERIOD)):
         version = f"p{number}"
         logs.append(
             home.log(_PERIOD, first_week=week, profile=profile, version=version, chooser="cautious")

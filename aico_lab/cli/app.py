@@ -401,7 +401,7 @@ def load(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Copy a table of another program's database into the warehouse.
+    """Copy a table of another program into the warehouse.
 
     The variable AICO_LAB_SOURCE_KEY holds the key of an encrypted file.
     """
@@ -430,7 +430,7 @@ def load(
 def info(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Show versions, sizes, counts of rows and the warehouse's state."""
+    """Show versions, sizes, counts and the warehouse's state."""
     from aico_lab.health import describe
 
     with open_lab(home, key_file) as lab:

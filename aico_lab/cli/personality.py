@@ -48,7 +48,7 @@ def personality_status(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the profile, the logged decisions, proposals, and how a watched change does."""
+    """Show the profile, decisions, proposals, and how a change does."""
     with open_lab(home, key_file) as lab:
         found = lab.personality.status(user, context)
     if json:
@@ -73,7 +73,10 @@ def personality_propose(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Propose a bounded change from the newest snapshot; the exit code is 1 if there is none."""
+    """Propose a bounded change, from the newest snapshot.
+
+    The exit code is 1 if nothing can be proposed.
+    """
     with open_lab(home, key_file) as lab:
         found = lab.personality.propose(
             goal, max_step=max_step, user=user, context=context, dry_run=dry_run

@@ -177,13 +177,17 @@ class _Parts:
             "rest": people.sum(weights * self.residual),
         }
         for name, used in (
-            ("DM", np.zeros(len(weights))),
             ("DR", weights),
+            ("DM", np.zeros(len(weights))),
             ("Switch-DR", switched(weights, threshold)),
             ("DRos", shrunk(weights, shrinkage)),
         ):
-            found[name] = people.sum(self.direct + used * self.residual)
-            found[f"{name} moved"] = people.sum(self._model.influence(self._target, used))
+            # Without a weight that is too large, Switch-DR and DRos are DR.
+            same = name != "DR" and np.array_equal(used, weights)
+            moved = (
+                found["DR moved"] if same else people.sum(self._model.influence(self._target, used))
+            )
+            found |= {name: people.sum(self.direct + used * self.residual), f"{name} moved": moved}
         return {f"{prefix}{name}": values for name, values in found.items()}
 
 

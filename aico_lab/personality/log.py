@@ -214,11 +214,7 @@ def _keys(
     """
     other = f"UNION SELECT {also} FROM chosen" if also else ""
     places = f"range(CAST(json_array_length({column}) AS BIGINT))"
-    named = (
-        f"CAST({column} AS VARCHAR[])"
-        if also
-        else f"list_transform({places}, lambda x: CAST(x AS VARCHAR))"
-    )
+    named = f"CAST({column} AS VARCHAR[])" if also else f"CAST({places} AS VARCHAR[])"
     rows = connection.execute(
         f"""WITH chosen AS (SELECT * FROM ({_DECISIONS}) WHERE {chosen})
         SELECT unnest(CASE json_type({column})

@@ -113,9 +113,9 @@ def draft(
     """Compare the arms by which a profile can move, and return the best one.
 
     An arm is compared with the arm that moves nothing, or with the policy that made the log if
-    there is none. It can be proposed if the whole interval of its gain is favourable, where the
-    intervals of all compared arms hold together with 95 % (Bonferroni), and if no guardrail worsens
-    with its whole interval. The best one has the most favourable less favourable end.
+    there is none. It can be proposed if its gain is favourable on its whole confidence sequence,
+    which is valid however often one asks, and if no guardrail worsens on its whole 95 % interval.
+    Of several such arms the one with the largest gain is the best.
 
     Args:
         log: The decisions with the goal as their outcome.
@@ -128,15 +128,14 @@ def draft(
     over = None if present is None else targets.fixed(present)
     moving = {arm: steps for arm, steps in arms.items() if steps and arm in log.arms}
     refused = {arm: _impossible(profile, steps, max_step) for arm, steps in moving.items()}
-    possible = [arm for arm, why in refused.items() if why is None]
     compared = [
-        _candidate([log, *guardrails], arm, moving[arm], over, len(possible))
+        _candidate([log, *guardrails], arm, moving[arm], over)
         if why is None
         else CandidateChange(arm, moving[arm], None, (), False, why)
         for arm, why in refused.items()
     ]
     fit = [one for one in compared if one.fit]
-    best = max(fit, key=lambda one: (one.effect and one.effect.worst) or 0.0, default=None)
+    best = max(fit, key=lambda one: abs((one.effect and one.effect.value) or 0.0), default=None)
     if best is not None:
         return Draft(best, tuple(compared), best.sentence, None)
     return Draft(None, tuple(compared), _why_none(compared, arms, log), needed_log(log).sentence)
@@ -155,7 +154,7 @@ def _impossible(profile: Profile, steps: Mapping[str, float], max_step: float) -
 
 
 def _candidate(
-    logs: Sequence[Log], arm: str, steps: Mapping[str, float], over: Target | None, compared: int
+    logs: Sequence[Log], arm: str, steps: Mapping[str, float], over: Target | None
 ) -> CandidateChange:
     """Return an arm with its effects.
 
@@ -164,19 +163,19 @@ def _candidate(
         arm: The arm.
         steps: Its steps.
         over: What it is compared with.
-        compared: The number of arms whose intervals of the goal hold together.
     """
 
-    def effect(of: Log, comparisons: int) -> Effect:
-        return _effect(evaluate(of, targets.fixed(arm), over=over), comparisons)
+    def effect(of: Log, *, anytime: bool) -> Effect:
+        return _effect(evaluate(of, targets.fixed(arm), over=over), anytime=anytime)
 
-    goal = effect(logs[0], compared)
+    goal = effect(logs[0], anytime=True)
     if goal.worst is None:
         return CandidateChange(arm, steps, goal, (), False, goal.sentence)
     if goal.worst <= 0:
-        sentence = f"{arm} may as well be no better: {shown(goal)}."
+        is_worse = goal.best is not None and goal.best < 0
+        sentence = f"{arm} {'is worse' if is_worse else 'may be no better'}: {shown(goal)}."
         return CandidateChange(arm, steps, goal, (), False, sentence)
-    others = tuple(effect(one, 1) for one in logs[1:])
+    others = tuple(effect(one, anytime=False) for one in logs[1:])
     worse = [one for one in others if one.best is not None and one.best < 0]
     if worse:
         named = "; ".join(shown(one) for one in worse)
@@ -185,24 +184,19 @@ def _candidate(
     return CandidateChange(arm, steps, goal, others, True, f"{arm} is better: {shown(goal)}.")
 
 
-def _effect(evaluation: Evaluation, comparisons: int) -> Effect:
+def _effect(evaluation: Evaluation, *, anytime: bool) -> Effect:
     main, reason = evaluation.main, evaluation.verdict.reason
     outcome, better = evaluation.outcome, evaluation.better
-    if main is None or main.gain is None or main.gain_low is None or main.gain_high is None:
+    low = high = None
+    if main is not None:
+        low, high = main.gain_low, main.gain_high
+        if anytime:
+            low, high = main.gain_low_anytime, main.gain_high_anytime
+    if main is None or main.gain is None or low is None or high is None:
         if evaluation.verdict.supported:
             reason = "The outcome varies too little for an interval."
         return Effect(outcome, better, None, None, None, reason)
-    from scipy.special import ndtri
-
-    wider = float(ndtri(1 - 0.025 / max(comparisons, 1)) / ndtri(0.975))
-    return Effect(
-        outcome,
-        better,
-        main.gain,
-        main.gain - wider * (main.gain - main.gain_low),
-        main.gain + wider * (main.gain_high - main.gain),
-        reason,
-    )
+    return Effect(outcome, better, main.gain, low, high, reason)
 
 
 def shown(effect: Effect) -> str:
@@ -250,7 +244,7 @@ class Proposal:
         before: The present levels of these traits.
         after: Their levels after the change.
         max_step: The most that a trait could move.
-        effect: The expected change of the goal, with an interval for all compared arms together.
+        effect: The expected change of the goal, with its confidence sequence.
         guardrails: The expected changes of outcomes that must not worsen.
         people: The number of people in the evidence.
         contexts: The context buckets in the evidence.

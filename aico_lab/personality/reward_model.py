@@ -27,6 +27,9 @@ FOLDS: Final = 5
 PENALTY: Final = 1.0
 """The ridge penalty on standardised features, as much as one further decision."""
 
+_FEW: Final = 4_000_000
+"""The most values of features that are kept in memory."""
+
 _AT_ONCE: Final = 100_000
 """Rows whose features are built at a time, which bounds the memory."""
 
@@ -65,6 +68,9 @@ class CrossFitted:
         group = self._fold * self._arms + log.arm
         self._order = np.argsort(group, kind="stable")
         self._bounds = np.searchsorted(group[self._order], np.arange(self._folds * self._arms + 1))
+        wide = self.features(self._order[:0]).shape[1]
+        # Several passes read the features, so they are built once if they are few.
+        self._built = self.features(self._order) if wide * len(log) <= _FEW else None
         self.linear = regressor is None
         self.predictions = self._ridge() if regressor is None else self._other(regressor)
 
@@ -84,16 +90,15 @@ class CrossFitted:
             return moved
         wide = self._gram.shape[-1]
         needed = np.zeros((self._folds, arms, wide))
-        for fold, arm, rows in self._slices():
-            features = self.features(rows)
+        for fold, arm, rows, features in self._slices():
             amounts = target[rows]
             amounts[:, arm] -= weights[rows]
             needed[fold] += amounts.T @ features
         pull = np.linalg.solve(self._train, needed[..., None])[..., 0]
         others = pull if self._folds == 1 else pull.sum(axis=0) - pull
-        for fold, arm, rows in self._slices():
+        for fold, arm, rows, features in self._slices():
             residual = log.reward[rows] - self.predictions[rows, arm]
-            moved[rows] = (self.features(rows) @ others[fold, arm]) * residual
+            moved[rows] = (features @ others[fold, arm]) * residual
         moved -= moved.mean()
         return moved
 
@@ -110,20 +115,21 @@ class CrossFitted:
             found[:, 1 + buckets :] = np.where(np.isfinite(given), given, 0)
         return found
 
-    def _slices(self) -> Iterator[tuple[int, int, Codes]]:
-        """Yield the fold, the arm and the rows of decisions that share both."""
+    def _slices(self) -> Iterator[tuple[int, int, Codes, Floats]]:
+        """Yield fold and arm, with the rows and features of the decisions that share both."""
         for group in range(self._folds * self._arms):
             for start in range(self._bounds[group], self._bounds[group + 1], _AT_ONCE):
-                rows = self._order[start : min(start + _AT_ONCE, self._bounds[group + 1])]
-                yield *divmod(group, self._arms), rows
+                part = slice(start, min(start + _AT_ONCE, self._bounds[group + 1]))
+                rows = self._order[part]
+                built = self.features(rows) if self._built is None else self._built[part]
+                yield *divmod(group, self._arms), rows, built
 
     def _ridge(self) -> Floats:
         log, arms = self._log, self._arms
         wide = self.features(self._order[:0]).shape[1]
         self._gram = np.zeros((self._folds, arms, wide, wide))
         cross = np.zeros((self._folds, arms, wide))
-        for fold, arm, rows in self._slices():
-            features = self.features(rows)
+        for fold, arm, rows, features in self._slices():
             self._gram[fold, arm] += features.T @ features
             cross[fold, arm] += features.T @ log.reward[rows]
         gram = self._without(self._gram)
@@ -135,8 +141,8 @@ class CrossFitted:
         self._train = gram + PENALTY * np.eye(wide)
         fitted = np.linalg.solve(self._train, cross[..., None])[..., 0]
         predictions = np.empty((len(log), arms))
-        for fold, _, rows in self._slices():
-            predictions[rows] = middle[fold] + self.features(rows) @ fitted[fold].T
+        for fold, _, rows, features in self._slices():
+            predictions[rows] = middle[fold] + features @ fitted[fold].T
         return predictions
 
     def _without(self, sums: Floats) -> Floats:

@@ -197,7 +197,7 @@ class Kept:
 
 @dataclass(slots=True)
 class Learned:
-    """What a companion learned about a person's liking of styles, which becomes a policy.
+    """A person's liking of styles, as a companion learned it, which becomes a policy.
 
     Attributes:
         policy: The id of the policy.
