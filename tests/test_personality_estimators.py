@@ -150,6 +150,7 @@ def test_folds_keep_people_together_and_are_equally_large():
     assert set(folds(np.zeros(4, np.int64), 1).tolist()) == {0}
 
 
+@pytest.mark.slow  # the import of scikit-learn
 def test_the_ridge_regression_equals_scikit_learns():
     linear_model = pytest.importorskip("sklearn.linear_model")
     log, _, _ = made_up()

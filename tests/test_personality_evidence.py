@@ -14,14 +14,14 @@ from tests.effort import examples
 
 
 def test_the_simulator_knows_its_truth_and_repeats_itself():
-    home = Simulation(World(people=1_000, weekly=20, answered=1.0), 1)
+    home = Simulation(World(people=400, weekly=20, answered=1.0), 1)
     log = home.log()
     for place, arm in enumerate(log.arms):
         mine = log.arm == place
         error = np.nanstd(log.reward[mine]) / np.sqrt(len(log.people) * 8)
         assert np.nanmean(log.reward[mine]) == pytest.approx(home.value(arm), abs=4 * error)
     assert log.simulated
-    again = Simulation(World(people=1_000, weekly=20, answered=1.0), 1).log()
+    again = Simulation(World(people=400, weekly=20, answered=1.0), 1).log()
     np.testing.assert_array_equal(log.reward, again.reward)
 
 

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from aico_lab.domain import Profile
 from aico_lab.personality import targets
 from aico_lab.personality.evaluation import evaluate
 from aico_lab.personality.gate import Support
+from aico_lab.personality.proposals import draft
 from aico_lab.personality.simulate import (
     ARMS,
     AS_NOW,
     PROFILE,
     START_MS,
+    TRAITS,
     WEEK_MS,
     Simulation,
     World,
-    moved,
 )
 from aico_lab.personality.watching import watch
 
@@ -226,8 +228,8 @@ def years(seeds: int) -> dict[str, float]:
 def _year(home: Simulation, start: Sequence[float]) -> float:
     """Follow the proposals for a year; return the change of the true satisfaction.
 
-    Every few weeks the arm with the highest estimate becomes the profile, if its confidence
-    sequence is above 0. The next proposal waits until the watched change may be kept.
+    Every few weeks the proposal, if there is one, is applied. The next one waits until the watched
+    change may be kept.
     """
     profile = tuple(start)
     before: tuple[float, ...] | None = None
@@ -246,22 +248,13 @@ def _year(home: Simulation, start: Sequence[float]) -> float:
             elif told == "keep":
                 before = None
             continue
-        arm = best_arm(joined(logs[-_RECENT:]))
-        if arm is not None:
+        present = Profile(dict(zip(TRAITS, profile, strict=True)), simulated=True)
+        proposed = draft(joined(logs[-_RECENT:]), (), ARMS, present, max_step=0.1).best
+        if proposed is not None:
             before, old = profile, logs
-            profile, logs = tuple(moved(profile, arm)), []
+            after = present.moved(proposed.steps)
+            profile, logs = tuple(after[trait] for trait in TRAITS), []
     return home.value(AS_NOW, profile) - home.value(AS_NOW, tuple(start))
-
-
-def best_arm(log: Log) -> str | None:
-    """Return the arm with the highest estimate, if it is surely better than none; else None."""
-    found = {}
-    for arm in ARMS:
-        if arm != AS_NOW:
-            main = evaluate(log, targets.fixed(arm), over=targets.fixed(AS_NOW)).main
-            if main is not None and (main.gain_low_anytime or 0) > 0:
-                found[arm] = main.gain or 0.0
-    return max(found, key=found.__getitem__, default=None)
 
 
 def joined(logs: Sequence[Log]) -> Log:
