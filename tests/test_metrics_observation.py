@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from aico_lab.errors import InvalidValue
+from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.personality import version_change_fit as segmented
 from tests.talks import START, said, talk, world
 from tests.test_metrics_personality import DRY, WARM, profile, rating, table
@@ -63,6 +64,7 @@ def style_by_hand(raw, conversation):
     }
 
 
+@pytest.mark.slow
 def test_style_and_ratings_equals_pandas(rated):
     """Within and between people, for every style and rating."""
     made, ratings = rated
@@ -124,6 +126,39 @@ def test_a_style_that_never_varies_has_no_correlation():
     assert answer.pl()["between"].null_count() == answer.pl().height
     assert answer.finding.startswith("Too little data")
     answer.plot().to_dict()
+
+
+def people_who_differ(rng, number):
+    """Rows of the expression for people with few or many conversations, and slopes of their own."""
+    rows = []
+    for person in range(number):
+        n = min(int(np.ceil(rng.lognormal(1, 1))), 60)
+        own, general = rng.multivariate_normal([0, 0], [[1, 0.3], [0.3, 1]])
+        apart = rng.normal(size=n)
+        slope = 0.4 + 0.4 * rng.normal()
+        y = np.clip(np.round(5.5 + 1.2 * general + slope * apart + 2 * rng.normal(size=n)), 1, 10)
+        x = own + apart
+        dx, dy = x - x.mean(), y - y.mean()
+        rows.append(
+            {"style": "verbosity", "rating": "witty", "user_id": str(person), "n": n,
+             "x": x.mean(), "y": y.mean(), "within_xx": dx @ dx, "within_xy": dx @ dy,
+             "within_yy": dy @ dy}
+        )  # fmt: skip
+    return pl.DataFrame(rows)
+
+
+@pytest.mark.slow
+def test_intervals_of_style_and_ratings_cover_the_truth():
+    """Of 50 people; the truth is that of many."""
+    rng = np.random.default_rng(0)
+    metric = CATALOGUE["style_and_ratings"]
+    truth = metric.finish(people_who_differ(rng, 6_000), None, min_messages=5).row(0, named=True)
+    covered = {"within": 0, "between": 0}
+    for _ in range(150):
+        found = metric.finish(people_who_differ(rng, 50), None, min_messages=5).row(0, named=True)
+        for name in covered:
+            covered[name] += found[f"{name}_low"] <= truth[name] <= found[f"{name}_high"]
+    assert all(136 <= times <= 149 for times in covered.values()), covered
 
 
 def series(rng, periods, autocorrelation):
