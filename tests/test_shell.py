@@ -200,7 +200,8 @@ READERS = {
     "cache stats", "doctor", "info", "knowledge list", "metrics list", "metrics show",
     "personality show", "personality status", "pipeline check", "pipeline list", "pipeline runs",
     "pipeline show", "report diff", "report list", "report open", "report show", "schedule list",
-    "schedule status", "schema describe", "schema status", "schema verify", "sources", "sql", "verify",
+    "schedule status", "schema describe", "schema status", "schema verify", "sources", "sql",
+    "verify",
 }  # fmt: skip
 """The commands that change nothing in a home."""
 
