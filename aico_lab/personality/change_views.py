@@ -57,7 +57,7 @@ def proposed(proposal: Proposal) -> PersonalityView:
         claims.with_minus(proposal.sentence.replace("_", " ")),
         rows,
         {"arm": "arm", "steps": "change", "effect": "expected effect",
-         "interval": "95 %, of all compared arms together", "sentence": "why not"},
+         "interval": "valid at every look", "sentence": "why not"},
         " ".join(filter(None, [proposal.needed, then])),
     )  # fmt: skip
 

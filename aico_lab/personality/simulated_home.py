@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 WEEKS: Final = 14
 """The weeks before the change of the personality, and after it: enough for `version_change`."""
 
-PEOPLE: Final = 80
+PEOPLE: Final = 60
 WEEKLY: Final = 4.0
 """The mean number of decisions about a person in a week."""
 
@@ -129,8 +129,10 @@ def write_simulated_home(
 
 
 def world() -> World:
-    """Return people whose satisfaction clearly depends on the companion's style."""
-    return World(people=PEOPLE, weekly=WEEKLY, strength=3.0, happiness=0.85)
+    """Return people who would like the companion much warmer, so that a log can show it."""
+    return World(
+        people=PEOPLE, weekly=WEEKLY, ideal=(0.95, 0.35), apart=0.1, strength=3.0, happiness=0.95
+    )
 
 
 def _message_id(log: Log, row: int) -> str:
