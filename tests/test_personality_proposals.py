@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -10,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from aico_lab.domain import Profile
+from aico_lab.domain import PersonalityChange, Profile
 from aico_lab.errors import ChangeRefused, InvalidValue, UnknownName
 from aico_lab.personality import lab_personality
 from aico_lab.personality.outcomes import OUTCOMES, outcome_of
@@ -148,6 +149,19 @@ def test_a_proposal_is_stored_applied_watched_and_rolled_back(tuned):
     for again in (partial(tuner.rollback, done.id), partial(tuner.apply, done.id), tuner.rollback):
         with pytest.raises(ChangeRefused):
             again()
+
+
+def test_of_tuners_in_several_threads_one_wins(tuned):
+    """The others get a sentence, and one version is made."""
+    tuner = tuned.personality
+    made = PersonalityChange({"steps": {"warmth": 0.1}}, tuner.profile().id)
+    tuner.work(lambda uow: uow.personality_changes.save(made), commit=True)
+    with ThreadPoolExecutor(4) as pool:
+        tried = [pool.submit(tuner.apply, made.id) for _ in range(4)]
+        errors = [one.exception() for one in tried]
+    assert sorted(type(one).__name__ for one in errors) == ["ChangeRefused"] * 3 + ["NoneType"]
+    assert all("was applied on" in str(one) for one in errors if one)
+    assert [one.version for one in tuner.profiles()] == [1, 2]
 
 
 def test_bad_questions_are_refused(tuned):

@@ -198,9 +198,10 @@ READERS = {
     "bench cache", "bench etl", "bench import", "bench metrics", "bench personality",
     "bench report", "bench start", "bench storage", "bench vectors", "cache get", "cache keys",
     "cache stats", "doctor", "info", "knowledge list", "metrics list", "metrics show",
-    "pipeline check", "pipeline list", "pipeline runs", "pipeline show", "report diff",
-    "report list", "report open", "report show", "schedule list", "schedule status",
-    "schema describe", "schema status", "schema verify", "sources", "sql", "verify",
+    "personality show", "personality status", "pipeline check", "pipeline list", "pipeline runs",
+    "pipeline show", "report diff", "report list", "report open", "report show", "schedule list",
+    "schedule status", "schema describe", "schema status", "schema verify", "sources", "sql",
+    "verify",
 }  # fmt: skip
 """The commands that change nothing in a home."""
 

@@ -189,8 +189,9 @@ def _say_status(found: PersonalityStatus) -> None:
 def _say_proposal(found: Proposal) -> None:
     show(found.sentence)
     for one in found.candidates:
-        if one.arm != found.arm:
-            show(f"  {one.arm}: {one.sentence}")
+        if one.arm != found.arm and one.sentence not in found.sentence:
+            named = one.sentence.startswith(one.arm)
+            show(f"  {one.sentence}" if named else f"  {one.arm}: {one.sentence}")
     if found.arm is None:
         show(found.needed or "")
         return

@@ -14,6 +14,8 @@ from aico_lab.domain import PersonalityChange, values
 from aico_lab.errors import ChangeRefused, InvalidEntity, UnknownName
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aico_lab.domain import Profile
     from aico_lab.repositories.unit_of_work import AbstractUnitOfWork
 
@@ -33,7 +35,7 @@ async def apply_change(uow: AbstractUnitOfWork, change_id: str) -> PersonalityCh
     change = await change_of(uow, change_id)
     if change.status != "proposed":
         raise ChangeRefused(f"The proposal {change.id} was {_was(change)}: make a new one.")
-    await refuse_beside_others(uow, change.user_id)
+    refuse_among(await uow.personality_changes.all(), change.user_id)
     old = await uow.profiles.get_active(change.user_id, change.context)
     if old is None or old.id != change.old_profile_id:
         raise ChangeRefused(
@@ -86,9 +88,9 @@ async def keep_change(uow: AbstractUnitOfWork, change_id: str) -> PersonalityCha
     return await _ended(uow, change, "kept")
 
 
-async def refuse_beside_others(uow: AbstractUnitOfWork, user_id: str | None) -> None:
+def refuse_among(changes: Sequence[PersonalityChange], user_id: str | None) -> None:
     """Raise ChangeRefused if a change is watched that reaches a person, or anybody for None."""
-    for other in await uow.personality_changes.all():
+    for other in changes:
         if other.status == "applied" and other.reaches(user_id):
             raise ChangeRefused(
                 f"The change {other.id} is watched, and two at once could not be told apart: first "
@@ -102,11 +104,18 @@ async def change_of(uow: AbstractUnitOfWork, change_id: str) -> PersonalityChang
     Raises:
         UnknownName: There is no such change, or there are several.
     """
-    exact = await uow.personality_changes.get_by_id(change_id)
-    if exact is not None:
-        return exact
-    known = await uow.personality_changes.all()
-    found = [one for one in known if change_id and one.id.startswith(change_id)]
+    return find_change(await uow.personality_changes.all(), change_id)
+
+
+def find_change(changes: Sequence[PersonalityChange], change_id: str) -> PersonalityChange:
+    """Return one of some changes, as `change_of`.
+
+    Raises:
+        UnknownName: There is no such change, or there are several.
+    """
+    found = [one for one in changes if one.id == change_id] or [
+        one for one in changes if change_id and one.id.startswith(change_id)
+    ]
     if len(found) != 1:
         count = f"{len(found)} changes begin" if found else "No change begins"
         raise UnknownName(f"{count} with {change_id!r}: see `aico-lab personality status`.")

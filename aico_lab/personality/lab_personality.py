@@ -12,15 +12,21 @@ import numpy as np
 
 from aico_lab.dal import DataAccessLayer
 from aico_lab.domain import PersonalityChange, Profile, values
-from aico_lab.domain.personality import STABILITY, check_rules, contexts_of, violated_rules
+from aico_lab.domain.personality import (
+    STABILITY,
+    active_profile,
+    check_rules,
+    contexts_of,
+    violated_rules,
+)
 from aico_lab.errors import ChangeRefused, InvalidValue, NeverSynced, UnknownName, did_you_mean
 from aico_lab.home.files import private_files
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.personality.changes import (
     apply_change,
-    change_of,
+    find_change,
     keep_change,
-    refuse_beside_others,
+    refuse_among,
     roll_back_change,
 )
 from aico_lab.personality.contexts import bucket_of_message
@@ -72,13 +78,18 @@ class Personality:
             UnknownName: There is no such person.
             InvalidEntity: Another program stored traits that this one does not know.
         """
-        user_id = self.person(user)
-        return self.work(lambda uow: uow.profiles.get_active(user_id, context, at))
+        known = self.profiles() + ([] if user is None else self.profiles(user))
+        moment = values.now() if at is None else values.moment("at", at)
+        return active_profile(known, self.person(user), context, moment)
 
     def profiles(self, user: str | None = None) -> list[Profile]:
         """Return the versions for a person, or for everybody, in order of activation."""
-        user_id = self.person(user)
-        return self.work(lambda uow: uow.profiles.get_by_user(user_id))
+        rows = self._storage.primary.fetch_dicts(
+            "SELECT * FROM personality_profiles WHERE user_id IS ? "
+            "ORDER BY active_from, version, profile_id",
+            [self.person(user)],
+        )
+        return [Profile.from_dict(row) for row in rows]
 
     @private_files()
     def add_profile(
@@ -117,7 +128,7 @@ class Personality:
         check_rules(profile.traits)
 
         async def add(uow: AbstractUnitOfWork) -> Profile:
-            await refuse_beside_others(uow, profile.user_id)
+            refuse_among(await uow.personality_changes.all(), profile.user_id)
             known = await uow.profiles.get_by_user(profile.user_id)
             same = [one for one in known if one.context == context and one.active_until is None]
             for one in same:
@@ -220,11 +231,8 @@ class Personality:
             raise InvalidValue(f"The largest step is above 0 and at most 1, not {max_step!r}.")
         user_id, outcome = self.person(user), outcome_of(goal)
 
-        async def present(uow: AbstractUnitOfWork) -> Profile | None:
-            await refuse_beside_others(uow, user_id)
-            return await uow.profiles.get_active(user_id, context)
-
-        profile = self.work(present)
+        refuse_among(self.changes(), user_id)
+        profile = self.profile(user_id, context)
         if profile is None:
             raise ChangeRefused(
                 "There is no profile to change yet: state one with `lab.personality.add_profile()`."
@@ -257,7 +265,7 @@ class Personality:
         Raises:
             UnknownName: There is no such change, or there are several.
         """
-        return self.work(lambda uow: change_of(uow, change_id))
+        return find_change(self.changes(), change_id)
 
     @private_files()
     def apply(self, change_id: str, *, dry_run: bool = False) -> PersonalityChange:
@@ -307,7 +315,10 @@ class Personality:
 
     def changes(self) -> list[PersonalityChange]:
         """Return all proposals and changes, the latest first."""
-        return self.work(lambda uow: uow.personality_changes.all())
+        rows = self._storage.primary.fetch_dicts(
+            "SELECT * FROM personality_changes ORDER BY proposed_at DESC, change_id"
+        )
+        return [PersonalityChange.from_dict(row) for row in rows]
 
     def status(self, user: str | None = None, context: str | None = None) -> PersonalityStatus:
         """Return the profile, what was logged, the proposals, and how watched changes do.
