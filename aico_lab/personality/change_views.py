@@ -50,7 +50,7 @@ def proposed(proposal: Proposal) -> PersonalityView:
                 "interval": pl.String, "people": pl.Int64, "sentence": pl.String},
     )  # fmt: skip
     then = "" if proposal.arm is None else (
-        "It is not stored: `aico-lab personality propose` stores it, and `apply` applies it."
+        "It is not stored: “aico-lab personality propose” stores it, and “apply” applies it."
     )  # fmt: skip
     return PersonalityView(
         f"Which change of the personality would improve {proposal.goal.replace('_', ' ')}?",

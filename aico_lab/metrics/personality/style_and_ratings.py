@@ -11,9 +11,9 @@ import polars as pl
 from ibis import _
 
 from aico_lab import charts
-from aico_lab.metrics.conversation.coordination import coordination_in, exchanges_by
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.exchanges import coordination_in, exchanges_by
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.intervals import FEWEST, NORMAL_95, UNITS, Statistic, estimate
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, RoleFilter, interval, metric
