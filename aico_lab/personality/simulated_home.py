@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 WEEKS: Final = 14
 """The weeks before the change of the personality, and after it: enough for `version_change`."""
 
-PEOPLE: Final = 60
+PEOPLE: Final = 80
 WEEKLY: Final = 4.0
 """The mean number of decisions about a person in a week."""
 
