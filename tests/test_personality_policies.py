@@ -134,6 +134,7 @@ def test_a_policy_of_invalid_parameters_is_refused(kind, stored, error):
         policy_of(kind, stored)
 
 
+@pytest.mark.slow
 def test_a_companion_chooses_records_and_learns(lab):
     """The decision has the version of the profile, and the state is stored after each outcome."""
     add(lab.primary, message(0), message(1))

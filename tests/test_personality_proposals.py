@@ -176,6 +176,7 @@ def test_bad_questions_are_refused(tuned):
         tuned.personality.apply("unknown")
 
 
+@pytest.mark.slow
 def test_the_commands_propose_apply_and_roll_back(tuned, in_process, home):
     at = ("--home", str(home))
     proposed = in_process("personality", "propose", *at)

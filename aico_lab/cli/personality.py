@@ -197,9 +197,11 @@ def _say_proposal(found: Proposal) -> None:
         return
     _say_effects(found.steps, found.before, found.after)
     for guardrail in found.guardrails:
-        value = "unknown" if guardrail.value is None else f"{guardrail.value:+.3g}"
-        why = f" ({guardrail.sentence})" if guardrail.value is None else ""
-        show(f"  guardrail {guardrail.outcome}: {value}{why}")
+        if guardrail.value is None:
+            show(f"  guardrail {guardrail.outcome}: unknown ({guardrail.sentence})")
+        else:
+            ends = f"{guardrail.low:+.3g} to {guardrail.high:+.3g}"
+            show(f"  guardrail {guardrail.outcome}: {guardrail.value:+.3g} ({ends})")
     show(
         f"Evidence: {found.decisions:,} decisions about {found.people:,} people, snapshot "
         f"{found.generation}. It concerns {_whom(found.user_id, found.context)}."
