@@ -279,3 +279,11 @@ def test_no_version_no_change():
         assert made.ask("version_change").pl().is_empty()
     with world(pl.DataFrame(schema=weeks([1]).schema)) as made:
         assert made.ask("version_change").finding.startswith("There are no messages yet")
+
+
+def test_a_single_phase_is_drawn_on_an_axis_from_zero():
+    """An axis of one value has no ticks but a wrong 0."""
+    with world(weeks([3] * 14)) as made:
+        answer = made.ask("change_points", measure="sentiment")
+    assert answer.pl().height == 1
+    assert answer.plot().to_dict()["layer"][0]["encoding"]["y"]["scale"] == {"zero": True}
