@@ -230,7 +230,9 @@ def test_integers_and_truth_values_that_are_none_are_set_aside(lab):
         )
     for device, trusted in (("a", 0), ("b", 1), ("c", 2)):
         lab.primary.execute(
-            "INSERT INTO devices VALUES (?, 'n', 'k', ?, ?, NULL)", [device, trusted, at(0)]
+            "INSERT INTO devices (device_id, name, public_key, trusted, added_at) "
+            "VALUES (?, 'n', 'k', ?, ?)",
+            [device, trusted, at(0)],
         )
     assert lab.sync().quarantined == {"personality_profiles": 2, "devices": 1}
     assert lab.sql("SELECT device_id, trusted FROM raw.devices ORDER BY 1").fetchall() == [

@@ -59,7 +59,8 @@ RAW: Final = (
         "raw.preference_changes",
         "a change of a person's preference",
         (
-            Field("change_id", _WHOLE, "number of the change, in order of the changes"),
+            Field("change_id", _WHOLE, "number of the change, in order of arrival on this device"),
+            Field("change_key", _TEXT, "the change's id, equal on every device"),
             _PERSON,
             _PREFERENCE,
             Field("old_value", _TEXT, "the value before, as JSON; NULL if there was none"),
@@ -313,6 +314,12 @@ RAW: Final = (
             Field("trusted", _TRUTH, "whether the device is trusted"),
             Field("added_at", _TIME, "when the device was added"),
             Field("last_seen_at", _TIME, "when the device was last seen; NULL if never"),
+            Field("recipient", _TEXT, "the device's key for encryption; NULL if not federated"),
+            Field("kind", _TEXT, "the kind of device; NULL or empty if unknown"),
+            Field("trust_level", _WHOLE, "0 none or revoked, 1 it receives only, 2 full"),
+            Field("sync_policy", _TEXT, "the classes that it holds, as a JSON object; or NULL"),
+            Field("approved_by", _TEXT, "id of the device that approved it; NULL if none did"),
+            Field("revoked_at", _TIME, "when its trust ended, as known here; NULL if it has not"),
         ),
     ),
     Table(

@@ -271,11 +271,14 @@ def write(
     entitled = replica.entitled()[class_]
     key = epochs.recipient(replica, class_, entitled)
     recipients = [key] if key else []
-    if said:  # they must also reach devices that do not have the newest key
+    if said:  # they must also reach devices that do not have the newest key, or lose their trust
+        revoked = [one["device_id"] for one in said if one["kind"] == "revoke"]
         recipients += [
             recipient
             for (recipient,) in connection.fetch_all(
-                "SELECT recipient FROM devices WHERE trust_level > 0"
+                "SELECT recipient FROM devices WHERE trust_level > 0 "
+                "OR (recipient IS NOT NULL AND device_id IN (SELECT value FROM json_each(?)))",
+                [json.dumps(revoked)],
             )
         ]
     content = pack(

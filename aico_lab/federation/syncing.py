@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
-from aico_lab.federation import conflicts, control
+from aico_lab.federation import conflicts, control, proof
 from aico_lab.federation.bundles import FileName
 from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
@@ -101,6 +101,19 @@ class FederationStatus:
     unsendable: tuple[tuple[str, str, str], ...]
     conflicts: int
     unsent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FederationProof:
+    """The result of a verification.
+
+    Attributes:
+        verified: The comparison of the rows with their versions.
+        buckets: The buckets of every table in which another device has other rows.
+    """
+
+    verified: proof.Verified
+    buckets: dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +407,18 @@ class Federation:
             len(self.conflicts()),
             bool(head and head[0] > cursor["seq"]),
         )  # fmt: skip
+
+    def verify(self, *, with_: proof.Proof | None = None, repair: bool = False) -> FederationProof:
+        """Compare all rows with their versions, and with the rows of another device.
+
+        Args:
+            with_: The proof of the other device, which it reads from its own tables.
+            repair: Send the rows that differ with the next sync, as they are here.
+        """
+        with self._exclusive(), self.replica.connection.transaction():
+            verified = proof.verify(self.replica, repair=repair)
+            buckets = verified.proof.differing(with_) if with_ else {}
+            return FederationProof(verified, buckets)
 
     def log(self) -> list[AuditEntry]:
         """Return the events of the federation on this device, oldest first."""

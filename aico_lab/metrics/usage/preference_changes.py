@@ -100,7 +100,7 @@ def preference_changes(talk: Talk) -> ir.Table:
     values still in effect have no end. Nothing is known about people who were erased.
     """
     said = talk.preference_changes.filter(_.value.notnull())
-    in_order = ibis.window(group_by=["user_id", "preference_key"], order_by="change_id")
+    in_order = ibis.window(group_by=["user_id", "preference_key"], order_by=["ts_ms", "change_id"])
     said = said.mutate(before=said.value.lag().over(in_order))
     other = said.filter(said.before.isnull() | (said.before != said.value))
     other = other.mutate(lasted_ms=other.ts_ms - other.ts_ms.lag().over(in_order))

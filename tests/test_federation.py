@@ -1,0 +1,359 @@
+"""Two devices of a person, and the folder between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from aico_lab.adapters import age
+from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, UnknownName
+from aico_lab.federation import applying, bundles, epochs, sealing
+from aico_lab.federation.bundles import Change, Ctx, FileName, Header, hash_of, parse_name
+from aico_lab.federation.rows import Version, digest_of
+from aico_lab.federation.syncing import Federation
+from aico_lab.schema import feed
+from tests.databases import with_core_schemas
+
+USER = "INSERT INTO users VALUES (?, ?, '2024', NULL)"
+RENAME = "UPDATE users SET name = ? WHERE user_id = 'ada'"
+
+
+class Device(Federation):
+    """A device whose clock a test sets."""
+
+    def run(self, sql, *parameters, at=1_700_000_000_000):
+        connection = self.replica.connection
+        self.replica.now = lambda: at
+        with connection.transaction():
+            before = self.one("SELECT coalesce(max(seq), 0) FROM change_log")
+            connection.execute(sql, parameters)
+            connection.execute(
+                "UPDATE change_log SET at = CAST(? AS INTEGER) WHERE seq > ?", [str(at), before]
+            )
+
+    def one(self, sql, *parameters):
+        row = self.replica.connection.fetch_one(sql, parameters)
+        return row[0] if row else None
+
+    @property
+    def name(self):
+        return self.one("SELECT name FROM users WHERE user_id = 'ada'")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "shared"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+    def made(name):
+        (tmp_path / name).mkdir()
+        connection = with_core_schemas(tmp_path / name / "lab.db").connect()
+        return Device(connection, tmp_path / name / "federation")
+
+    return made
+
+
+@pytest.fixture
+def two(make, folder):
+    a, b = make("a"), make("b")
+    a.begin("laptop")
+    b.join(json.loads(json.dumps(a.invite(b.create_keys(), "phone"))))
+    a.run(USER, "ada", "Ada")
+    meet(folder, a, b)
+    return a, b
+
+
+def meet(folder, *devices):
+    for device in (*devices, *devices, *devices):
+        device.sync(folder)
+
+
+def test_rows_come_to_the_other_device_and_nothing_is_sent_back(two, folder):
+    a, b = two
+    assert b.name == "Ada"
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+    files = list(folder.glob("*/*"))
+    meet(folder, a, b)
+    assert list(folder.glob("*/*")) == files
+
+
+def test_the_tables_of_the_classes_are_those_of_the_schema(two):
+    """A table of people's rows that is in the change feed, but in no class, would stay behind."""
+    tables = two[0].replica.tables
+    tracked = set(feed.tracked_tables(two[0].replica.connection))
+    assert tracked - set(tables) == {
+        "devices", "embeddings", "knowledge_chunks", "knowledge_documents", "passage_themes",
+        "themes",
+    }  # fmt: skip
+    assert "message_count" not in tables["channels"].columns
+    assert "id" not in tables["messages"].columns
+
+
+def test_of_equal_stamps_both_devices_choose_the_same_row(two, folder):
+    a, b = two
+    a.run(RENAME, "Ada L.", at=1_800_000_000_000)
+    b.run(RENAME, "Ada K.", at=1_800_000_000_000)
+    meet(folder, a, b)
+    assert a.name == b.name
+
+
+def test_without_a_tie_break_devices_differ(two, folder, monkeypatch):
+    monkeypatch.setattr(applying, "order", lambda version: (version.cl, version.stamp))
+    with pytest.raises(AssertionError):
+        test_of_equal_stamps_both_devices_choose_the_same_row(two, folder)
+
+
+def test_a_deletion_wins_over_a_later_change_that_did_not_know_of_it(two, folder):
+    a, b = two
+    b.run(RENAME, "later", at=1_900_000_000_000)
+    b.sync(folder)
+    a.run("DELETE FROM users", at=1_800_000_000_000)
+    meet(folder, a, b)
+    assert (a.name, b.name) == (None, None)
+
+
+def test_unsealed_changes_must_be_sealed_before_others_are_applied(two, folder, monkeypatch):
+    sealed = []
+    monkeypatch.setattr(applying, "seal", lambda r: sealing.seal(r) if sealed else sealed.append(1))
+    with pytest.raises(AssertionError):
+        test_a_deletion_wins_over_a_later_change_that_did_not_know_of_it(two, folder)
+
+
+def test_the_loser_is_kept_until_a_person_decides_on_any_device(two, folder):
+    a, b = two
+    a.run(RENAME, "from a", at=1_800_000_000_000)
+    b.run(RENAME, "from b", at=1_800_000_000_001)
+    meet(folder, a, b)
+    assert (a.name, b.name) == ("from b", "from b")
+    (found,) = a.conflicts()
+    assert (found.lost["name"], found.kept["name"]) == ("from a", "from b")
+    with pytest.raises(UnknownName):
+        a.resolve(99, "mine")
+    with pytest.raises(InvalidValue):
+        a.resolve(found.number, {"nme": "x"})
+    a.resolve(found.number, "mine")
+    meet(folder, a, b)
+    assert (a.name, b.name, a.conflicts(), b.conflicts()) == ("from a", "from a", [], [])
+
+
+def test_to_keep_the_winner_ends_the_conflict_everywhere(two, folder):
+    a, b = two
+    a.run(RENAME, "from a", at=1_800_000_000_000)
+    b.run(RENAME, "from b", at=1_800_000_000_001)
+    meet(folder, a, b)
+    a.resolve(a.conflicts()[0].number, "theirs")
+    meet(folder, a, b)
+    assert (a.name, b.name, a.conflicts(), b.conflicts()) == ("from b", "from b", [], [])
+
+
+def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
+    a, b = two
+    a.set_policy(b.replica.device_id, memories="none")
+    meet(folder, a, b)
+    a.run("INSERT INTO memories VALUES ('m', 'ada', 'secret', 'fact', 1, '2024', NULL)")
+    meet(folder, a, b)
+    assert b.one("SELECT count(*) FROM memories") == 0
+    assert [reason for _, reason in b.take_in().waiting] == ["this device has no key for it"]
+    a.set_policy(b.replica.device_id, memories="full")
+    meet(folder, a, b)
+    assert b.one("SELECT content FROM memories") == "secret"
+    with pytest.raises(InvalidValue):
+        a.set_policy(b.replica.device_id, people="none")
+
+
+def test_a_revoked_device_is_told_and_not_heard(two, folder):
+    a, b = two
+    a.revoke(b.replica.device_id)
+    a.sync(folder)
+    b.run(USER, "eve", "Eve")
+    with pytest.raises(DeviceRevoked):
+        b.sync(folder)
+    b.seal()
+    b.exchange(folder)
+    meet(folder, a)
+    assert a.one("SELECT count(*) FROM users") == 1
+    assert [device.trust_level for device in a.devices()] == [2, 0]
+
+
+def test_the_folder_of_other_devices_is_refused(two, make, folder):
+    stranger = make("c")
+    stranger.begin("stranger")
+    with pytest.raises(FolderUnusable):
+        stranger.sync(folder)
+    with pytest.raises(FolderUnusable):
+        two[0].sync(folder / "missing")
+
+
+def test_an_emptied_folder_deletes_nothing(two, folder):
+    a, b = two
+    for path in folder.glob("*/*"):
+        path.unlink()
+    meet(folder, a, b)
+    assert (a.name, b.name) == ("Ada", "Ada")
+
+
+def test_a_row_with_a_nul_is_named_and_stays(two, folder):
+    a, b = two
+    a.run(
+        "INSERT INTO memories VALUES ('m', 'ada', 'x' || char(0) || 'y', 'fact', 1, '2024', NULL)"
+    )
+    meet(folder, a, b)
+    assert b.one("SELECT count(*) FROM memories") == 0
+    assert [row[:2] for row in a.status().unsendable] == [("memories", "m")]
+    a.run("UPDATE memories SET content = 'xy'")
+    meet(folder, a, b)
+    assert (b.one("SELECT content FROM memories"), a.status().unsendable) == ("xy", ())
+
+
+def test_a_row_written_without_the_feed_is_found_and_sent(two, folder):
+    a, b = two
+    connection = a.replica.connection
+    connection.execute("DROP TRIGGER feed_users_update")
+    connection.execute(RENAME, ["unseen"])
+    meet(folder, a, b)
+    assert b.name == "Ada"
+    assert a.verify(with_=b.verify().verified.proof).buckets.keys() == {"users"}
+    assert a.verify(repair=True).verified.differing == [("users", "ada")]
+    meet(folder, a, b)
+    assert b.name == "unseen"
+
+
+def test_the_folder_holds_nothing_readable(two, folder):
+    a, b = two
+    a.run(USER, "canary-id", "canary-name")
+    meet(folder, a, b)
+    for path in folder.glob("**/*"):
+        content = path.read_bytes() if path.is_file() else b""
+        for text in (b"canary", b"users", b"laptop", a.replica.keys.recipient.encode()):
+            assert text not in content
+            assert text.decode() not in str(path.relative_to(folder))
+
+
+def forged(a, b, change=lambda _: None, *, stream=None, n=1, body=None, sign=None, text=None):
+    """Put a bundle by `b` into the spool of `a`, and return the reasons of refusal."""
+    stream = stream or f"{b.replica.device_id}.{os.urandom(4).hex()}"
+    table = a.replica.tables["users"]
+    content = tuple({"created_at": "2024", "name": "Eve"}.get(c) for c in table.columns)
+    version = Version(1, 1, digest_of(table, "eve", content), stream, n)
+    header = Header("people", stream, n, bundles.START, Ctx(), a.replica.schema)
+    plain = {"users": {"columns": table.columns, "rows": [["eve", 1, 1], [*content]]}}
+    plain["users"]["rows"] = [bundles.encoded(header, Change("eve", version, content))]
+    change(plain)
+    head = {
+        "v": 1, "class_": "people", "stream": stream, "n": n, "prev": bundles.START, "ctx": {},
+        "schema": a.replica.schema, "statements": [], "needs": [], "covers": [],
+    }  # fmt: skip
+    if "header" in plain:
+        head |= plain.pop("header")
+    lines = text or json.dumps(head).encode() + b"\n" + (body or json.dumps(plain).encode())
+    payload = zlib.compress(lines)
+    key = Ed25519PrivateKey.from_private_bytes(sign or b.replica.signing_key)
+    signature = key.sign(bundles._CONTEXT + payload)
+    recipient = epochs.recipient(a.replica, "people", a.replica.entitled()["people"])
+    whole = age.encrypt(signature + payload, [recipient])
+    name = FileName(stream, n, hash_of(whole))
+    a.replica.spool.take(str(name), whole)
+    done = a.take_in()
+    return [reason for file, reason in done.refused + done.waiting if file == str(name)]
+
+
+def row(**changed):
+    def change(plain):
+        head, content = plain["users"]["rows"][0]
+        plain["users"]["rows"][0] = [
+            [changed.get("key", head[0]), changed.get("cl", 1), changed.get("stamp", 1)],
+            changed.get("content", content),
+        ]
+
+    return change
+
+
+BAD = {
+    "an unknown table": lambda p: p.update(lovers=p.pop("users")),
+    "a table of another class": lambda p: p.update(memories=p.pop("users")),
+    "a missing value": row(content=[1]),
+    "a number as name": row(content=["2024", None, 5]),
+    "a list as name": row(content=["2024", None, ["x"]]),
+    "a NUL": row(content=["2024", None, "a\0b"]),
+    "no causal length": row(cl=0),
+    "a negative one": row(cl=-1),
+    "a huge one": row(cl=2**53 + 1),
+    "a huge stamp": row(stamp=2**60),
+    "a stamp that is a text": row(stamp="1"),
+    "a deleted row with content": row(cl=2),
+    "a key that is a number": row(key=5),
+    "another stream": lambda p: p.update(header={"stream": "0" * 16 + ".00000000"}),
+    "another number": lambda p: p.update(header={"n": 2}),
+    "a first bundle after another": lambda p: p.update(header={"prev": "1" * 32}),
+    "a malformed statement": lambda p: p.update(header={"statements": [{"kind": "approve"}]}),
+    "no statements": lambda p: p.update(header={"statements": 5}),
+    "a context that is a list": lambda p: p.update(header={"ctx": []}),
+}
+
+
+@pytest.mark.parametrize("change", BAD.values(), ids=BAD)
+def test_a_malformed_bundle_is_refused_by_name(two, change):
+    a, b = two
+    assert len(forged(a, b, change)) == 1
+    assert a.one("SELECT count(*) FROM users") == 1
+    assert a.take_in().refused == []
+
+
+def test_other_bad_files_are_refused(two, folder):
+    a, b = two
+    assert forged(a, b) == []  # as it is, it is taken in
+    assert a.one("SELECT count(*) FROM users") == 2
+    assert forged(a, b, sign=b"x" * 32) == ["its signature is not that of its device"]
+    assert forged(a, b, stream="0" * 16 + ".00000000") == ["its device is unknown"]
+    assert forged(a, b, text=b"0" * (65 << 20)) == ["its content is too large, or cut off"]
+    assert forged(a, b, body=b"[" * 100_000) == ["its rows are malformed"]
+    assert forged(a, b, text=b"{}") == ["its header is malformed"]
+    stream = f"{b.replica.device_id}.00000000"
+    (folder / stream).mkdir()
+    whole = b"not encrypted"
+    name = f"{stream}/00000001-{hash_of(whole)}.age"
+    (folder / name).write_bytes(whole)
+    (folder / stream / "notes.txt").write_text("x")
+    os.mkfifo(folder / stream / "pipe")
+    (folder / stream / "link").symlink_to("/dev/zero")
+    assert a.exchange(folder).refused == [
+        (f"{stream}/notes.txt", "its name is not that of a bundle")
+    ]
+    assert a.take_in().refused == [(name, "it is not encrypted, or is damaged")]
+    assert parse_name(name).device == b.replica.device_id
+
+
+def test_a_row_of_an_older_schema_gets_the_defaults(two, folder):
+    """And keeps its digest, so that nothing is sent back."""
+    a, b = two
+    b.replica.connection.execute("ALTER TABLE users ADD COLUMN mood TEXT NOT NULL DEFAULT 'calm'")
+    newer = Device(b.replica.connection, b.folder)
+    a.run(RENAME, "from the older one")
+    meet(folder, a, newer)
+    assert newer.one("SELECT name || mood FROM users") == "from the older onecalm"
+    files = list(folder.glob("*/*"))
+    meet(folder, a, newer)
+    assert list(folder.glob("*/*")) == files
+
+
+def test_a_bundle_of_a_newer_schema_waits(two, folder):
+    a, b = two
+    b.replica.connection.execute("ALTER TABLE users ADD COLUMN mood TEXT")
+    newer = Device(b.replica.connection, b.folder)
+    newer.replica.schema = 1000
+    newer.run("UPDATE users SET mood = 'happy'")
+    newer.sync(folder)
+    assert [why for _, why in a.sync(folder).taken_in.waiting] == [
+        "it is of a newer schema: upgrade this device"
+    ]
+    assert a.name == "Ada"
