@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 
 from aico_lab.adapters import age
 from aico_lab.errors import CorruptDatabase
-from aico_lab.federation.rows import MAX_STAMP, Version, digest_of, from_json, to_json
+from aico_lab.federation.rows import MAX_STAMP, PLAIN, Version, digest_of, from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -169,7 +169,9 @@ def encoded(header: Header, change: Change) -> list[Any]:
     head: list[Any] = [change.key, version.cl, version.stamp]
     if (version.stream, version.n) != (header.stream, header.n):  # in a snapshot
         head += [version.stream, version.n]
-    return [head, None if content is None else [to_json(value) for value in content]]
+    if content is None or set(map(type, content)) <= PLAIN - {float}:
+        return [head, content]
+    return [head, [to_json(value) for value in content]]
 
 
 class Opened(NamedTuple):
@@ -312,26 +314,22 @@ def _change(header: Header, table: FederatedTable, known: dict[str, int], row: A
         return Change(key, Version(cl, _natural(stamp), "", stream, _natural(n)), None)
     if len(given) != len(known):
         raise ValueError("is no row")
-    content = tuple(
-        _checked(from_json(given[known[column]]), affinity) if column in known else default
-        for column, affinity, default in zip(
-            table.columns, table.affinities, table.defaults, strict=True
-        )
-    )
-    digest = digest_of(table, key, content)
-    return Change(key, Version(cl, _natural(stamp), digest, stream, _natural(n)), content)
+    values = given if set(map(type, given)) <= PLAIN else [*map(from_json, given)]
+    if tuple(known) != table.columns:
+        values = [
+            values[known[column]] if column in known else default
+            for column, default in zip(table.columns, table.defaults, strict=True)
+        ]
+    _check(values, table)
+    digest = digest_of(table, key, values)
+    return Change(key, Version(cl, _natural(stamp), digest, stream, _natural(n)), tuple(values))
 
 
-def _checked(value: Any, affinity: str) -> Any:
-    """Return a value, unless a column of this affinity never has it, or the driver refuses it."""
-    if isinstance(value, str):
-        if "\0" in value:
-            raise ValueError("has a NUL")
-        value.encode()
-    elif (affinity == "TEXT" and isinstance(value, int | float)) or (
-        affinity == "REAL" and isinstance(value, int)
-    ):
-        raise ValueError("is of another type")
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError("is too large")
-    return value
+def _check(values: Sequence[Any], table: FederatedTable) -> None:
+    """Raise ValueError if a column never has a value, or the driver refuses it."""
+    for value, refused in zip(values, table.refused_types, strict=True):
+        kind = type(value)
+        if kind in refused or (kind is int and not -(2**63) <= value < 2**63):
+            raise ValueError("is of another type")
+    if "\0" in "".join([value for value in values if type(value) is str]):
+        raise ValueError("has a NUL")

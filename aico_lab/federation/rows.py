@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from aico_lab.federation.tables import FederatedTable
 
 MAX_STAMP: Final = 2**53 - 1
-_PLAIN: Final = {str, int, type(None)}
+PLAIN: Final = {str, int, float, type(None)}
+"""The types of values that are the same in JSON, except for infinite numbers."""
 
 
 class Version(NamedTuple):
@@ -80,7 +81,7 @@ def digest_of(table: FederatedTable, key: str, content: Sequence[Any]) -> str:
         for column, value, default in zip(table.columns, content, table.defaults, strict=True)
         if value != default or type(value) is not type(default)
     }
-    if not set(map(type, differing.values())) <= _PLAIN:
+    if not set(map(type, differing.values())) <= PLAIN:
         differing = {column: to_json(value) for column, value in differing.items()}
     text = orjson.dumps([table.name, key, differing])
     return hashlib.blake2b(text, digest_size=16).hexdigest()

@@ -50,6 +50,13 @@ _WITHOUT_CONFLICTS: Final = frozenset(
     }
 )
 
+_REFUSED: Final[dict[str, frozenset[type]]] = {
+    "TEXT": frozenset({int, float, bool}),
+    "REAL": frozenset({int, bool}),
+    "INTEGER": frozenset({bool}),
+    "BLOB": frozenset({bool}),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Parent:
@@ -76,7 +83,7 @@ class FederatedTable:
         keys: The columns of the key.
         columns: The other columns, sorted, without those that belong to one device.
         defaults: The default values of these columns.
-        affinities: Their affinities: TEXT, REAL, INTEGER or BLOB.
+        refused_types: The types that their values never have, by their affinities.
         parents: The references to other federated tables.
         queues_conflicts: Whether the losers of concurrent changes are kept for a person.
     """
@@ -86,7 +93,7 @@ class FederatedTable:
     keys: tuple[str, ...]
     columns: tuple[str, ...]
     defaults: tuple[object, ...]
-    affinities: tuple[str, ...]
+    refused_types: tuple[frozenset[type], ...]
     parents: tuple[Parent, ...]
     queues_conflicts: bool
 
@@ -123,7 +130,7 @@ def _read(
         keys,
         columns,
         tuple(_value_of(connection, default) for _, _, default in found),
-        tuple(_affinity(type_) for _, type_, _ in found),
+        tuple(_REFUSED[_affinity(type_)] for _, type_, _ in found),
         tuple(
             Parent(full.index(column), parent, on_delete == "SET NULL")
             for parent, column, on_delete in connection.fetch_all(
