@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -42,6 +43,7 @@ _SIGNATURE: Final = 64
 START: Final = "0" * 32
 """The hash before the first bundle of a stream."""
 
+_INFINITE: Final = frozenset({math.inf, -math.inf})
 _NAME: Final = re.compile(r"([0-9a-f]{16}\.[0-9a-f]{8})/(\d{8})-([0-9a-f]{32})\.age")
 
 
@@ -169,7 +171,9 @@ def encoded(header: Header, change: Change) -> list[Any]:
     head: list[Any] = [change.key, version.cl, version.stamp]
     if (version.stream, version.n) != (header.stream, header.n):  # in a snapshot
         head += [version.stream, version.n]
-    if content is None or set(map(type, content)) <= PLAIN - {float}:
+    if content is None or (
+        set(map(type, content)) <= PLAIN and not _INFINITE.intersection(content)
+    ):
         return [head, content]
     return [head, [to_json(value) for value in content]]
 

@@ -97,24 +97,23 @@ class Receiver:
         return {parse_name(name) for name in self._replica.spool.names() - known}
 
     def _send_lost_again(self) -> None:
-        """Send again what was in own bundles that are lost, such as by a backup without them.
+        """Send again what was in bundles that are lost, such as by a backup without them.
 
-        Nobody else may have them, so they are forgotten, and their rows become new versions.
+        Nobody else may have them, so they are forgotten, and their rows become new versions of
+        this device. If such a bundle comes, it is taken in again, which changes nothing.
         """
         replica, names = self._replica, self._replica.spool.names()
-        own_bundles = self._connection.fetch_all(
-            "SELECT stream, n, hash, ctx FROM sync_chain WHERE stream GLOB ? AND prev <> '' "
-            "ORDER BY stream, n DESC",
-            [f"{replica.device_id}.*"],
+        bundles = self._connection.fetch_all(
+            "SELECT stream, n, hash, ctx FROM sync_chain WHERE prev <> '' ORDER BY stream, n DESC"
         )
         lost = {
             stream: n
-            for stream, n, hash_, _ in own_bundles
+            for stream, n, hash_, _ in bundles
             if str(FileName(stream, n, hash_)) not in names
         }
         if not lost:
             return
-        for stream, n, _, ctx in own_bundles:  # others cannot take in what came after a lost one
+        for stream, n, _, ctx in bundles:  # others cannot take in what came after a lost one
             if any(Ctx(json.loads(ctx)).has(before, at) for before, at in [*lost.items()]):
                 lost[stream] = min(n, lost.get(stream, n))
         with self._connection.transaction():

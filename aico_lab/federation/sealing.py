@@ -156,8 +156,8 @@ def _changes(replica: Replica, class_: str) -> Changes:
             size += sum(
                 len(value)
                 for change in found
-                for value in change.content or ()
-                if isinstance(value, str | bytes)
+                for value in filter(None, change.content or ())
+                if type(value) is str
             )
             connection.execute(
                 "DELETE FROM sync_dirty WHERE table_name = ? AND row_key IN (SELECT row_key "
