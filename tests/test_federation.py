@@ -92,8 +92,8 @@ def test_the_tables_of_the_classes_are_those_of_the_schema(two):
     tables = two[0].replica.tables
     tracked = set(feed.tracked_tables(two[0].replica.connection))
     assert tracked - set(tables) == {
-        "devices", "embeddings", "explorations", "knowledge_chunks", "knowledge_documents", "passage_themes",
-        "themes",
+        "devices", "embeddings", "explorations", "knowledge_chunks", "knowledge_documents",
+        "passage_themes", "themes",
     }  # fmt: skip
     assert "message_count" not in tables["channels"].columns
     assert "id" not in tables["messages"].columns
