@@ -101,7 +101,7 @@ class Node:
         shutil.copyfile(self.saved[0], self.adapter.path)
         self.journal = list(self.saved[1])
         if self.world.rng.random() < 0.3:  # the bundles are restored as well, or lost
-            shutil.rmtree(self.home / "federation")
+            shutil.rmtree(self.home / "federation", ignore_errors=True)
         self.connect()
         return True
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from aico_lab.adapters import age
 from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, UnknownName
 from aico_lab.federation import applying, bundles, epochs, sealing
-from aico_lab.federation.bundles import Change, Ctx, FileName, Header, hash_of, parse_name
+from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.rows import Version, digest_of
 from aico_lab.federation.syncing import Federation
 from aico_lab.schema import feed
@@ -247,7 +247,7 @@ def forged(a, b, change=lambda _: None, *, stream=None, n=1, body=None, sign=Non
     version = Version(1, 1, digest_of(table, "eve", content), stream, n)
     header = Header("people", stream, n, bundles.START, Ctx(), a.replica.schema)
     plain = {"users": {"columns": table.columns, "rows": [["eve", 1, 1], [*content]]}}
-    plain["users"]["rows"] = [bundles.encoded(header, Change("eve", version, content))]
+    plain["users"]["rows"] = [bundles.encoded(header, RowChange("eve", version, content))]
     change(plain)
     head = {
         "v": 1, "class_": "people", "stream": stream, "n": n, "prev": bundles.START, "ctx": {},

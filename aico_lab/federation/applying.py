@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import ConstraintViolated
 from aico_lab.federation import conflicts, control
-from aico_lab.federation.bundles import Change, Changes, Ctx, FileName, Header, parse_name
+from aico_lab.federation.bundles import Changes, Ctx, FileName, Header, RowChange, parse_name
 from aico_lab.federation.rows import (
     Version,
     from_json,
@@ -128,10 +128,10 @@ class _Applying:
         self._connection.execute("DELETE FROM sync_parked")
         for name, key, version, ctx in parked:
             head, content = json.loads(version)
-            row = Change(key, Version(*head), tuple(from_json(value) for value in content))
+            row = RowChange(key, Version(*head), tuple(from_json(value) for value in content))
             self.merge({name: [row]}, Ctx(json.loads(ctx)))
 
-    def _upsert(self, table: FederatedTable, changes: Sequence[Change], ctx: Ctx) -> list[str]:
+    def _upsert(self, table: FederatedTable, changes: Sequence[RowChange], ctx: Ctx) -> list[str]:
         """Write the existing rows among changes, and return the keys of those to delete."""
         newer = self._newer(table, changes, ctx)
         gone = [change.key for change in newer if change.content is None]
@@ -164,10 +164,12 @@ class _Applying:
         store_versions(self._connection, table.name, versions)
         return gone
 
-    def _newer(self, table: FederatedTable, changes: Sequence[Change], ctx: Ctx) -> list[Change]:
+    def _newer(
+        self, table: FederatedTable, changes: Sequence[RowChange], ctx: Ctx
+    ) -> list[RowChange]:
         """Return the changes that win over the stored versions, and queue the losers."""
         known = stored_versions(self._connection, table.name, [one.key for one in changes])
-        chosen: dict[str, Change] = {}
+        chosen: dict[str, RowChange] = {}
         there: dict[str, tuple[Any, ...]] | None = None
         for change in changes:
             new, old = change.version, known.get(change.key)
@@ -192,7 +194,7 @@ class _Applying:
                     there, _ = physical(self._connection, table, [one.key for one in changes])
                 if change.key in there:
                     conflicts.queue(
-                        self._replica, table, Change(change.key, old, there[change.key])
+                        self._replica, table, RowChange(change.key, old, there[change.key])
                     )
             known[change.key] = new
             chosen[change.key] = change
@@ -201,7 +203,7 @@ class _Applying:
         return list(chosen.values())
 
     def _missing_parents(
-        self, table: FederatedTable, alive: Iterable[Change]
+        self, table: FederatedTable, alive: Iterable[RowChange]
     ) -> dict[tuple[int, Any], bool]:
         """Return the references to rows that do not exist, and whether those were deleted."""
         missing = {}
@@ -274,7 +276,7 @@ class _Applying:
         )
         forget_content(self._replica, table.name, keys)
 
-    def _park(self, table: FederatedTable, change: Change, ctx: Ctx, reason: str) -> None:
+    def _park(self, table: FederatedTable, change: RowChange, ctx: Ctx, reason: str) -> None:
         content = [to_json(value) for value in change.content or ()]
         self._connection.execute(
             "INSERT INTO sync_parked (table_name, row_key, version, ctx, reason) "
@@ -284,5 +286,5 @@ class _Applying:
         )  # fmt: skip
 
 
-def _full(table: FederatedTable, change: Change) -> Full:
+def _full(table: FederatedTable, change: RowChange) -> Full:
     return [*key_values(table, change.key), *(change.content or ())]

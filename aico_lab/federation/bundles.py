@@ -134,7 +134,7 @@ class Header:
         return sum(length for length, _ in self.ctx.values())
 
 
-class Change(NamedTuple):
+class RowChange(NamedTuple):
     """One version of one row; the content is None if the row is deleted."""
 
     key: str
@@ -142,7 +142,7 @@ class Change(NamedTuple):
     content: tuple[Any, ...] | None
 
 
-Changes = dict[str, list[Change]]
+Changes = dict[str, list[RowChange]]
 """Changes by the name of their table."""
 
 
@@ -165,7 +165,7 @@ def pack(
     return age.encrypt(signature + payload, list(recipients))
 
 
-def encoded(header: Header, change: Change) -> list[Any]:
+def encoded(header: Header, change: RowChange) -> list[Any]:
     """Return a change as JSON."""
     version, content = change.version, change.content
     head: list[Any] = [change.key, version.cl, version.stamp]
@@ -178,14 +178,16 @@ def encoded(header: Header, change: Change) -> list[Any]:
     return [head, [to_json(value) for value in content]]
 
 
-class Opened(NamedTuple):
+class OpenedBundle(NamedTuple):
     """A decrypted bundle whose signature was checked, with its rows as JSON."""
 
     header: Header
     body: bytes
 
 
-def unpack(name: FileName, content: bytes, identities: Sequence[str], public_key: bytes) -> Opened:
+def unpack(
+    name: FileName, content: bytes, identities: Sequence[str], public_key: bytes
+) -> OpenedBundle:
     """Decrypt a bundle, and check it, except for its rows.
 
     Raises:
@@ -209,7 +211,7 @@ def unpack(name: FileName, content: bytes, identities: Sequence[str], public_key
     header = _header(line)
     if (header.stream, header.n) != (name.stream, name.n):
         raise Refused("its name is that of another bundle")
-    return Opened(header, body)
+    return OpenedBundle(header, body)
 
 
 def _inflated(payload: bytes) -> bytes:
@@ -261,7 +263,9 @@ def _natural(number: object) -> int:
     return number
 
 
-def read_changes(opened: Opened, tables: Mapping[str, FederatedTable], schema: int) -> Changes:
+def read_changes(
+    opened: OpenedBundle, tables: Mapping[str, FederatedTable], schema: int
+) -> Changes:
     """Return the rows of a bundle.
 
     Columns that an older schema does not have get their defaults.
@@ -301,7 +305,7 @@ def read_changes(opened: Opened, tables: Mapping[str, FederatedTable], schema: i
         raise Refused("its rows are malformed") from error
 
 
-def _change(header: Header, table: FederatedTable, known: dict[str, int], row: Any) -> Change:
+def _change(header: Header, table: FederatedTable, known: dict[str, int], row: Any) -> RowChange:
     (key, cl, stamp, *origin), given = row
     stream, n = origin or (header.stream, header.n)
     if not isinstance(key, str) or "\0" in key or not isinstance(stream, str):
@@ -315,7 +319,7 @@ def _change(header: Header, table: FederatedTable, known: dict[str, int], row: A
     if _natural(cl) == 0 or (cl % 2 == 1) != (given is not None):
         raise ValueError("is no causal length")
     if given is None:
-        return Change(key, Version(cl, _natural(stamp), "", stream, _natural(n)), None)
+        return RowChange(key, Version(cl, _natural(stamp), "", stream, _natural(n)), None)
     if len(given) != len(known):
         raise ValueError("is no row")
     values = given if set(map(type, given)) <= PLAIN else [*map(from_json, given)]
@@ -326,7 +330,7 @@ def _change(header: Header, table: FederatedTable, known: dict[str, int], row: A
         ]
     _check(values, table)
     digest = digest_of(table, key, values)
-    return Change(key, Version(cl, _natural(stamp), digest, stream, _natural(n)), tuple(values))
+    return RowChange(key, Version(cl, _natural(stamp), digest, stream, _natural(n)), tuple(values))
 
 
 def _check(values: Sequence[Any], table: FederatedTable) -> None:

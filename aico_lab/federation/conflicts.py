@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aico_lab.adapters.libsql import NOW
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import InvalidValue, UnknownName
-from aico_lab.federation.bundles import Change, Ctx
+from aico_lab.federation.bundles import Ctx, RowChange
 from aico_lab.federation.rows import Version, from_json, key_values, physical, to_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def knew(replica: Replica, version: Version, other: Version) -> bool:
     return row is not None and Ctx(json.loads(row[0])).has(other.stream, other.n)
 
 
-def queue(replica: Replica, table: FederatedTable, loser: Change) -> None:
+def queue(replica: Replica, table: FederatedTable, loser: RowChange) -> None:
     """Keep a losing version for a person, if its table's conflicts are queued."""
     if not table.queues_conflicts:
         return

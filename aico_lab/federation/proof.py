@@ -25,7 +25,7 @@ _AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class RowsProof:
     """The rows of a device in numbers that are equal on devices with equal rows.
 
     Attributes:
@@ -36,7 +36,7 @@ class Proof:
     rows: dict[str, int]
     sums: dict[str, list[str]]
 
-    def differing(self, other: Proof) -> dict[str, list[int]]:
+    def differing(self, other: RowsProof) -> dict[str, list[int]]:
         """Return the buckets of every common table in which two devices differ."""
         found = {
             table: [
@@ -62,12 +62,12 @@ class Verified:
         repaired: Whether those rows were marked to be sent.
     """
 
-    proof: Proof
+    proof: RowsProof
     differing: list[tuple[str, str]]
     repaired: bool
 
 
-def prove(replica: Replica) -> Proof:
+def prove(replica: Replica) -> RowsProof:
     """Return the proof of the rows of this device."""
     rows, sums = {}, {}
     for table in replica.tables.values():
@@ -80,7 +80,7 @@ def prove(replica: Replica) -> Proof:
                 bucket = bucket_of(key)
                 buckets[bucket] = (buckets[bucket] + int(digest, 16)) % _MODULUS
         rows[table.name], sums[table.name] = count, [f"{number:032x}" for number in buckets]
-    return Proof(rows, sums)
+    return RowsProof(rows, sums)
 
 
 def bucket_of(key: str) -> int:

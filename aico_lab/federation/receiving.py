@@ -19,7 +19,7 @@ from aico_lab.federation.bundles import (
     Ctx,
     FileName,
     Header,
-    Opened,
+    OpenedBundle,
     Refused,
     parse_name,
     read_changes,
@@ -58,7 +58,7 @@ class Receiver:
         self._replica = replica
         self._connection = replica.connection
         self._headers: dict[FileName, Header] = {}
-        self._kept: dict[FileName, Opened] = {}
+        self._kept: dict[FileName, OpenedBundle] = {}
         self._kept_size = 0
         self._reasons: dict[FileName, str] = {}
         self._done = TakenIn()
@@ -139,7 +139,7 @@ class Receiver:
             for class_ in forgotten:
                 self._replica.begin_stream(class_)
 
-    def _open(self, name: FileName) -> Opened:
+    def _open(self, name: FileName) -> OpenedBundle:
         device = control.device_of(name, self._replica)
         if device is None:
             raise Refused("its device is unknown", is_final=False)

@@ -13,10 +13,10 @@ from aico_lab.federation.bundles import (
     ROWS,
     SIZE,
     START,
-    Change,
     Changes,
     FileName,
     Header,
+    RowChange,
     hash_of,
     pack,
 )
@@ -169,7 +169,7 @@ def _changes(replica: Replica, class_: str) -> Changes:
 
 def _compared(
     replica: Replica, table: FederatedTable, dirty: Sequence[Sequence[Any]], stream: str, n: int
-) -> list[Change]:
+) -> list[RowChange]:
     """Return the new versions of those rows that differ from their stored ones."""
     named = {}
     for raw, is_text, at, is_deleted, is_forced in dirty:
@@ -190,7 +190,7 @@ def _compared(
         cl = _next_length(old, digest, is_deleted=is_deleted, is_forced=is_forced)
         if cl is not None:
             stamp = next_stamp(at, old.stamp if old else 0)
-            found.append(Change(key, Version(cl, stamp, digest, stream, n), content))
+            found.append(RowChange(key, Version(cl, stamp, digest, stream, n), content))
     return sorted(found)
 
 
@@ -264,7 +264,8 @@ def write(
     if not covers:
         changes = {
             name: [
-                Change(key, version._replace(n=header.n), content) for key, version, content in rows
+                RowChange(key, version._replace(n=header.n), content)
+                for key, version, content in rows
             ]
             for name, rows in changes.items()
         }

@@ -308,7 +308,7 @@ class Federation:
             self._write(control.revocation(self.replica, device_id))
 
     def rename(self, device_id: str, name: str) -> None:
-        """Change the name of a device, on all devices.
+        """RowChange the name of a device, on all devices.
 
         Raises:
             UnknownName: There is no such trusted device.
@@ -408,7 +408,9 @@ class Federation:
             bool(head and head[0] > cursor["seq"]),
         )  # fmt: skip
 
-    def verify(self, *, with_: proof.Proof | None = None, repair: bool = False) -> FederationProof:
+    def verify(
+        self, *, with_: proof.RowsProof | None = None, repair: bool = False
+    ) -> FederationProof:
         """Compare all rows with their versions, and with the rows of another device.
 
         Args:
