@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import zlib
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aico_lab.adapters import age
+from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, UnknownName
 from aico_lab.federation import applying, bundles, epochs, sealing
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
@@ -129,6 +132,59 @@ def test_unsealed_changes_must_be_sealed_before_others_are_applied(two, folder, 
         test_a_deletion_wins_over_a_later_change_that_did_not_know_of_it(two, folder)
 
 
+def restored(device, tmp_path):
+    """Return a device as it was saved, without the bundles of its own folder."""
+    device.replica.connection.close()
+    path = device.replica.connection.path
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    shutil.copyfile(tmp_path / "saved.db", path)
+    shutil.rmtree(device.folder)
+    return Device(LibSQLAdapter(path).connect(), device.folder)
+
+
+def came_and_went_after_a_restored_backup(two, folder, tmp_path):
+    """Return whether each device still has a row that was deleted last."""
+    a, b = two
+    a.replica.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copyfile(a.replica.connection.path, tmp_path / "saved.db")
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, b)
+    a = restored(a, tmp_path)
+    a.run(USER, "eve", "Eve")
+    a.run("DELETE FROM users WHERE user_id = 'eve'")
+    meet(folder, a, b)
+    return [device.one("SELECT count(*) FROM users WHERE user_id = 'eve'") for device in (a, b)]
+
+
+def test_a_row_that_came_and_went_is_deleted_also_where_it_was_published(two, folder, tmp_path):
+    """The restored home has forgotten that it published the row."""
+    assert came_and_went_after_a_restored_backup(two, folder, tmp_path) == [0, 0]
+
+
+def test_without_its_tombstone_the_row_is_back(two, folder, tmp_path, monkeypatch):
+    found = sealing._next_length
+    monkeypatch.setattr(
+        sealing,
+        "_next_length",
+        lambda old, digest, *, is_deleted, is_forced: found(
+            old, digest, is_deleted=is_deleted and old is not None, is_forced=is_forced
+        ),
+    )
+    assert came_and_went_after_a_restored_backup(two, folder, tmp_path) == [1, 1]
+
+
+def test_what_a_restored_home_sent_in_lost_bundles_is_sent_again(two, folder, tmp_path):
+    a, b = two
+    a.run(USER, "eve", "Eve")
+    a.seal()
+    a.replica.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copyfile(a.replica.connection.path, tmp_path / "saved.db")
+    a = restored(a, tmp_path)
+    meet(folder, a, b)
+    assert b.one("SELECT count(*) FROM users WHERE user_id = 'eve'") == 1
+
+
 def test_the_loser_is_kept_until_a_person_decides_on_any_device(two, folder):
     a, b = two
     a.run(RENAME, "from a", at=1_800_000_000_000)
@@ -239,7 +295,9 @@ def test_the_folder_holds_nothing_readable(two, folder):
             assert text.decode() not in str(path.relative_to(folder))
 
 
-def forged(a, b, change=lambda _: None, *, stream=None, n=1, body=None, sign=None, text=None):
+def forged(
+    a, b, change=lambda _: None, *, stream=None, n=1, body=None, sign=None, text=None, texts=None
+):
     """Put a bundle by `b` into the spool of `a`, and return the reasons of refusal."""
     stream = stream or f"{b.replica.device_id}.{os.urandom(4).hex()}"
     table = a.replica.tables["users"]
@@ -256,6 +314,8 @@ def forged(a, b, change=lambda _: None, *, stream=None, n=1, body=None, sign=Non
     if "header" in plain:
         head |= plain.pop("header")
     lines = text or json.dumps(head).encode() + b"\n" + (body or json.dumps(plain).encode())
+    if texts is not None:
+        texts += [lines, stream.encode()]
     payload = zlib.compress(lines)
     key = Ed25519PrivateKey.from_private_bytes(sign or b.replica.signing_key)
     signature = key.sign(bundles._CONTEXT + payload)
@@ -357,3 +417,34 @@ def test_a_bundle_of_a_newer_schema_waits(two, folder):
         "it is of a newer schema: upgrade this device"
     ]
     assert a.name == "Ada"
+
+
+@pytest.mark.slow
+def test_of_mutated_bundles_none_is_more_than_refused(two):
+    """Signed by a trusted device, so that only the checks of the content are left."""
+    a, b = two
+    r = random.Random(0)
+    texts = []
+    forged(a, b, texts=texts)
+    tokens = [
+        b"[",
+        b"]",
+        b"{}",
+        b"null",
+        b"-1",
+        b"1e999",
+        b"9" * 30,
+        b'"',
+        b"true",
+        b"\\ud800",
+        b",",
+    ]
+    for _ in range(5000):
+        stream = f"{b.replica.device_id}.{r.getrandbits(32):08x}"
+        text = bytearray(texts[0].replace(texts[1], stream.encode()))
+        for _ in range(r.randrange(1, 4)):
+            at = r.randrange(len(text))
+            text[at : at + r.randrange(4)] = r.choice([bytes([r.randrange(256)]), *tokens])
+        forged(a, b, text=bytes(text), stream=stream)
+    assert a.replica.connection.fetch_all("PRAGMA foreign_key_check") == []
+    assert a.one("SELECT count(*) FROM sync_applying") == 0
