@@ -185,6 +185,39 @@ def test_what_a_restored_home_sent_in_lost_bundles_is_sent_again(two, folder, tm
     assert b.one("SELECT count(*) FROM users WHERE user_id = 'eve'") == 1
 
 
+def child_before_parent(two, make, folder):
+    """Return whether a third device has a row whose parent, of another device, came later."""
+    a, b = two
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, b, c)
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, b)
+    b.run("INSERT INTO memories VALUES ('m', 'eve', 'x', 'fact', 1, '2024', NULL)")
+    meet(folder, b)
+    spool = b.replica.spool
+    names = sorted(spool.names(), key=lambda name: name.startswith(a.replica.device_id))
+    for name in names:
+        c.replica.spool.take(name, spool.read(name))
+        c.take_in()
+    c.seal()
+    return c.one("SELECT count(*) FROM memories") == 1
+
+
+def test_a_row_waits_for_its_parent(two, make, folder):
+    assert child_before_parent(two, make, folder)
+
+
+def test_a_row_whose_unknown_parent_counts_as_deleted_is_lost(two, make, folder, monkeypatch):
+    found = applying._Applying._missing_parents
+    monkeypatch.setattr(
+        applying._Applying,
+        "_missing_parents",
+        lambda self, table, alive: dict.fromkeys(found(self, table, alive), True),
+    )
+    assert not child_before_parent(two, make, folder)
+
+
 def test_the_loser_is_kept_until_a_person_decides_on_any_device(two, folder):
     a, b = two
     a.run(RENAME, "from a", at=1_800_000_000_000)

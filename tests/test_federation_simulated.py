@@ -49,15 +49,6 @@ def _orphans_stay_local(monkeypatch):
     ))  # fmt: skip
 
 
-def _unknown_parents_are_deleted(monkeypatch):
-    found = applying._Applying._missing_parents
-    monkeypatch.setattr(
-        applying._Applying,
-        "_missing_parents",
-        lambda self, table, alive: dict.fromkeys(found(self, table, alive), True),
-    )
-
-
 def _replaces_rows(monkeypatch):
     def write(self, table, written):
         columns = ", ".join((*table.keys, *table.columns))
@@ -120,7 +111,6 @@ MUTANTS = {
     _lww: 0,
     _wall_clock_only: 1,
     _orphans_stay_local: 3,
-    _unknown_parents_are_deleted: 0,
     _replaces_rows: 0,
     _own_forgotten_files_are_skipped: 4,
     _revoked_devices_are_heard: 2,
