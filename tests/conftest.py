@@ -29,15 +29,15 @@ LONGEST = (
     "keys_of_every_type", "metrics_claims", "reports", "metrics_far_times", "private_files",
     "metrics_conversation", "metrics_wording", "metrics_exchange", "projections", "relay",
     "dal_load", "import_identity", "notebooks", "metrics_interaction", "foreign", "metrics",
-    "words", "libsql_vectors", "loose_types", "charts", "channel_memory",
+    "words", "federation_simulated", "libsql_vectors", "loose_types", "charts", "channel_memory",
 )  # fmt: skip
 """The modules that take longest, the longest first."""
 
 
 LONG = (
-    "bench", "charts_in_browser", "exports_fuzz", "jupyterlab", "metrics_coverage",
-    "metrics_spark", "page_in_browser", "personality_evidence", "real_data", "segmenting_quality",
-    "tables_fuzz",
+    "bench", "charts_in_browser", "exports_fuzz", "federation", "federation_simulated",
+    "jupyterlab", "metrics_coverage", "metrics_spark", "page_in_browser", "personality_evidence",
+    "real_data", "segmenting_quality", "tables_fuzz",
 )  # fmt: skip
 """The modules whose slow tests are for changes that are about to land."""
 
