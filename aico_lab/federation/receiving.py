@@ -61,6 +61,7 @@ class Receiver:
         self._kept: dict[FileName, OpenedBundle] = {}
         self._kept_size = 0
         self._reasons: dict[FileName, str] = {}
+        self._refused: set[FileName] = set()
         self._done = TakenIn()
 
     def take_in(self) -> TakenIn:
@@ -71,7 +72,7 @@ class Receiver:
         progress = True
         while pending and progress:
             progress = False
-            for name in sorted(pending - self._headers.keys()):
+            for name in sorted(pending - self._headers.keys() - self._refused):
                 self._read_header(name)
             order = sorted(self._headers.items(), key=lambda item: (item[1].age, item[0]))
             for name, header in order:
@@ -184,6 +185,7 @@ class Receiver:
             return
         self._headers.pop(name, None)
         self._reasons.pop(name, None)
+        self._refused.add(name)
         self._done.refused.append((str(name), str(refused)))
         with self._connection.transaction():
             self._connection.execute(
