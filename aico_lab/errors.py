@@ -64,6 +64,8 @@
     │   ├── NotFederated            the home has no federation, or is not encrypted
     │   ├── DeviceRevoked           the other devices no longer trust this one
     │   ├── FolderUnusable          a shared folder is missing, full, or of other devices
+    │   ├── PairingFailed           two devices did not get to know each other
+    │   ├── DeviceUnreachable       transient: no device answers in the local network
     │   └── FederationBusy          transient
     ├── ReportError
     │   ├── LeakFound               it would have published a key, or text of a message
@@ -382,6 +384,16 @@ class DeviceRevoked(FederationError):
 
 class FolderUnusable(FederationError):
     """A shared folder is missing, cannot be read or written, or is that of other devices."""
+
+
+class PairingFailed(FederationError):
+    """Two devices did not get to know each other: no answer, a wrong code, or a refusal."""
+
+
+class DeviceUnreachable(FederationError):
+    """No device answers in the local network, or it does not trust this one."""
+
+    transient = True
 
 
 class FederationBusy(FederationError):
