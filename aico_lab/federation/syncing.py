@@ -19,7 +19,7 @@ from aico_lab.federation.tables import BASE, CLASSES
 from aico_lab.home.files import held, private_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -274,7 +274,18 @@ class Federation:
             FolderUnusable: As for `exchange`.
             DeviceRevoked: The other devices no longer trust this one.
         """
-        exchanged = self.exchange(folder)
+        return self.sync_by(lambda: self.exchange(folder))
+
+    def sync_by(self, exchange: Callable[[], Exchanged]) -> Synced:
+        """Exchange changes with the other devices.
+
+        Args:
+            exchange: Copies missing bundles both ways.
+
+        Raises:
+            DeviceRevoked: The other devices no longer trust this one.
+        """
+        exchanged = exchange()
         taken_in = self.take_in()
         if self.replica.level(self.replica.device_id) == 0:
             raise DeviceRevoked(
@@ -282,7 +293,7 @@ class Federation:
                 "to add it again."
             )
         sealed = self.seal()
-        again = self.exchange(folder)
+        again = exchange()
         return Synced(
             Exchanged(
                 exchanged.received + again.received,
@@ -308,7 +319,7 @@ class Federation:
             self._write(control.revocation(self.replica, device_id))
 
     def rename(self, device_id: str, name: str) -> None:
-        """RowChange the name of a device, on all devices.
+        """Change the name of a device, on all devices.
 
         Raises:
             UnknownName: There is no such trusted device.

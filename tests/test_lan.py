@@ -1,0 +1,205 @@
+"""Devices exchange bundles over TLS on loopback, and nobody else does."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import ssl
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from aico_lab.errors import DeviceRevoked, DeviceUnreachable
+from aico_lab.federation import lan
+from aico_lab.federation.syncing import Federation
+from tests.databases import with_core_schemas
+
+USER = "INSERT INTO users VALUES (?, ?, '2024', NULL)"
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+    def made(name):
+        (tmp_path / name).mkdir()
+        connection = with_core_schemas(tmp_path / name / "lab.db").connect()
+        return Federation(connection, tmp_path / name / "federation")
+
+    return made
+
+
+@pytest.fixture
+def two(make):
+    a, b = make("a"), make("b")
+    a.begin("laptop")
+    b.join(json.loads(json.dumps(a.invite(b.create_keys(), "phone"))))
+    return a, b
+
+
+def add(device, name):
+    with device.replica.connection.transaction():
+        device.replica.connection.execute(USER, [name, name])
+
+
+def people(device):
+    rows = device.replica.connection.fetch_all("SELECT user_id FROM users ORDER BY 1")
+    return [name for (name,) in rows]
+
+
+@contextmanager
+def serving(device):
+    """Serve in another thread, and yield the address and the server."""
+    server = lan.BundleServer(device, host="127.0.0.1")
+    thread = threading.Thread(target=server.run)
+    with server:
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.port}", server
+        finally:
+            server.stop()
+            thread.join()
+
+
+def test_rows_go_both_ways_between_two_devices(two):
+    a, b = two
+    add(a, "ada")
+    add(b, "ben")
+    with serving(a) as (address, _):
+        lan.sync(b, address)
+        lan.sync(b, address)
+    assert people(a) == people(b) == ["ada", "ben"]
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+
+
+def test_what_changes_while_a_device_serves_is_sent(two):
+    a, b = two
+    with serving(a) as (address, _):
+        lan.sync(b, address)
+        add(a, "ada")
+        lan.sync(b, address)
+    assert people(b) == ["ada"]
+
+
+def test_a_device_that_is_not_trusted_learns_nothing(two, make):
+    a, _ = two
+    stranger = make("c")
+    stranger.begin("stranger")
+    invented = stranger.invite(a.create_keys(), "laptop")  # it knows the keys of the first device
+    assert invented
+    with serving(a) as (address, _), pytest.raises(DeviceUnreachable, match="not trust"):
+        lan.sync(stranger, address)
+
+
+def test_a_device_does_not_send_to_somebody_in_the_place_of_another(two, make):
+    _, b = two
+    stranger = make("c")
+    stranger.begin("stranger")
+    stranger.invite(b.create_keys(), "phone")
+    with serving(stranger) as (address, _), pytest.raises(DeviceUnreachable, match="not trust"):
+        lan.sync(b, address)
+
+
+def test_a_revoked_device_is_refused_also_on_an_open_connection(two):
+    a, b = two
+    host = "127.0.0.1"
+    with serving(a) as (address, _):
+        lan.sync(b, address)
+        context = lan._context(b.replica, lan._trusted(b.replica), is_server=False)
+        port = int(address.rpartition(":")[2])
+        open_before = http.client.HTTPSConnection(host, port, context=context, timeout=20)
+        open_before.request("GET", "/names")
+        assert open_before.getresponse().read() != b""
+        a.revoke(b.replica.device_id)
+        open_before.request("GET", "/names")
+        assert open_before.getresponse().status == 403
+        open_before.close()
+        with pytest.raises((DeviceUnreachable, DeviceRevoked)):
+            lan.sync(b, address)
+
+
+def test_an_interrupted_file_is_resumed(two, monkeypatch):
+    """The server breaks off after some bytes of each answer; the rest is asked for."""
+    a, b = two
+    add(a, "ada")
+    asked, send = [], lan._Handler._send
+
+    def broken(handler, content, first=0):
+        if handler.path == "/names" or first:
+            asked.append(first)
+            send(handler, content, first)
+            return
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content[:100])
+        handler.close_connection = True
+
+    monkeypatch.setattr(lan._Handler, "_send", broken)
+    with (
+        serving(a) as (address, _),
+        lan._Client(b.replica, *lan.read_address(address)) as client,
+    ):
+        client.exchange()
+    assert asked.count(100) == len(a.replica.spool.names()) > 0
+    assert b.replica.spool.names() == a.replica.spool.names()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/", None, 404),
+        ("GET", "/bundles/../../lab.db", None, 404),
+        ("GET", "/bundles/..%2f..%2flab.db", None, 404),
+        ("GET", f"/bundles/{'a' * 16}.{'b' * 8}/00000001-{'c' * 32}.age", None, 404),
+        ("PUT", "/bundles/../../x", b"x", 400),
+        ("PUT", f"/bundles/{'a' * 16}.{'b' * 8}/00000001-{'c' * 32}.age", b"x", 400),
+        ("DELETE", "/names", None, 501),
+    ],
+)
+def test_other_paths_are_refused(two, method, path, body, status):
+    a, b = two
+    with (
+        serving(a) as (address, _),
+        lan._Client(b.replica, *lan.read_address(address)) as client,
+    ):
+        client._connection.request(method, path, body)
+        assert client._connection.getresponse().status == status
+    assert not (a.folder.parent / "x").exists()
+
+
+def test_somebody_who_speaks_no_tls_stops_nobody(two):
+    a, b = two
+    add(a, "ada")
+    with (
+        serving(a) as (address, server),
+        socket.create_connection(("127.0.0.1", server.port)) as silent,
+        socket.create_connection(("127.0.0.1", server.port)) as other,
+    ):
+        other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        lan.sync(b, address)
+        silent.close()
+    assert people(b) == ["ada"]
+
+
+def test_a_device_without_a_certificate_is_refused(two):
+    a, b = two
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with serving(a) as (_, server):
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            connection.request("GET", "/names")
+            connection.getresponse()
+        connection.close()
+    assert people(b) == []
+
+
+def test_nobody_answers_at_a_closed_port(two):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(DeviceUnreachable, match="does not answer"):
+        lan.sync(two[1], f"127.0.0.1:{port}")
