@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress, SyncResult
     from aico_lab.etl.verify import Proof
+    from aico_lab.federation.lab_devices import Devices
     from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.importing.rescoring import RescoreResult
     from aico_lab.knowledge.lab_knowledge import Knowledge
@@ -659,6 +660,17 @@ class Lab:
         from aico_lab.personality.lab_personality import Personality
 
         return Personality(self.storage)
+
+    @cached_property
+    def devices(self) -> Devices:
+        """The person's devices: pair them, and exchange changes with them.
+
+        Raises:
+            NotFederated: The home is not encrypted.
+        """
+        from aico_lab.federation.lab_devices import Devices
+
+        return Devices(self.storage)
 
     @cached_property
     def cache(self) -> Cache:

@@ -193,7 +193,7 @@ def test_common_options_are_options_of_the_commands_that_the_readme_says():
         "keyring add",
         "keyring remove",
     }
-    assert having("--json") == COMMANDS.keys() - {"lab", "schedule run"}
+    assert having("--json") == COMMANDS.keys() - {"lab", "schedule run", "federate serve"}
 
 
 def test_every_format_of_an_export_has_a_row_that_says_how_to_get_it():

@@ -20,6 +20,8 @@ from aico_lab.cli.common import (
     new_passphrase,
     open_lab,
 )
+from aico_lab.cli.device import device
+from aico_lab.cli.federate import federate
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
 from aico_lab.cli.keyring import keyring
@@ -56,6 +58,8 @@ ORDER: Final = (
     "personality",
     "pipeline",
     "schedule",
+    "device",
+    "federate",
     "keyring",
     "rescore",
     "info",
@@ -92,6 +96,8 @@ app.add_typer(cache, name="cache")
 app.add_typer(metrics, name="metrics")
 app.add_typer(knowledge, name="knowledge")
 app.add_typer(personality, name="personality")
+app.add_typer(device, name="device")
+app.add_typer(federate, name="federate")
 app.command("lab")(open_jupyterlab)
 app.command("sql")(sql)
 app.command("search")(search)

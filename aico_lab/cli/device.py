@@ -1,0 +1,251 @@
+"""`aico-lab device`: the person's devices, which hold the same conversations."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab, read_pairs
+from aico_lab.cli.output import emit, note, say, show
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from aico_lab.federation.pairing import Post
+    from aico_lab.federation.replica import DeviceKeys
+    from aico_lab.federation.syncing import FederatedDevice
+    from aico_lab.lab import Lab
+
+device = typer.Typer(
+    help="Let a person's devices hold the same conversations.", no_args_is_help=True
+)
+
+DeviceArgument = Annotated[
+    str, typer.Argument(metavar="DEVICE", help="The device: its name, or the beginning of its id.")
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(help="The name of this device; by default the machine's."),
+]
+FolderOption = Annotated[Path | None, typer.Option(help="The shared folder, which is remembered.")]
+
+
+@device.command("init")
+def device_init(
+    *,
+    name: NameOption = None,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make this home the first device."""
+    with open_lab(home, key_file) as lab:
+        lab.devices.federation.begin(name or _machine())
+        (made,) = lab.devices.list()
+    if json:
+        emit(made)
+    else:
+        say(f"This is device {made.name} ({made.device_id}); `aico-lab device add` adds another.")
+
+
+@device.command("list")
+def device_list(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """List the devices."""
+    with open_lab(home, key_file) as lab:
+        devices = lab.devices.list()
+    if json:
+        emit(devices)
+        return
+    for one in devices:
+        show(_described(one))
+
+
+@device.command("add")
+def device_add(
+    *,
+    folder: FolderOption = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port to listen on without a folder.")
+    ] = 0,
+    receive_only: Annotated[
+        bool, typer.Option("--receive-only", help="Take in no changes of the device.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Trust the device that has the code, and do not ask.")
+    ] = False,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add a device that types the code which this command shows.
+
+    The devices meet in a shared folder, or without --folder in the local network.
+    """
+    from aico_lab.federation import nearby, pairing
+
+    code = pairing.new_code()
+
+    def confirm(name: str, keys: DeviceKeys) -> bool:
+        return yes or _ask(name, keys)
+
+    with open_lab(home, key_file) as lab:
+        _ = lab.devices.federation.federation_id
+        if folder is not None:
+            shared = lab.devices.use_folder(folder)
+            with pairing.FolderPost.begin(shared) as post:
+                _show_code(code, f"--folder {shared}")
+                added = _add(lab, post, code, confirm, receive_only=receive_only)
+        else:
+            with (
+                nearby.ListeningPost(port) as listening,
+                nearby.announced(nearby.PAIRING, listening.port) as is_announced,
+            ):
+                where = f"--address {nearby.own_address()}:{listening.port}"
+                _show_code(code, f"[{where}]" if is_announced else where)
+                added = _add(lab, listening, code, confirm, receive_only=receive_only)
+    if json:
+        emit(added)
+    else:
+        say(f"Added {added.name} ({added.device_id}); `aico-lab federate sync` sends it the rows.")
+
+
+@device.command("join")
+def device_join(
+    code: Annotated[str, typer.Argument(help="The code that the other device shows.")],
+    *,
+    folder: FolderOption = None,
+    address: Annotated[str | None, typer.Option(help="The HOST:PORT of the other device.")] = None,
+    name: NameOption = None,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Join the devices of which one runs `aico-lab device add`."""
+    from aico_lab.errors import InvalidValue
+    from aico_lab.federation import nearby, pairing
+
+    if folder is not None and address is not None:
+        raise InvalidValue("Use only one of --folder and --address.")
+    with open_lab(home, key_file) as lab:
+        way: AbstractContextManager[Post] = (
+            nearby.ConnectedPost(address)
+            if folder is None
+            else pairing.FolderPost.find(lab.devices.use_folder(folder))
+        )
+        with way as post:
+            inviting = lab.devices.join(post, code, name or _machine())
+        devices = lab.devices.list()
+    if json:
+        emit(devices)
+    else:
+        say(f"Joined {inviting.name} ({inviting.device_id}); run `aico-lab federate sync` next.")
+
+
+@device.command("policy")
+def device_policy(
+    name: DeviceArgument,
+    classes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CLASS=full|none...",
+            help="The classes to hold or not: conversations, summaries, memories, personality.",
+        ),
+    ],
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Choose the classes of rows that a device holds; it keeps what it has."""
+    policy = read_pairs(classes, "a policy")
+    with open_lab(home, key_file) as lab:
+        found = lab.devices.find(name)
+        lab.devices.federation.set_policy(found.device_id, **policy)  # type: ignore[arg-type]
+        found = lab.devices.find(found.device_id)
+    if json:
+        emit(found)
+    else:
+        say(f"{found.name} holds {', '.join(found.classes)}, from the next exchange on.")
+
+
+@device.command("rename")
+def device_rename(
+    name: DeviceArgument,
+    new: Annotated[str, typer.Argument(metavar="NAME", help="The new name.")],
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Change the name of a device, on all devices."""
+    with open_lab(home, key_file) as lab:
+        found = lab.devices.find(name)
+        lab.devices.federation.rename(found.device_id, new)
+        found = lab.devices.find(found.device_id)
+    if json:
+        emit(found)
+    else:
+        say(f"{name} is {found.name} now.")
+
+
+@device.command("revoke")
+def device_revoke(
+    name: DeviceArgument,
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Trust a device no longer; it keeps what it has, and gets nothing new."""
+    with open_lab(home, key_file) as lab:
+        found = lab.devices.find(name)
+        lab.devices.federation.revoke(found.device_id)
+        found = lab.devices.find(found.device_id)
+    if json:
+        emit(found)
+    else:
+        say(f"{found.name} is revoked; the others learn of it by `aico-lab federate sync`.")
+
+
+def _add(
+    lab: Lab, post: Post, code: str, confirm: object, *, receive_only: bool
+) -> FederatedDevice:
+    return lab.devices.add(post, code, confirm, level=1 if receive_only else 2)  # type: ignore[arg-type]
+
+
+def _show_code(code: str, way: str) -> None:
+    note(f"Run on the other device, within 10 minutes: aico-lab device join {code} {way}")
+
+
+def _ask(name: str, keys: DeviceKeys) -> bool:
+    """Ask the person for trust in a device.
+
+    Raises:
+        InvalidValue: There is no terminal to ask at.
+    """
+    if not sys.stdin.isatty():
+        from aico_lab.errors import InvalidValue
+
+        raise InvalidValue("There is no terminal to ask for trust: add --yes.")
+    return typer.confirm(
+        f"Trust {name} with everything? Its fingerprint is {keys.fingerprint}.", err=True
+    )
+
+
+def _machine() -> str:
+    return platform.node() or "device"
+
+
+def _described(one: FederatedDevice) -> str:
+    trust = ("revoked", "receives only", "trusted")[one.trust_level]
+    this = ", this device" if one.is_this else ""
+    return (
+        f"{one.device_id}  {one.name:<16} {trust}{this}, {one.bundles:,} bundles, "
+        f"holds {', '.join(one.classes)}"
+    )

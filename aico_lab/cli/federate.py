@@ -1,0 +1,230 @@
+"""`aico-lab federate`: exchange changes with the person's other devices."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
+from aico_lab.cli.device import FolderOption
+from aico_lab.cli.output import emit, note, say, show
+from aico_lab.results import json_text
+
+if TYPE_CHECKING:
+    from aico_lab.federation.syncing import Synced
+
+federate = typer.Typer(
+    help="Exchange changes with the person's other devices.", no_args_is_help=True
+)
+
+_PAUSE: Final = 30.0  # seconds between two exchanges of `--watch`
+
+
+@federate.command("sync")
+def federate_sync(
+    *,
+    folder: FolderOption = None,
+    lan: Annotated[
+        bool, typer.Option("--lan", help="Look for devices in the local network first.")
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option(help="The HOST:PORT of a device that serves.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Exchange changes every 30 s, until Control-C.")
+    ] = False,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Send what changed here, and take in what changed elsewhere."""
+    from aico_lab.errors import AicoLabError, InvalidValue
+
+    if watch and json:
+        raise InvalidValue("Use only one of --watch and --json.")
+    with open_lab(home, key_file) as lab:
+        done = lab.devices.sync(folder=folder, lan=lan, address=address)
+        if json:
+            emit(done)
+        _report(done, quiet=json)
+        while watch:
+            time.sleep(_PAUSE)
+            try:
+                _report(lab.devices.sync(lan=lan, address=address))
+            except AicoLabError as error:
+                if not error.transient:
+                    raise
+                note(str(error))
+
+
+@federate.command("serve")
+def federate_serve(
+    *,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; by default a free one.")
+    ] = 0,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+) -> None:
+    """Exchange changes with devices of the local network that ask, until Control-C."""
+    from aico_lab.federation import lan, nearby
+
+    with open_lab(home, key_file) as lab:
+        server = lan.BundleServer(lab.devices.federation, port)
+        with server, nearby.announced(nearby.BUNDLES, server.port) as is_announced:
+            note(f"Serving at {nearby.own_address()}:{server.port} (Control-C stops).")
+            if not is_announced:
+                note("Other devices need this address: federate sync --address HOST:PORT.")
+            server.run()
+
+
+@federate.command("status")
+def federate_status(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """Show what was exchanged, and what waits."""
+    with open_lab(home, key_file) as lab:
+        _ = lab.devices.federation.federation_id
+        status = lab.devices.federation.status()
+    if json:
+        emit(status)
+        return
+    for one in status.devices:
+        show(f"{one.device_id}  {one.name:<16} {one.bundles:,} bundles taken in")
+    for title, rows in (
+        ("waiting", status.waiting),
+        ("refused", status.refused),
+        ("parked", status.parked),
+        ("cannot be sent", status.unsendable),
+    ):
+        for row in rows:
+            show(f"{title}: {' '.join(row)}")
+    if status.conflicts:
+        say(f"{status.conflicts:,} conflicts: see `aico-lab federate conflicts`.")
+    say(
+        "Changes wait for `aico-lab federate sync`."
+        if status.unsent
+        else "All changes of this device are in bundles."
+    )
+
+
+@federate.command("verify")
+def federate_verify(
+    *,
+    with_: Annotated[
+        Path | None,
+        typer.Option(
+            "--with", help="A file with the output of `federate verify --json` of another device."
+        ),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Send rows that differ with the next exchange.")
+    ] = False,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare the rows with what was exchanged, and with another device."""
+    from aico_lab.federation.lab_devices import read_proof
+
+    other = None if with_ is None else read_proof(with_)
+    with open_lab(home, key_file) as lab:
+        found = lab.devices.federation.verify(with_=other, repair=repair)
+    differing = found.verified.differing
+    if json:
+        emit(found)
+    else:
+        for table, count in found.verified.proof.rows.items():
+            buckets = len(found.buckets.get(table, []))
+            say(f"{'ok  ' if not buckets else 'FAIL'} {table:<24} {count:,} rows")
+        for table, key in differing:
+            show(f"not as exchanged: {table} {key}")
+        if other is not None:
+            say("Both devices have equal rows." if not found.buckets else "The devices DIFFER.")
+    if found.buckets or (differing and not repair):
+        raise typer.Exit(1)
+
+
+@federate.command("conflicts")
+def federate_conflicts(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """List rows that two devices changed without knowing of each other."""
+    with open_lab(home, key_file) as lab:
+        _ = lab.devices.federation.federation_id
+        found = lab.devices.federation.conflicts()
+        names = {one.device_id: one.name for one in lab.devices.list()}
+    if json:
+        emit(found)
+        return
+    for one in found:
+        show(f"{one.number}  {one.table} {one.key}")
+        for column in sorted(one.lost.keys() | one.kept.keys()):
+            kept, lost = one.kept.get(column), one.lost.get(column)
+            if kept != lost:
+                show(f"   {column}: {_value(kept)} is kept, {_value(lost)} lost "
+                     f"({names.get(one.device_id, one.device_id)})")  # fmt: skip
+    if not found:
+        say("There is no conflict.")
+
+
+@federate.command("resolve")
+def federate_resolve(
+    number: Annotated[int, typer.Argument(help="The number of the conflict.")],
+    *,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="The version to keep: mine, theirs, or a JSON file with the values of columns."
+        ),
+    ],
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Decide a conflict, on all devices."""
+    from aico_lab.federation.lab_devices import read_values
+
+    chosen: str | dict[str, Any] = keep if keep in ("mine", "theirs") else read_values(Path(keep))
+    with open_lab(home, key_file) as lab:
+        lab.devices.federation.resolve(number, chosen)
+        left = len(lab.devices.federation.conflicts())
+    if json:
+        emit({"resolved": number, "left": left})
+    else:
+        say(f"Conflict {number} is resolved, {left:,} are left; `aico-lab federate sync` sends it.")
+
+
+@federate.command("log")
+def federate_log(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """List what happened between the devices."""
+    with open_lab(home, key_file) as lab:
+        _ = lab.devices.federation.federation_id
+        entries = lab.devices.federation.log()
+    if json:
+        emit(entries)
+        return
+    for one in entries:
+        show(f"{one.at}  {one.event:<24} {one.device_id or '':<16} {one.detail}".rstrip())
+
+
+def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
+    for way, one in done.items():
+        for file, reason in (*one.exchanged.refused, *one.taken_in.refused):
+            note(f"{file} was refused: {reason}.")
+        for file, reason in one.taken_in.waiting:
+            note(f"{file} waits: {reason}.")
+        if not quiet:
+            say(
+                f"{way}: {one.exchanged.received:,} files received, {one.exchanged.sent:,} sent; "
+                f"{one.taken_in.rows:,} rows taken in, {one.sealed.rows:,} sealed."
+            )
+
+
+def _value(value: object) -> str:
+    return json_text(value) if isinstance(value, str | int | float | None) else repr(value)

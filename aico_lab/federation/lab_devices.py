@@ -1,0 +1,204 @@
+"""`lab.devices`: the person's devices, which hold the same rows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from aico_lab.errors import (
+    DeviceUnreachable,
+    FolderUnusable,
+    InvalidValue,
+    UnknownName,
+    did_you_mean,
+)
+from aico_lab.federation.proof import BUCKETS, RowsProof
+from aico_lab.federation.syncing import Federation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aico_lab.federation.pairing import Post
+    from aico_lab.federation.replica import DeviceKeys
+    from aico_lab.federation.syncing import FederatedDevice, Synced
+    from aico_lab.storage import Storage
+
+_FOLDER = "folder"
+
+
+class Devices:
+    """The devices of a person, found by name, and the ways to reach them.
+
+    Attributes:
+        federation: The exchange with them: conflicts, status, proofs.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.federation = Federation.of(storage)
+
+    def list(self) -> list[FederatedDevice]:
+        """Return all devices, also revoked ones, by name."""
+        _ = self.federation.federation_id
+        return self.federation.devices()
+
+    def find(self, device: str) -> FederatedDevice:
+        """Return a device by its id, the beginning of it, or its name.
+
+        Raises:
+            UnknownName: There is no such device.
+            InvalidValue: There are several.
+        """
+        known = self.list()
+        found = [one for one in known if device in (one.device_id, one.name)] or [
+            one for one in known if device and one.device_id.startswith(device)
+        ]
+        if not found:
+            names = [one.name for one in known]
+            otherwise = "see `aico-lab device list`."
+            raise UnknownName(f"No device is {device!r}: {did_you_mean(device, names, otherwise)}")
+        if len(found) > 1:
+            raise InvalidValue(f"Several devices are {device!r}: write more of the id.")
+        return found[0]
+
+    @property
+    def folder(self) -> Path | None:
+        """The shared folder of the last exchange or pairing, or None."""
+        stored = self.federation.replica.get(_FOLDER)
+        return None if stored is None else Path(stored)
+
+    def use_folder(self, folder: Path) -> Path:
+        """Remember a shared folder, and return its whole path.
+
+        Raises:
+            FolderUnusable: It does not exist.
+        """
+        folder = folder.expanduser().absolute()
+        if not folder.is_dir():
+            raise FolderUnusable(f"There is no folder {folder}: create it, or check the path.")
+        if folder != self.folder:
+            with self.federation.replica.connection.transaction():
+                self.federation.replica.put(_FOLDER, str(folder))
+        return folder
+
+    def add(
+        self,
+        post: Post,
+        code: str,
+        confirm: Callable[[str, DeviceKeys], bool],
+        *,
+        level: Literal[1, 2] = 2,
+    ) -> FederatedDevice:
+        """Wait for a device that joins with a code, and trust it.
+
+        Args:
+            post: The way to it.
+            code: The code, which is shown to the person and typed on the other device.
+            confirm: Returns whether the person trusts a device of this name and these keys.
+            level: 2 for full trust, 1 for a device that only receives.
+
+        Raises:
+            PairingFailed: No device joined, its code was wrong, or the person did not trust it.
+        """
+        from aico_lab.federation import pairing
+
+        _ = self.federation.federation_id
+        keys = pairing.admit(
+            post,
+            code,
+            confirm,
+            lambda keys, name: self.federation.invite(keys, name, level=level),
+        )
+        return self.find(keys.device_id)
+
+    def join(self, post: Post, code: str, name: str) -> FederatedDevice:
+        """Join the devices of which one shows a code, and return it.
+
+        Args:
+            post: The way to that device.
+            code: The code that it shows.
+            name: The name of this device.
+
+        Raises:
+            PairingFailed: The code is wrong, or no device answers.
+            InvalidValue: This home has a federation already.
+        """
+        from aico_lab.federation import pairing
+
+        federation = self.federation
+        if federation.is_begun:
+            raise InvalidValue("This home has devices already: see `aico-lab device list`.")
+        invitation = pairing.ask(post, code, federation.create_keys(), name)
+        federation.join(invitation)
+        return self.find(str(invitation["from"]))
+
+    def sync(
+        self, *, folder: Path | None = None, lan: bool = False, address: str | None = None
+    ) -> dict[str, Synced]:
+        """Exchange changes with the other devices, and return the results by way.
+
+        The local network comes first: what came by it need not come by the folder.
+
+        Args:
+            folder: The shared folder; by default that of the last time, if there was one.
+            lan: Look for devices in the local network.
+            address: The HOST:PORT of a device that serves.
+
+        Raises:
+            InvalidValue: There is no way to another device.
+            DeviceUnreachable: No device answers in the network, and there is no folder.
+            FolderUnusable: The folder cannot be used.
+            DeviceRevoked: The other devices no longer trust this one.
+        """
+        _ = self.federation.federation_id
+        shared = self.folder if folder is None else self.use_folder(folder)
+        done: dict[str, Synced] = {}
+        if lan or address is not None:
+            from aico_lab.federation import lan as network
+
+            # Without an answer the folder is the other way.
+            with contextlib.suppress(*([DeviceUnreachable] if shared is not None else [])):
+                done |= network.sync(self.federation, address)
+        if shared is not None:
+            done[str(shared)] = self.federation.sync(shared)
+        elif not done:
+            raise InvalidValue(
+                "No shared folder is known: name one with --folder, or look for devices in the "
+                "local network with --lan."
+            )
+        return done
+
+
+def read_values(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        InvalidValue: The file has none.
+    """
+    try:
+        found = json.loads(file.expanduser().read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidValue(f"{file} cannot be read as JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise InvalidValue(f"{file} holds no JSON object.")
+    return found
+
+
+def read_proof(file: Path) -> RowsProof:
+    """Return the proof of another device's rows from a file with the JSON of its verification.
+
+    Raises:
+        InvalidValue: The file has none.
+    """
+    try:
+        proof = read_values(file)["verified"]["proof"]
+        rows = {str(table): int(count) for table, count in proof["rows"].items()}
+        sums = {str(table): [str(one) for one in found] for table, found in proof["sums"].items()}
+        if any(len(found) != BUCKETS for found in sums.values()):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidValue(
+            f"{file} does not hold the output of `aico-lab federate verify --json`."
+        ) from error
+    return RowsProof(rows, sums)

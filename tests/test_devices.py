@@ -1,0 +1,191 @@
+"""Two homes become devices of a person and hold the same conversations, by commands only."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from aico_lab import health
+from aico_lab.errors import FolderUnusable, InvalidValue, NotFederated, UnknownName
+from aico_lab.lab import Lab
+from aico_lab.pipeline import load_pipeline, run_pipeline
+
+
+@pytest.fixture
+def homes(tmp_path, monkeypatch):
+    """Return two homes and an empty shared folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "shared").mkdir()
+    for name in ("a", "b"):
+        Lab.create(tmp_path / name, key_file=tmp_path / f"{name}.key").close()
+    return tmp_path
+
+
+def command(homes, home, *words):
+    files = ("--home", str(homes / home), "--key-file", str(homes / f"{home}.key"))
+    return [sys.executable, "-m", "aico_lab", *words, *files]
+
+
+def run(homes, home, *words, code=0):
+    done = subprocess.run(
+        command(homes, home, *words), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def told(homes, home, *words):
+    return json.loads(run(homes, home, *words, "--json").stdout)
+
+
+@contextmanager
+def started(homes, home, *words):
+    """Run a command, and yield it with the first line that it writes to stderr."""
+    with subprocess.Popen(
+        command(homes, home, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process, process.stderr.readline()
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+
+
+def open_home(homes, home):
+    return Lab.open(homes / home, key_file=homes / f"{home}.key")
+
+
+def write(homes, home, sql, *values):
+    with open_home(homes, home) as lab, lab.primary.transaction():
+        lab.primary.execute(sql, values)
+
+
+def name_of(homes, home):
+    with open_home(homes, home) as lab:
+        row = lab.primary.fetch_one("SELECT name FROM users WHERE user_id = 'ada'")
+        return row and row[0]
+
+
+@pytest.mark.slow
+def test_two_devices_meet_in_a_folder_and_a_conflict_is_resolved(homes):
+    folder = ("--folder", str(homes / "shared"))
+    assert told(homes, "a", "device", "init", "--name", "laptop")["is_this"]
+    write(homes, "a", "INSERT INTO users VALUES ('ada', 'Ada', '2024', NULL)")
+    with started(homes, "a", "device", "add", *folder, "--yes") as (adding, line):
+        code = re.search(r"join (\d{4}-\d{4})", line)[1]
+        joined = told(homes, "b", "device", "join", code, *folder, "--name", "phone")
+        assert adding.wait(60) == 0
+    assert {one["name"] for one in joined} == {"laptop", "phone"}
+    assert not list((homes / "shared").glob("pairing-*"))
+
+    run(homes, "a", "federate", "sync")
+    run(homes, "b", "federate", "sync")  # both remember the folder
+    assert name_of(homes, "b") == "Ada"
+    write(homes, "a", "UPDATE users SET name = 'Ada L.'")
+    write(homes, "b", "UPDATE users SET name = 'Ada K.'")
+    for home in ("a", "b", "a"):
+        run(homes, home, "federate", "sync")
+    (conflict,) = told(homes, "a", "federate", "conflicts")
+    assert {conflict["lost"]["name"], conflict["kept"]["name"]} == {"Ada L.", "Ada K."}
+    assert "Ada L." in run(homes, "a", "federate", "conflicts").stdout
+    (homes / "chosen.json").write_text('{"name": "Ada King"}')
+    chosen = ("resolve", str(conflict["number"]), "--keep", str(homes / "chosen.json"))
+    assert told(homes, "a", "federate", *chosen)["left"] == 0
+    run(homes, "a", "federate", "sync")
+    run(homes, "b", "federate", "sync")
+    assert name_of(homes, "b") == name_of(homes, "a") == "Ada King"
+    assert "no conflict" in run(homes, "b", "federate", "conflicts").stdout
+
+    (homes / "proof.json").write_text(run(homes, "a", "federate", "verify", "--json").stdout)
+    proof = ("--with", str(homes / "proof.json"))
+    assert "equal rows" in run(homes, "b", "federate", "verify", *proof).stdout
+    assert "device.approved" in run(homes, "a", "federate", "log").stdout
+    assert "All changes" in run(homes, "a", "federate", "status").stdout
+
+    assert told(homes, "a", "device", "revoke", "phone")["trust_level"] == 0
+    run(homes, "a", "federate", "sync")
+    assert "no longer trust" in run(homes, "b", "federate", "sync", code=1).stderr
+
+
+@pytest.mark.slow
+def test_two_devices_meet_in_the_local_network(homes):
+    run(homes, "a", "device", "init")
+    write(homes, "a", "INSERT INTO users VALUES ('ada', 'Ada', '2024', NULL)")
+    with started(homes, "a", "device", "add", "--yes") as (adding, line):
+        code, port = re.search(r"join (\d{4}-\d{4}) .*:(\d+)", line).groups()
+        run(homes, "b", "device", "join", code, "--address", f"127.0.0.1:{port}")
+        assert adding.wait(60) == 0
+    with started(homes, "a", "federate", "serve") as (_, line):
+        address = f"127.0.0.1:{re.search(r':([0-9]+) ', line)[1]}"
+        (done,) = told(homes, "b", "federate", "sync", "--address", address).values()
+    assert done["taken_in"]["rows"] >= 1
+    assert name_of(homes, "b") == "Ada"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("device")
+    with Lab.create(folder / "a", key_file=folder / "key") as lab:
+        with pytest.raises(NotFederated, match="device init"):
+            lab.devices.list()
+        lab.devices.federation.begin("laptop")
+        yield lab
+
+
+@pytest.fixture
+def devices(lab):
+    return lab.devices
+
+
+def test_a_device_is_found_by_name_and_by_the_beginning_of_its_id(devices):
+    (this,) = devices.list()
+    assert devices.find("laptop") == devices.find(this.device_id[:4]) == this
+    with pytest.raises(UnknownName, match="did you mean laptop"):
+        devices.find("labtop")
+    with pytest.raises(UnknownName):
+        devices.find("")
+
+
+def test_a_sync_needs_a_way(devices, tmp_path):
+    with pytest.raises(InvalidValue, match="No shared folder is known"):
+        devices.sync()
+    with pytest.raises(FolderUnusable, match="There is no folder"):
+        devices.sync(folder=tmp_path / "nowhere")
+    (way,) = devices.sync(folder=tmp_path)
+    assert list(devices.sync()) == [way]
+
+
+def test_a_folder_is_the_other_way_where_no_device_answers(devices, tmp_path):
+    assert list(devices.sync(folder=tmp_path, address="127.0.0.1:9")) == [str(tmp_path)]
+
+
+def test_a_step_of_a_pipeline_exchanges_changes(lab, tmp_path):
+    (tmp_path / "shared").mkdir()
+    for name, path in (("good", "shared"), ("bad", "nowhere")):
+        step = f"[[steps]]\nrun = 'federate'\npath = '{path}'\n"
+        (tmp_path / f"{name}.toml").write_text(step)
+    run_pipeline(lab, load_pipeline(str(tmp_path / "good.toml")))
+    assert list((tmp_path / "shared").glob("*/*.age"))
+    with pytest.raises(FolderUnusable, match=r"Step 1 .* no folder"):
+        run_pipeline(lab, load_pipeline(str(tmp_path / "bad.toml")))
+
+
+def test_the_health_of_a_home_knows_of_its_devices(lab):
+    assert health._check_devices(lab) == "1 trusted; nothing waits"
+    assert health.describe(lab)["devices"]["trusted"] == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"verified": {"proof": {"rows": []}}}'])
+def test_a_file_without_a_proof_is_refused(tmp_path, text):
+    from aico_lab.federation.lab_devices import read_proof
+
+    (tmp_path / "proof.json").write_text(text)
+    with pytest.raises(InvalidValue):
+        read_proof(tmp_path / "proof.json")
