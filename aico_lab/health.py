@@ -79,8 +79,10 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
             "cache": _size(lab.home.cache, "**/*"),
             "reports": _size(lab.home.reports, "**/*"),
             "backups": _size(lab.home.path, "backups/*"),
+            "federation": _size(lab.home.path, "federation/**/*"),
             "temporary": _size(lab.home.temporary, "**/*"),
         },
+        "devices": _devices(lab),
         "rows": rows,
         "data_span": span,
         "warehouse": {
@@ -120,6 +122,7 @@ def diagnose(settings: Settings) -> list[Finding]:
             check("sentiment", lambda: _check_sentiment(lab))
             check("encryption", lambda: _check_encryption(lab))
             check("backups", lambda: _check_backups(lab))
+            check("devices", lambda: _check_devices(lab))
             check("warehouse", lambda: _check_warehouse(lab))
         check("snapshots", lambda: _check_snapshots(lab))
         check("writer", lambda: _check_writer(lab))
@@ -314,6 +317,32 @@ def _check_backups(lab: Lab) -> str:
             raise CorruptDatabase(f"The backup {path} cannot be read: delete it.") from damage
     size = _size(lab.home.path, "backups/*")
     return f"{len(kept)} can be read, {size >> 20} MB; the newest is {kept[-1].name}"
+
+
+def _devices(lab: Lab) -> dict[str, object]:
+    """Return the numbers of trusted devices, and of what waits or failed between them."""
+    if not lab.encrypted or not lab.devices.federation.is_begun:
+        return {"trusted": 0}
+    status = lab.devices.federation.status()
+    return {
+        "trusted": sum(one.trust_level > 0 for one in status.devices),
+        "files waiting": len(status.waiting),
+        "files refused": len(status.refused),
+        "rows parked": len(status.parked),
+        "rows that cannot be sent": len(status.unsendable),
+        "conflicts": status.conflicts,
+    }
+
+
+def _check_devices(lab: Lab) -> str:
+    facts = _devices(lab)
+    trusted = facts.pop("trusted")
+    if not facts:
+        return "this home is on one device only"
+    found = ", ".join(f"{count:,} {name}" for name, count in facts.items() if count)
+    return f"{trusted:,} trusted; {found or 'nothing waits'}" + (
+        ": see `aico-lab federate status`" if found else ""
+    )
 
 
 def _check_vectors(lab: Lab) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aico_lab.config import source_key
 from aico_lab.errors import (
     AicoLabError,
+    FolderUnusable,
     NeverSynced,
     ShellRefused,
     SourceError,
@@ -119,6 +120,10 @@ def _check_inputs(lab: Lab, step: Step, earlier: list[str], *, allow_shell: bool
             _check_generation(lab, options, to_come=sum(one in _PUBLISHING for one in earlier))
         case "export":
             _check_export(lab, options, earlier)
+        case "federate":
+            _ = lab.devices.federation.federation_id
+            if not options.get("path", lab.home.path).is_dir():
+                raise FolderUnusable(f"there is no folder {options['path']}.")
         case "shell":
             if not allow_shell:
                 raise ShellRefused(

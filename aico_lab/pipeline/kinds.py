@@ -65,6 +65,7 @@ OPTIONS: Final[dict[str, dict[str, type]]] = {
         "encrypt": list,
     },
     "export": {"query": str, "table": str, "path": str, "content": bool},
+    "federate": {"path": str, "lan": bool},
     "shell": {"command": object},
 }
 """The options of each kind of step, and their types; `object` stands for several."""

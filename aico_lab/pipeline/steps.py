@@ -104,6 +104,8 @@ def run_step(lab: Lab, step: Step, seconds: float | None) -> object:  # noqa: PL
             return lab.load(**options)
         case "export":
             return _export(lab, options)
+        case "federate":
+            return lab.devices.sync(folder=options.get("path"), lan=options.get("lan", False))
         case "shell":
             return _shell(lab, options, seconds)
         case _:
