@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
+import random
+import secrets
+import signal
 import socket
 import ssl
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 
+from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import DeviceRevoked, DeviceUnreachable
 from aico_lab.federation import lan
 from aico_lab.federation.syncing import Federation
+from tests import effort
 from tests.databases import with_core_schemas
 
+KILLS = effort.examples(20)
 USER = "INSERT INTO users VALUES (?, ?, '2024', NULL)"
 
 
@@ -48,6 +56,11 @@ def add(device, name):
 def people(device):
     rows = device.replica.connection.fetch_all("SELECT user_id FROM users ORDER BY 1")
     return [name for (name,) in rows]
+
+
+def open_again(folder):
+    """Open a device of this module again."""
+    return Federation(LibSQLAdapter(folder / "lab.db").connect(), folder / "federation")
 
 
 @contextmanager
@@ -203,3 +216,86 @@ def test_nobody_answers_at_a_closed_port(two):
         port = taken.getsockname()[1]
     with pytest.raises(DeviceUnreachable, match="does not answer"):
         lan.sync(two[1], f"127.0.0.1:{port}")
+
+
+def test_a_device_that_serves_ends_when_it_learns_of_its_revocation(two, tmp_path):
+    a, b = two
+    (tmp_path / "shared").mkdir()
+    server = lan.BundleServer(b, host="127.0.0.1")
+    a.revoke(b.replica.device_id)
+    a.sync(tmp_path / "shared")
+    b.exchange(tmp_path / "shared")
+    with server, pytest.raises(DeviceRevoked):
+        server._http.has_received.set()
+        server.run()
+
+
+def test_the_traffic_shows_no_names_ids_or_keys(two):
+    """All bytes that go between two devices, as somebody in the network sees them."""
+    a, b = two
+    add(a, "canary-of-a")
+    add(b, "canary-of-b")
+    seen = bytearray()
+    with serving(a) as (_, server), socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def pass_on(source, target):
+            with contextlib.suppress(OSError):
+                while piece := source.recv(1 << 16):
+                    seen.extend(piece)
+                    target.sendall(piece)
+            with contextlib.suppress(OSError):
+                target.shutdown(socket.SHUT_WR)
+
+        def listen():
+            with (
+                listener.accept()[0] as one,
+                socket.create_connection(("127.0.0.1", server.port)) as other,
+            ):
+                back = threading.Thread(target=pass_on, args=(other, one))
+                back.start()
+                pass_on(one, other)
+                back.join()
+
+        between = threading.Thread(target=listen)
+        between.start()
+        lan.sync(b, f"127.0.0.1:{listener.getsockname()[1]}")
+        between.join()
+    assert people(b) == ["canary-of-a", "canary-of-b"]
+    assert len(seen) > 2_000
+    canaries = [b"canary", b"aico", b"bundles", a.federation_id.encode()]
+    for device in two:
+        keys = device.replica.keys
+        canaries += [keys.device_id.encode(), keys.recipient.encode(), keys.public_key.encode()]
+        canaries += [bytes.fromhex(keys.public_key), device.replica.signing_key]
+    assert [canary for canary in canaries if canary in seen] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_device_that_is_killed_while_it_exchanges_has_all_rows_afterwards(two, tmp_path):
+    """Each try is a process of its own, killed at any moment."""
+    a, b = two
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    b.replica.connection.close()
+    rng, killed = random.Random(20), 0
+    while killed < KILLS:
+        add(a, secrets.token_hex(8))
+        a.sync(shared)
+        child = os.fork()
+        if child == 0:
+            try:
+                device = open_again(tmp_path / "b")
+                add(device, secrets.token_hex(8))
+                device.sync(shared)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0, 0.12))
+        os.kill(child, signal.SIGKILL)
+        killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    b = open_again(tmp_path / "b")
+    for device in (b, a, b):
+        device.sync(shared)
+    assert people(b) == people(a)
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+    assert b.status().parked == b.status().waiting == b.status().refused == ()

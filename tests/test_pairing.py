@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
+import sys
 import threading
 import time
 
 import pytest
 
-from aico_lab.errors import DeviceUnreachable, InvalidValue, PairingFailed
+from aico_lab.errors import DeviceUnreachable, InvalidValue, LibraryMissing, PairingFailed
 from aico_lab.federation import nearby, pairing
 from aico_lab.federation.replica import DeviceKeys
 
@@ -178,6 +180,24 @@ def test_a_code_has_eight_digits(shared, code):
         pairing.ask(pairing.FolderPost.begin(shared), code, KEYS, "phone")
 
 
+@pytest.mark.parametrize("name", ["", "x" * 65, "a\x1b[2Jb", "a\u202eb"])
+def test_a_name_can_be_shown_in_a_terminal(shared, name):
+    with pytest.raises(InvalidValue, match="visible"):
+        pairing.ask(pairing.FolderPost.begin(shared), CODE, KEYS, name)
+
+
+def test_a_person_who_breaks_off_at_the_question_leaves_nobody_waiting(shared):
+    def broken_off(name, _):
+        raise OSError(name)  # as Control-C would
+
+    post = pairing.FolderPost.begin(shared)
+    admitted = InThread(lambda: pairing.admit(post, CODE, broken_off, None))
+    with pytest.raises(PairingFailed, match="did not add"):
+        ask(pairing.FolderPost.find(shared))
+    with pytest.raises(OSError, match="phone"):
+        admitted.result()
+
+
 def test_somebody_who_connects_and_is_silent_does_not_use_up_the_code(monkeypatch):
     monkeypatch.setattr(nearby, "_SECONDS_TO_ANSWER", 0.2)
     post = nearby.ListeningPost()
@@ -191,3 +211,24 @@ def test_somebody_who_connects_and_is_silent_does_not_use_up_the_code(monkeypatc
 def test_an_address_is_a_host_and_a_port(address):
     with pytest.raises(InvalidValue, match="HOST:PORT"):
         nearby.read_address(address)
+
+
+@pytest.mark.slow
+def test_a_device_is_found_in_the_network(monkeypatch):
+    """On loopback, since the machine of the test may have no other network."""
+    zeroconf = pytest.importorskip("zeroconf")
+    on_loopback = functools.partial(zeroconf.Zeroconf, interfaces=["127.0.0.1"])
+    monkeypatch.setattr(zeroconf, "Zeroconf", on_loopback)
+    monkeypatch.setattr(nearby, "own_address", lambda: "127.0.0.1")
+    with nearby.announced(nearby.PAIRING, 4321) as is_announced:
+        assert is_announced
+        assert ("127.0.0.1", 4321) in nearby.discover(nearby.PAIRING)
+        assert nearby.discover(nearby.BUNDLES, 0.3) == []
+
+
+def test_without_the_library_a_device_is_named_by_its_address(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zeroconf", None)
+    with nearby.announced(nearby.PAIRING, 4321) as is_announced:
+        assert not is_announced
+    with pytest.raises(LibraryMissing, match="--address"):
+        nearby.discover(nearby.PAIRING)

@@ -87,8 +87,11 @@ def device_add(
 
     The devices meet in a shared folder, or without --folder in the local network.
     """
+    from aico_lab.errors import InvalidValue
     from aico_lab.federation import nearby, pairing
 
+    if not yes and not sys.stdin.isatty():
+        raise InvalidValue("There is no terminal to ask for trust: add --yes.")
     code = pairing.new_code()
 
     def confirm(name: str, keys: DeviceKeys) -> bool:
@@ -224,15 +227,6 @@ def _show_code(code: str, way: str) -> None:
 
 
 def _ask(name: str, keys: DeviceKeys) -> bool:
-    """Ask the person for trust in a device.
-
-    Raises:
-        InvalidValue: There is no terminal to ask at.
-    """
-    if not sys.stdin.isatty():
-        from aico_lab.errors import InvalidValue
-
-        raise InvalidValue("There is no terminal to ask for trust: add --yes.")
     return typer.confirm(
         f"Trust {name} with everything? Its fingerprint is {keys.fingerprint}.", err=True
     )

@@ -47,6 +47,8 @@ def federate_sync(
         raise InvalidValue("Use only one of --watch and --json.")
     with open_lab(home, key_file) as lab:
         done = lab.devices.sync(folder=folder, lan=lan, address=address)
+        if (lan or address) and list(done) == [str(lab.devices.folder)]:
+            note("No trusted device answered in the local network.")
         if json:
             emit(done)
         _report(done, quiet=json)

@@ -16,6 +16,7 @@ import queue
 import ssl
 import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from cryptography import x509
@@ -81,7 +82,11 @@ class BundleServer:
         self._read_trust()
 
     def run(self) -> None:
-        """Answer requests until `stop` is called, and take in what devices send."""
+        """Answer requests until `stop` is called, and take in what devices send.
+
+        Raises:
+            DeviceRevoked: The other devices no longer trust this one.
+        """
         while not self._stopped.is_set():
             waiting: list[threading.Event] = []
             with contextlib.suppress(queue.Empty):
@@ -90,8 +95,7 @@ class BundleServer:
                 continue
             self._http.has_received.clear()
             try:
-                self._federation.take_in()
-                self._federation.seal()
+                self._federation.bring_up_to_date()
                 self._read_trust()
             except AicoLabError as error:
                 if not error.transient:
@@ -421,11 +425,11 @@ def _context(replica: Replica, trusted: dict[str, str], *, is_server: bool) -> s
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    # Python reads a key from a file only; this one lives as long as the process.
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(secret + _pem(mine).encode())
-        file.flush()
-        context.load_cert_chain(file.name)
+    # Python reads a key from a file only; this one is good for as long as the process lives.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "key.pem"
+        file.write_bytes(secret + _pem(mine).encode())
+        context.load_cert_chain(file)
     return context
 
 

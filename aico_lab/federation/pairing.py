@@ -37,6 +37,7 @@ LARGEST_MESSAGE: Final = 16 << 20
 
 _POLL: Final = 0.3
 _DIGITS: Final = 8
+_LONGEST_NAME: Final = 64
 _PREFIX: Final = "pairing-"
 _WRONG: Final = "The code is wrong, and is no longer valid: begin again with `aico-lab device add`."
 
@@ -167,12 +168,17 @@ def admit(
     try:
         joining = secret.open(b"joins", answer)
         keys = DeviceKeys(str(joining["public_key"]), str(joining["recipient"]))
-        name = str(joining["name"])
-    except (PairingFailed, KeyError):
+        name = _checked(str(joining["name"]))
+    except (PairingFailed, InvalidValue, KeyError):
         post.write(3, _written(refused=b"code"))
         raise PairingFailed(_WRONG) from None
-    if not confirm(name, keys):
-        post.write(3, _written(refused=b"person"))
+    is_trusted = False
+    try:
+        is_trusted = confirm(name, keys)
+    finally:
+        if not is_trusted:  # also after Control-C: the other device waits
+            post.write(3, _written(refused=b"person"))
+    if not is_trusted:
         raise PairingFailed(f"The device {name!r} was not added.")
     post.write(3, secret.seal(b"admits", invite(keys, name)))
     return keys
@@ -188,8 +194,10 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
         name: Its name.
 
     Raises:
+        InvalidValue: It is no code, or no name.
         PairingFailed: The code is wrong, or the other device did not answer or refused.
     """
+    _checked(name)
     exchange = SPAKE2_B(_digits(code))
     mine = exchange.start()
     question = _read(post.read(1, PATIENCE))
@@ -239,6 +247,17 @@ class _Secret:
         """Return a key for one purpose, which no other message has."""
         info = b"aico-lab pairing v1 " + purpose + b" " + side
         return HKDF(SHA256(), 32, self._parts, info).derive(self._key)
+
+
+def _checked(name: str) -> str:
+    """Return a name if a terminal can show it.
+
+    Raises:
+        InvalidValue: It cannot.
+    """
+    if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+        raise InvalidValue(f"A name has 1 to {_LONGEST_NAME} letters and other visible characters.")
+    return name
 
 
 def _digits(code: str) -> bytes:

@@ -286,13 +286,7 @@ class Federation:
             DeviceRevoked: The other devices no longer trust this one.
         """
         exchanged = exchange()
-        taken_in = self.take_in()
-        if self.replica.level(self.replica.device_id) == 0:
-            raise DeviceRevoked(
-                "The other devices no longer trust this one, so nothing was sent: ask one of them "
-                "to add it again."
-            )
-        sealed = self.seal()
+        taken_in, sealed = self.bring_up_to_date()
         again = exchange()
         return Synced(
             Exchanged(
@@ -303,6 +297,20 @@ class Federation:
             taken_in,
             sealed,
         )
+
+    def bring_up_to_date(self) -> tuple[TakenIn, Sealed]:
+        """Take in what was received, and seal what changed here.
+
+        Raises:
+            DeviceRevoked: The other devices no longer trust this one.
+        """
+        taken_in = self.take_in()
+        if self.replica.level(self.replica.device_id) == 0:
+            raise DeviceRevoked(
+                "The other devices no longer trust this one, so nothing was sent: ask one of them "
+                "to add it again."
+            )
+        return taken_in, self.seal()
 
     def revoke(self, device_id: str) -> None:
         """End the trust in a device, and go on under keys that it does not have.
