@@ -74,17 +74,67 @@ def test_an_impossible_propensity_is_named(log, wrong):
     propensity = log.propensity.copy()
     propensity[7] = wrong
     bad = replace(log, propensity=propensity)
-    if np.isfinite(wrong):
-        assert refused(bad) == ["propensities possible"]
-        assert "1 decision" in evaluate(bad, WARMER).verdict.reason
-    else:  # infinity is no number, so this decision has none
-        assert evaluate(bad, WARMER).diagnostics.decisions <= log.observed.sum()
+    assert refused(bad) == ["propensities possible"]
+    assert evaluate(bad, WARMER).verdict.reason.startswith("1 decision has an impossible")
 
 
 def test_wrong_propensities_are_found_without_those_of_the_other_arms(log):
     wrong = evidence._wrong(log, np.random.default_rng(1))
     assert refused(replace(wrong, probabilities=None))[0] == "propensities correct"
     assert evaluate(replace(log, probabilities=None), WARMER).verdict.supported
+
+
+def depending(log, on):
+    """Return decisions between two arms that depend on something, and all state 1/2."""
+    rng = np.random.default_rng(5)
+    score = {
+        "person": rng.normal(size=len(log.people))[log.person],
+        "context": log.context - 1.0,
+        "part of the period": 3 * np.arange(len(log)) / len(log) - 1.5,
+        "feature": log.features[:, 0] - log.features[:, 0].mean(),
+        "last outcome": None,
+        "last choice": None,
+        "nothing": np.zeros(len(log)),
+    }[on]
+    luck, arm = rng.random(len(log)), np.zeros(len(log), np.int64)
+    last = {}
+    for row, person in enumerate(log.person):
+        if on == "last outcome":
+            lean = last.get(person, 0.5) - 0.5
+        elif on == "last choice":  # in turn instead of by chance
+            lean = 0.2 if row and not arm[row - 1] else -0.2
+        else:
+            lean = 0.2 * score[row]
+        arm[row] = luck[row] < np.clip(0.5 + lean, 0.05, 0.95)
+        if np.isfinite(log.reward[row]):
+            last[person] = log.reward[row]
+    half = np.full((len(log), 2), 0.5)
+    return replace(log, arm=arm, arms=["as now", "warmer"], propensity=half[:, 0],
+                   probabilities=half)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("on", "named"),
+    [
+        ("person", "the person"), ("context", "the context"), ("feature", "the feature"),
+        ("part of the period", "the part of the period"),
+        ("last outcome", "the person's last outcome"), ("last choice", "the last choice"),
+    ],
+)  # fmt: skip
+def test_a_choice_that_depends_on_more_than_its_propensity_is_refused(log, on, named):
+    """The frequencies of the arms may be right all the same."""
+    wrong = depending(log, on)
+    for one in (wrong, replace(wrong, probabilities=None)):
+        assert "choices independent" in refused(one)
+        checks = evaluate(one, WARMER).verdict.checks
+        (sentence,) = [check.sentence for check in checks if check.name == "choices independent"]
+        assert f"depends on {named}" in sentence
+
+
+def test_choices_by_chance_pass_however_they_were_noted(log):
+    right = depending(log, "nothing")
+    for one in (right, replace(right, probabilities=None)):
+        assert evaluate(one, WARMER).verdict.supported
 
 
 def test_an_empty_log_and_one_without_outcomes_are_refused(log):
