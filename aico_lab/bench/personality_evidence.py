@@ -117,7 +117,7 @@ def _leaning(log: Log, rows: NDArray[np.bool_], rng: np.random.Generator) -> Log
     The arms are as frequent as they were, and the propensities as they were noted.
     """
     warm, cool = log.arms.index(_TARGET), log.arms.index("cooler")
-    moved = rng.random(len(log)) < 0.5
+    moved = rng.integers(2, size=len(log)) == 0
     arm = np.where(rows & moved & (log.arm == cool), warm, log.arm)
     arm = np.where(~rows & moved & (log.arm == warm), cool, arm)
     return replace(log, arm=arm)

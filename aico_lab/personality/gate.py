@@ -233,11 +233,10 @@ class Support:
         from scipy import special
 
         log = self._usable
-        surprises = list(_surprises(log))
         found = [
             (abs(z), abs(z) / np.sqrt(len(log)), arm, name)
             for name, expect in _expectations(log)
-            for arm, apart, variance in surprises
+            for arm, apart, variance in _surprises(log)  # each time anew, to save memory
             for before in [expect(apart)]
             if (spread := float(np.sum(variance * before**2))) > 0
             for z in [float(np.sum(apart * before)) / np.sqrt(spread)]
