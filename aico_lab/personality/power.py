@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 FEWEST_PEOPLE: Final = 20
 """The fewest people about whom an estimate is printed."""
 
-_EFFECT: Final = 0.2
-"""The effect that a log should find, in standard deviations of the outcome: a small one by Cohen's
-(1988) convention."""
-
-MARGIN: Final = 0.1
-"""The worsening of a guardrail that a log should rule out, in its standard deviations."""
+SMALL: Final = 0.2
+"""The effect that a log should find, and the worsening of a guardrail that it should rule out, in
+standard deviations of the outcome: a small one by Cohen's (1988) convention."""
 
 _POWER: Final = 0.841621
 """The quantile of the normal distribution for a power of 80 %."""
@@ -87,7 +84,7 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
             f"To answer it, {what}, for at least {FEWEST_PEOPLE} people; the outcomes so far do "
             "not tell for how long.",
         )  # fmt: skip
-    effect = (MARGIN if guardrail else _EFFECT) * spread
+    effect = SMALL * spread
     between, within = _variances(kept)
     weekly = len(kept) / people / weeks_so_far
     uneven = people * float(np.sum(times**2)) / float(np.sum(times)) ** 2

@@ -15,7 +15,7 @@ import numpy as np
 from aico_lab.errors import InvalidEntity
 from aico_lab.personality import targets
 from aico_lab.personality.evaluation import evaluate
-from aico_lab.personality.power import MARGIN, needed_log
+from aico_lab.personality.power import SMALL, needed_log
 from aico_lab.personality.simulate import LABEL
 
 if TYPE_CHECKING:
@@ -68,8 +68,10 @@ class Effect:
 
     @property
     def may_worsen(self) -> bool:
-        """Whether it may worsen by more than the margin, as far as it is known."""
-        return self.worst is not None and self.worst <= -self.margin
+        """Whether it worsens, or may worsen by more than the margin, as far as it is known."""
+        if self.worst is None or self.best is None:
+            return False
+        return self.best < 0 or self.worst <= -self.margin
 
     @property
     def undecided(self) -> bool:
@@ -126,10 +128,10 @@ def draft(
 
     An arm is compared with the arm that moves nothing, or with the policy that made the log if
     there is none. It can be proposed if its gain is favourable on its whole confidence sequence,
-    which is valid however often one asks, and if no guardrail can have worsened, by its 95 %
-    interval, by more than its margin: a tenth of its standard deviation, as in the watch. A
-    guardrail that the log does not tell about is named in the sentence. Of several such arms the
-    one with the largest gain is the best.
+    which is valid however often one asks, and if each guardrail's 95 % interval neither lies below
+    0 nor reaches the margin, a fifth of its standard deviation: the effect for which logs are
+    planned. The watch that follows is stricter. A guardrail that the log does not tell about is
+    named in the sentence. Of several such arms the one with the largest gain is the best.
 
     Args:
         log: The decisions with the goal as their outcome.
@@ -197,7 +199,7 @@ def _candidate(
 
     def effect(of: Log, *, anytime: bool) -> Effect:
         known = of.reward[of.observed]
-        margin = MARGIN * float(np.std(known)) if len(known) else 0.0
+        margin = SMALL * float(np.std(known)) if len(known) else 0.0
         return _effect(evaluate(of, targets.fixed(arm), over=over), margin, anytime=anytime)
 
     goal = effect(logs[0], anytime=True)
@@ -210,7 +212,7 @@ def _candidate(
     others = tuple(effect(one, anytime=False) for one in logs[1:])
     worse = [one for one in others if one.may_worsen]
     if worse:
-        named = "; ".join(f"{shown(one)} by more than {one.margin:.2g}" for one in worse)
+        named = "; ".join(f"{shown(one)}, margin {one.margin:.2g}" for one in worse)
         sentence = f"{arm} would be better, but a guardrail may worsen: {named}."
         return CandidateChange(arm, steps, goal, others, False, sentence)
     sentence = f"{arm} is better: {shown(goal)}."

@@ -15,7 +15,6 @@ import numpy as np
 from aico_lab.constants import MS_PER_DAY
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine.intervals import FEWEST, NORMAL_95
-from aico_lab.personality.power import MARGIN
 from aico_lab.personality.sequences import widening
 
 if TYPE_CHECKING:
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 
 _POWER: Final = 2.8
 """The margin in standard errors at which 80 % of the tests decide: 1.96 + 0.84."""
+
+_MARGIN: Final = 0.1
+"""The usual margin, in standard deviations of the outcome before the change."""
 
 _LOOK_MS: Final = 7 * MS_PER_DAY
 """The time between two looks that are made up for."""
@@ -167,7 +169,7 @@ def _usual_margin(person: Codes, reward: Floats) -> float:
     times = np.bincount(person)
     share = 1 / times[person] / np.count_nonzero(times)
     middle = float(share @ reward)
-    return MARGIN * float(np.sqrt(share @ (reward - middle) ** 2))
+    return _MARGIN * float(np.sqrt(share @ (reward - middle) ** 2))
 
 
 def _silence(log: Log, since_ms: int, end_ms: int) -> str:
