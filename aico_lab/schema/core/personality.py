@@ -135,4 +135,11 @@ PERSONALITY = {
             "personality_changes": ("change_id",),
         },
     ),
+    3: SchemaVersion(
+        version=3,
+        name="Stability in every row",
+        description="The default of the stability is written into rows from before version 2.",
+        sql_statements=("UPDATE personality_profiles SET stability = stability",),
+        rollback_statements=("UPDATE personality_profiles SET stability = stability",),
+    ),
 }
