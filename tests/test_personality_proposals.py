@@ -97,7 +97,7 @@ def tuned(lab, log, monkeypatch):
     """A lab with a profile and a policy, whose decisions are simulated."""
     profile = lab.personality.add_profile(TRAITS, reason="a first one", active_from=LONG_AGO)
     lab.personality.add_policy("style", "thompson", ARMS)
-    decisions = {"now": replace(log, profiles=[profile.id])}
+    decisions = {"now": replace(log, profiles=[profile.id], policies=["style"])}
 
     def read(_reader, outcome, _filters):
         wanted = outcome_of(outcome)

@@ -46,6 +46,7 @@ async def apply_change(uow: AbstractUnitOfWork, change_id: str) -> PersonalityCh
     await _put(uow, change, old, new)
     done = replace(change, status="applied", new_profile_id=new.id, applied_at=new.active_from)
     await uow.personality_changes.save(done)
+    await refuse_stale(uow)
     await _publish(uow, done, old.id, new.id)
     return done
 
@@ -96,6 +97,26 @@ def refuse_among(changes: Sequence[PersonalityChange], user_id: str | None) -> N
                 f"The change {other.id} is watched, and two at once could not be told apart: first "
                 "`aico-lab personality keep` or `aico-lab personality rollback`."
             )
+
+
+async def refuse_stale(uow: AbstractUnitOfWork) -> None:
+    """Refuse the open proposals whose version of the profile no longer applies."""
+    for one in await uow.personality_changes.all():
+        if one.status != "proposed":
+            continue
+        active = await uow.profiles.get_active(one.user_id, one.context)
+        if active is None or active.id != one.old_profile_id:
+            await _ended(uow, one, "refused")
+
+
+async def save_proposal(uow: AbstractUnitOfWork, proposal: PersonalityChange) -> None:
+    """Save a proposal, which replaces an open one for the same person and context."""
+    await refuse_stale(uow)
+    for one in await uow.personality_changes.all():
+        same = (one.user_id, one.context) == (proposal.user_id, proposal.context)
+        if one.status == "proposed" and same:
+            await _ended(uow, one, "refused")
+    await uow.personality_changes.save(proposal)
 
 
 async def change_of(uow: AbstractUnitOfWork, change_id: str) -> PersonalityChange:
@@ -161,7 +182,7 @@ async def _next(
     reason: str,
 ) -> Profile:
     """Return the version that follows the present one, not saved yet."""
-    known = await uow.profiles.get_by_user(change.user_id)
+    known = await uow.profiles.get_periods(change.user_id)
     number = 1 + max((one.version for one in known), default=0)
     return present.successor(
         traits, reason=reason, user_id=change.user_id, context=change.context, version=number
@@ -182,6 +203,7 @@ async def _close(
 ) -> PersonalityChange:
     """End a change that was rolled back, after which another version is active."""
     done = await _ended(uow, change, "rolled back")
+    await refuse_stale(uow)
     await _publish(uow, done, change.new_profile_id, active.id)
     return done
 
