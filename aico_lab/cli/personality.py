@@ -210,7 +210,8 @@ def _say_proposal(found: Proposal) -> None:
             show(f"  guardrail {guardrail.outcome}: {guardrail.value:+.3g} ({ends})")
     show(
         f"Evidence: {found.decisions:,} decisions of the policy {found.policy} about "
-        f"{found.people:,} people, snapshot {found.generation}. It concerns {_whom(found.user_id, found.context)}."
+        f"{found.people:,} people, snapshot {found.generation}. It concerns "
+        f"{_whom(found.user_id, found.context)}."
     )
     if found.change_id is None:
         say("Nothing was stored.")

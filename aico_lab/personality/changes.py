@@ -134,8 +134,9 @@ def find_change(changes: Sequence[PersonalityChange], change_id: str) -> Persona
     Raises:
         UnknownName: There is no such change, or there are several.
     """
+    values.identifier("The id of a change", change_id)
     found = [one for one in changes if one.id == change_id] or [
-        one for one in changes if change_id and one.id.startswith(change_id)
+        one for one in changes if one.id.startswith(change_id)
     ]
     if len(found) != 1:
         count = f"{len(found)} changes begin" if found else "No change begins"

@@ -141,5 +141,6 @@ PERSONALITY = {
         description="The default of the stability is written into rows from before version 2.",
         sql_statements=("UPDATE personality_profiles SET stability = stability",),
         rollback_statements=("UPDATE personality_profiles SET stability = stability",),
+        derived=True,
     ),
 }
