@@ -221,6 +221,12 @@ class Support:
                 f"The propensities are wrong: {log.arms[arm]} was chosen more or less often than "
                 f"they say, by {worst:.0%} of the decisions."
             )
+            several = [log.policies[place] for place in np.unique(log.policy)]
+            if len(several) > 1:
+                sentence = (
+                    f"The decisions are of {len(several)} policies, which may choose among "
+                    f"different arms: ask about one of {', '.join(several)}."
+                )
         return Check("propensities correct", not off, worst, _OFF, sentence)
 
     def _independent(self) -> Check:
