@@ -111,6 +111,16 @@ def bench_cache(
     _show(run_bench, rows, repeat, json=json)
 
 
+@bench.command("federation")
+def bench_federation(
+    *, rows: RowsOption = 258_145, repeat: RepeatOption = 1, json: JsonOption = False
+) -> None:
+    """Time exchanges between devices."""
+    from aico_lab.bench.federation import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
 @bench.command("personality")
 def bench_personality(
     *,
