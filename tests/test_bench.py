@@ -10,7 +10,16 @@ import duckdb
 import polars as pl
 import pytest
 
-from aico_lab.bench import etl, etl_jobs, etl_peers, exports_jobs, harness, metrics_jobs, start_jobs
+from aico_lab.bench import (
+    etl,
+    etl_jobs,
+    etl_peers,
+    exports_jobs,
+    federation,
+    harness,
+    metrics_jobs,
+    start_jobs,
+)
 from aico_lab.bench.etl import RATIOS, run_bench
 from aico_lab.bench.etl_peers import PEERS
 from aico_lab.bench.harness import NO_BYTECODE
@@ -110,6 +119,16 @@ def test_the_benchmark_of_exports_reads_every_message(in_process, monkeypatch):
     monkeypatch.delenv(NO_BYTECODE, raising=False)
     printed = in_process("bench", "import", "--rows", "1000", "--repeat", "1", "--json").stdout
     assert set(json.loads(printed)["seconds"]) == set(exports_jobs.JOBS)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_devices_exchanges_every_message(in_process, monkeypatch):
+    """The third device gets them by one sync."""
+    monkeypatch.delenv(NO_BYTECODE, raising=False)
+    printed = in_process("bench", "federation", "--rows", "1000", "--repeat", "1", "--json").stdout
+    shown = json.loads(printed)
+    assert set(shown["seconds"]) == set(federation.JOBS) - {"size"}
+    assert shown["figures"]["bytes a message"] > 0
 
 
 def test_a_job_keeps_bytecode_whatever_the_environment_says(monkeypatch, tmp_path):

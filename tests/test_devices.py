@@ -146,6 +146,7 @@ def devices(lab):
 
 def test_a_device_is_found_by_name_and_by_the_beginning_of_its_id(devices):
     (this,) = devices.list()
+    assert ".sync()" in repr(devices)
     assert devices.find("laptop") == devices.find(this.device_id[:4]) == this
     with pytest.raises(UnknownName, match="did you mean laptop"):
         devices.find("labtop")

@@ -169,6 +169,12 @@ class Devices:
             )
         return done
 
+    def __repr__(self) -> str:
+        return (
+            "<Devices: .list(), .add(POST, CODE, CONFIRM), .join(POST, CODE, NAME), .sync() "
+            "and .federation with .conflicts(), .status(), .verify()>"
+        )
+
 
 def read_values(file: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
