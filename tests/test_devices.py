@@ -154,6 +154,12 @@ def test_a_device_is_found_by_name_and_by_the_beginning_of_its_id(devices):
         devices.find("")
 
 
+def test_a_device_has_a_name_that_can_be_shown(devices):
+    (this,) = devices.list()
+    with pytest.raises(InvalidValue, match="visible"):
+        devices.federation.rename(this.device_id, "a\x1b[2Jb")
+
+
 def test_a_sync_needs_a_way(devices, tmp_path):
     with pytest.raises(InvalidValue, match="No shared folder is known"):
         devices.sync()

@@ -103,7 +103,7 @@ def test_a_device_that_is_not_trusted_learns_nothing(two, make):
     stranger.begin("stranger")
     invented = stranger.invite(a.create_keys(), "laptop")  # it knows the keys of the first device
     assert invented
-    with serving(a) as (address, _), pytest.raises(DeviceUnreachable, match="not trust"):
+    with serving(a) as (address, _), pytest.raises(DeviceUnreachable, match="trusts the other"):
         lan.sync(stranger, address)
 
 
@@ -112,7 +112,10 @@ def test_a_device_does_not_send_to_somebody_in_the_place_of_another(two, make):
     stranger = make("c")
     stranger.begin("stranger")
     stranger.invite(b.create_keys(), "phone")
-    with serving(stranger) as (address, _), pytest.raises(DeviceUnreachable, match="not trust"):
+    with (
+        serving(stranger) as (address, _),
+        pytest.raises(DeviceUnreachable, match="trusts the other"),
+    ):
         lan.sync(b, address)
 
 
@@ -159,6 +162,15 @@ def test_an_interrupted_file_is_resumed(two, monkeypatch):
         client.exchange()
     assert asked.count(100) == len(a.replica.spool.names()) > 0
     assert b.replica.spool.names() == a.replica.spool.names()
+
+
+@pytest.mark.parametrize("answer", [b"", b"{", b"1", b"[" * 100_000])
+def test_an_answer_that_is_no_list_of_names_is_refused(two, monkeypatch, answer):
+    a, b = two
+    send = lan._Handler._send
+    monkeypatch.setattr(lan._Handler, "_send", lambda handler, _: send(handler, answer))
+    with serving(a) as (address, _), pytest.raises(DeviceUnreachable, match="does not answer"):
+        lan.sync(b, address)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ does not matter: a revocation holds for ever, and of two names or policies the n
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import InvalidValue
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from aico_lab.federation.replica import Replica
 
 Statement = dict[str, Any]
+
+_LONGEST_NAME: Final = 64
+
+
+def check_name(name: str) -> str:
+    """Return the name of a device if a terminal can show it.
+
+    Raises:
+        InvalidValue: It cannot.
+    """
+    if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
+        raise InvalidValue(f"A name has 1 to {_LONGEST_NAME} letters and other visible characters.")
+    return name
 
 
 def approval(keys: DeviceKeys, name: str, *, level: int = 2, kind: str = "") -> Statement:

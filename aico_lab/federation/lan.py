@@ -195,10 +195,10 @@ class _Client:
             for name in sorted(here - there - {name for (name,) in rows}):
                 self._ask("PUT", _BUNDLES + name, spool.read(name))
                 done.sent += 1
-        except ssl.SSLError as error:
+        except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
             raise DeviceUnreachable(
-                f"The device at {self._where} is not one that this home trusts, or does not trust "
-                "it: see `aico-lab device list` on both."
+                f"The device at {self._where} broke off: see by `aico-lab device list` on both "
+                "whether each trusts the other, and try again."
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise DeviceUnreachable(
@@ -208,8 +208,11 @@ class _Client:
         return done
 
     def _names(self) -> set[str]:
-        found = json.loads(self._ask("GET", _NAMES, most=_LARGEST_LIST))
-        return {str(name) for name in found}
+        answer = self._ask("GET", _NAMES, most=_LARGEST_LIST)
+        try:
+            return {str(name) for name in json.loads(answer)}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise http.client.HTTPException("answered with no list") from error
 
     def _fetch(self, name: str) -> bytes:
         """Return a bundle; a broken connection is opened again, for the rest of it."""

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from spake2 import SPAKE2_A, SPAKE2_B, SPAKEError
 
 from aico_lab.errors import FolderUnusable, InvalidValue, PairingFailed
+from aico_lab.federation.control import check_name
 from aico_lab.federation.replica import DeviceKeys
 from aico_lab.home.files import write_atomically
 
@@ -37,7 +38,6 @@ LARGEST_MESSAGE: Final = 16 << 20
 
 _POLL: Final = 0.3
 _DIGITS: Final = 8
-_LONGEST_NAME: Final = 64
 _PREFIX: Final = "pairing-"
 _WRONG: Final = "The code is wrong, and is no longer valid: begin again with `aico-lab device add`."
 
@@ -168,7 +168,7 @@ def admit(
     try:
         joining = secret.open(b"joins", answer)
         keys = DeviceKeys(str(joining["public_key"]), str(joining["recipient"]))
-        name = _checked(str(joining["name"]))
+        name = check_name(str(joining["name"]))
     except (PairingFailed, InvalidValue, KeyError):
         post.write(3, _written(refused=b"code"))
         raise PairingFailed(_WRONG) from None
@@ -197,7 +197,7 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
         InvalidValue: It is no code, or no name.
         PairingFailed: The code is wrong, or the other device did not answer or refused.
     """
-    _checked(name)
+    check_name(name)
     exchange = SPAKE2_B(_digits(code))
     mine = exchange.start()
     question = _read(post.read(1, PATIENCE))
@@ -247,17 +247,6 @@ class _Secret:
         """Return a key for one purpose, which no other message has."""
         info = b"aico-lab pairing v1 " + purpose + b" " + side
         return HKDF(SHA256(), 32, self._parts, info).derive(self._key)
-
-
-def _checked(name: str) -> str:
-    """Return a name if a terminal can show it.
-
-    Raises:
-        InvalidValue: It cannot.
-    """
-    if not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
-        raise InvalidValue(f"A name has 1 to {_LONGEST_NAME} letters and other visible characters.")
-    return name
 
 
 def _digits(code: str) -> bytes:

@@ -190,8 +190,13 @@ class Federation:
         return found
 
     def begin(self, name: str) -> None:
-        """Begin a federation with this device as its first one."""
+        """Begin a federation with this device as its first one.
+
+        Raises:
+            InvalidValue: The home has a federation already, or it is no name.
+        """
         self._refuse_begun()
+        control.check_name(name)
         with self._held(), self.replica.connection.transaction():
             keys = self.replica.create_keys()
             self.replica.put("federation", secrets.token_hex(16))
@@ -331,8 +336,10 @@ class Federation:
 
         Raises:
             UnknownName: There is no such trusted device.
+            InvalidValue: It is no name.
         """
         self._require(device_id)
+        control.check_name(name)
         self._state(control.setting(device_id, "name", name, self._next_stamp(device_id, "name")))
 
     def set_policy(self, device_id: str, **classes: Literal["full", "none"]) -> None:
