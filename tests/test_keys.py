@@ -69,6 +69,11 @@ def test_derived_keys_never_change():
     assert keys.libsql() == "V4jr-b2cwUNfyv3Gb7AzT-2LGYF3WXOg"
     assert base64.urlsafe_b64decode(keys.libsql()) == derive(b"aico-lab/libsql/v1")[:24]
     assert base64.b64decode(keys.duckdb()) == derive(b"aico-lab/duckdb/v1")
+    for purpose in ("integrity", "receipts", "backup"):
+        derived = getattr(keys, purpose)()
+        assert derived == derive(f"aico-lab/{purpose}/v1".encode())
+        assert derived in keys.secrets()
+        assert derived.hex() in keys.texts()
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ Protection = Literal["key-file", "passphrase", "none"]
 
 MASTER_BYTES = 32
 KEY_BYTES = {"libsql": 24, "duckdb": 32, "chroma": 32, "rocksdb": 32}
+OTHER_KEY_BYTES = 32
 SHORTEST_PASSPHRASE = 8  # characters
 LARGEST_KEY_FILE = 4096  # bytes
 BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
@@ -76,20 +77,32 @@ class Keys:
 
     def answers(self) -> bytes | None:
         """Return the key of kept answers of metrics: 256 bits."""
-        return self._derive("answers", 32)
+        return self._derive("answers", OTHER_KEY_BYTES)
+
+    def integrity(self) -> bytes | None:
+        """Return the key of digests by which altered rows are noticed: 256 bits."""
+        return self._derive("integrity", OTHER_KEY_BYTES)
+
+    def receipts(self) -> bytes | None:
+        """Return the key that signs receipts of erasures: 256 bits."""
+        return self._derive("receipts", OTHER_KEY_BYTES)
+
+    def backup(self) -> bytes | None:
+        """Return the key of backups: 256 bits."""
+        return self._derive("backup", OTHER_KEY_BYTES)
 
     def texts(self) -> set[str]:
         """Return every text form of the keys and the credential, to redact them from files."""
         texts = {text for text in (self.libsql(), self.duckdb(), self.chroma()) if text}
-        for secret in (self.master, self.credential, self.rocksdb(), self.answers()):
-            if secret:
-                texts |= _spellings(secret)
+        for secret in self.secrets():
+            texts |= _spellings(secret)
         return texts
 
     def secrets(self) -> set[bytes]:
         """Return the bytes of all keys and of the credential, to look for them in files."""
-        derived = (self._derive(store, length) for store, length in KEY_BYTES.items())
-        return {secret for secret in (self.master, self.credential, *derived) if secret}
+        derived = [self._derive(store, length) for store, length in KEY_BYTES.items()]
+        others = [self.answers(), self.integrity(), self.receipts(), self.backup()]
+        return {key for key in (self.master, self.credential, *derived, *others) if key}
 
     def _derive(self, store: str, length: int) -> bytes | None:
         from cryptography.hazmat.primitives.hashes import SHA256
