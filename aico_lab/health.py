@@ -119,7 +119,8 @@ def diagnose(settings: Settings) -> list[Finding]:
             check("schema", lambda: _check_schema(lab))
             check("sentiment", lambda: _check_sentiment(lab))
             check("encryption", lambda: _check_encryption(lab))
-            check("backups", lambda: _check_backups(lab))
+            check("backups", lambda: _check_own_backups(lab))
+            check("former databases", lambda: _check_backups(lab))
             check("warehouse", lambda: _check_warehouse(lab))
         check("snapshots", lambda: _check_snapshots(lab))
         check("writer", lambda: _check_writer(lab))
@@ -301,11 +302,33 @@ def _check_writer(lab: Lab) -> str:
     return "the file that the next sync continues from is readable"
 
 
+def _check_own_backups(lab: Lab) -> str:
+    """Tell which backup was checked last, and what happened since."""
+    known = lab.backups.list()
+    if not known:
+        return "none was made: run `aico-lab backup FILE` with a file on another disk"
+    newest, head = known[-1], feed.head(lab.primary)
+    if newest.problem:
+        raise CorruptDatabase(
+            f"The newest backup was found damaged on {newest.checked_at[:10]}: make another one "
+            "with `aico-lab backup`."
+        )
+    missing = (
+        f"{max(0, head.seq - newest.seq):,} changes"
+        if head.database_id == newest.database_id
+        else "all changes"
+    )
+    return (
+        f"the newest is of {newest.made_at[:16]} UTC, {newest.path}, compared on "
+        f"{newest.checked_at[:16]}; {missing} since"
+    )
+
+
 def _check_backups(lab: Lab) -> str:
-    """Read every backup, to find damage before a backup is needed."""
+    """Read every copy from before a change, to find damage before a backup is needed."""
     kept = backups_of(lab.home.primary)
     if not kept:
-        return "none: they are made before a migration loses rows"
+        return "none: they are kept before a migration loses rows, or a backup replaces them"
     for path in kept:
         try:
             check_backup(lab.primary, path)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters import libsql
     from aico_lab.adapters.duckdb_relation import Relation
+    from aico_lab.backup.lab_backups import Backups
     from aico_lab.cache.lab_cache import Cache
     from aico_lab.dal import DataAccessLayer
     from aico_lab.embeddings.lab_embeddings import Embeddings
@@ -649,6 +650,13 @@ class Lab:
         from aico_lab.knowledge.lab_knowledge import Knowledge
 
         return Knowledge(self.storage)
+
+    @cached_property
+    def backups(self) -> Backups:
+        """The backups: write and check them."""
+        from aico_lab.backup.lab_backups import Backups
+
+        return Backups(self.storage)
 
     @cached_property
     def cache(self) -> Cache:

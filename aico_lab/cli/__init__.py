@@ -28,6 +28,7 @@ READER_STOPPED: Final = 141
 """The exit code that shells report for a program ended by SIGPIPE."""
 
 _KEPT: Final = {
+    "backup": "no backup was written; backups that were there are as they were",
     "cache clear": "each namespace is emptied as a whole or not at all",
     "demo": "what was imported and synced is kept; run it again to continue",
     "import": "every batch that was stored is kept; run it again to add the rest",
@@ -44,6 +45,7 @@ _KEPT: Final = {
     "report rerun": "the run is recorded as interrupted; run it again for the report",
     "report run": "the run is recorded as interrupted; run it again for the report",
     "rescore": "every batch of scores that was stored is kept; run it again to continue",
+    "restore": "the home is as it was, or restored as a whole; run it again to be sure",
     "schedule install": "jobs that were written stay; `schedule uninstall` removes them",
     "schedule run": "the run that was going on is recorded as interrupted",
     "schedule tick": "the run that was going on is recorded as interrupted",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 from typer.core import TyperGroup
 
+from aico_lab.cli.backup import backup, restore
 from aico_lab.cli.bench import bench
 from aico_lab.cli.cache import cache
 from aico_lab.cli.common import (
@@ -55,6 +56,8 @@ ORDER: Final = (
     "pipeline",
     "schedule",
     "keyring",
+    "backup",
+    "restore",
     "rescore",
     "info",
     "doctor",
@@ -95,6 +98,8 @@ app.command("search")(search)
 app.command("import")(import_)
 app.command("sources")(sources)
 app.command("index")(index)
+app.command("backup")(backup)
+app.command("restore")(restore)
 
 DEMO_HOME = "aico-lab-demo"
 

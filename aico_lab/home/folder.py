@@ -183,6 +183,8 @@ class Home:
 
         The home's permissions would hide them from others, and their names may collide.
         """
+        if self.unfinished.exists():  # the folder was empty when that was begun
+            return
         own = {path.name for path in (self.warehouse, self.temporary, self.reports)}
         for there in sorted(path.name for path in self.path.iterdir()):
             ours = there.lstrip(".").startswith((self.primary.name, self.unfinished.name))

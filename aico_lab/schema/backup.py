@@ -91,8 +91,8 @@ def back_up(connection: Connection, reason: str, *, spare: Collection[Path] = ()
         StorageError: The copy could not be made, or differs from the database.
     """
     source = connection.path
-    folder = source.parent / "backups"
-    target = folder / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{reason}.db"
+    target = backup_path(source, reason)
+    folder = target.parent
     partial = target.with_name(f"{target.name}{PARTIAL}")
     with os_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -108,6 +108,12 @@ def back_up(connection: Connection, reason: str, *, spare: Collection[Path] = ()
         _sweep(folder)
         raise
     return target
+
+
+def backup_path(database: Path, reason: str) -> Path:
+    """Return the path of a new backup of a database in the folder `backups` beside it."""
+    name = f"{database.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{reason}.db"
+    return database.parent / "backups" / name
 
 
 def backups_of(database: Path) -> list[Path]:
