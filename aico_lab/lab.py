@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.lab_metrics import Metrics
     from aico_lab.pipeline.lab_pipelines import Pipelines
     from aico_lab.pipeline.lab_schedules import Schedules
+    from aico_lab.privacy.lab_privacy import Privacy
     from aico_lab.projections.lab_memories import Memories
     from aico_lab.projections.result import Projected
     from aico_lab.reports.lab_reports import Reports
@@ -632,7 +633,8 @@ class Lab:
     @cached_property
     def memories(self) -> Memories:
         """The companion's memories, searched by meaning."""
-        from aico_lab.projections.lab_memories import Memories
+        from aico_lab.privacy.lab_privacy import Privacy
+    from aico_lab.projections.lab_memories import Memories
 
         return Memories(self.storage, lambda: self.cache.held)
 
@@ -649,6 +651,13 @@ class Lab:
         from aico_lab.knowledge.lab_knowledge import Knowledge
 
         return Knowledge(self.storage)
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        """The people whose conversations these are: erase, and read the receipts."""
+        from aico_lab.privacy.lab_privacy import Privacy
+
+        return Privacy(self.storage, lambda: self.cache.held)
 
     @cached_property
     def cache(self) -> Cache:

@@ -78,10 +78,16 @@ class Keys:
         """Return the key of kept answers of metrics: 256 bits."""
         return self._derive("answers", 32)
 
+    def receipts(self) -> bytes | None:
+        """Return the key that signs receipts of erasures and hashes the ids in them: 256 bits."""
+        return self._derive("receipts", 32)
+
     def texts(self) -> set[str]:
         """Return every text form of the keys and the credential, to redact them from files."""
         texts = {text for text in (self.libsql(), self.duckdb(), self.chroma()) if text}
-        for secret in (self.master, self.credential, self.rocksdb(), self.answers()):
+        for secret in (
+            self.master, self.credential, self.rocksdb(), self.answers(), self.receipts(),
+        ):  # fmt: skip
             if secret:
                 texts |= _spellings(secret)
         return texts
