@@ -633,8 +633,7 @@ class Lab:
     @cached_property
     def memories(self) -> Memories:
         """The companion's memories, searched by meaning."""
-        from aico_lab.privacy.lab_privacy import Privacy
-    from aico_lab.projections.lab_memories import Memories
+        from aico_lab.projections.lab_memories import Memories
 
         return Memories(self.storage, lambda: self.cache.held)
 
@@ -657,7 +656,7 @@ class Lab:
         """The people whose conversations these are: erase, and read the receipts."""
         from aico_lab.privacy.lab_privacy import Privacy
 
-        return Privacy(self.storage, lambda: self.cache.held)
+        return Privacy(self.storage, lambda: self.cache.release())
 
     @cached_property
     def cache(self) -> Cache:

@@ -300,7 +300,9 @@ def copy_database(connection: duckdb.DuckDBPyConnection, target: Path, key: str 
             connection.execute("DETACH copied")
     except duckdb.Error as error:
         # Not chained: see `DuckDBAdapter`.
-        raise by_words(str(error), target.name, _MESSAGES) or translate(error, target.name) from None
+        raise by_words(str(error), target.name, _MESSAGES) or translate(
+            error, target.name
+        ) from None
 
 
 def write_rows(

@@ -34,11 +34,19 @@ ADDED: Final = {
 }
 """The tables, besides that of messages, to which imports add rows, with their keys."""
 
-# JSON has too few digits for some numbers.
-_FORMER: Final = (
-    f"json_object({', '.join(f"'{name}', {name}" for name in FIELDS if name != 'response_time')}, "
-    "'response_time', iif(response_time IS NULL, NULL, printf('%!.17e', response_time)), "
-    "'sentiment_score', iif(sentiment_score IS NULL, NULL, printf('%!.17e', sentiment_score)))"
+_NUMBERS: Final = ("response_time", "sentiment_score")
+
+# JSON written by SQLite has too few digits for some numbers.
+_FORMER: Final = "json_object({})".format(
+    ", ".join(
+        [
+            *(f"'{name}', {name}" for name in FIELDS if name not in _NUMBERS),
+            *(
+                f"'{name}', iif({name} IS NULL, NULL, printf('%!.17e', {name}))"
+                for name in _NUMBERS
+            ),
+        ]
+    )
 )
 
 
@@ -192,15 +200,10 @@ def restore(connection: Connection, rows: str, parameters: Iterable[object] = ()
         rows: SQL for these rows, with the columns `row_key` and `former`.
         parameters: The values of its parameters.
     """
-    text = ", ".join(
-        f"{name} = json_extract(f.former, '$.{name}')"
-        for name in FIELDS
-        if name != "response_time"
-    )
+    values = {name: f"json_extract(f.former, '$.{name}')" for name in (*FIELDS, *_NUMBERS)}
+    values |= {name: f"CAST({values[name]} AS REAL)" for name in _NUMBERS}
     connection.execute(
-        f"UPDATE messages SET {text}, "
-        "response_time = CAST(json_extract(f.former, '$.response_time') AS REAL), "
-        "sentiment_score = CAST(json_extract(f.former, '$.sentiment_score') AS REAL) "
+        f"UPDATE messages SET {', '.join(f'{name} = {value}' for name, value in values.items())} "
         f"FROM ({rows}) AS f WHERE messages.id = CAST(f.row_key AS INTEGER)",
         list(parameters),
     )

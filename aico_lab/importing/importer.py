@@ -276,9 +276,7 @@ def import_batches(
     return result
 
 
-def _write(
-    connection: Connection, batch: Batch, classified: Classified, log: ImportLog
-) -> None:
+def _write(connection: Connection, batch: Batch, classified: Classified, log: ImportLog) -> None:
     """Score and write the new messages and the edits of one batch."""
     messages = score_with_stored(connection, [*classified.new, *classified.edits])
     new, edits = messages[: len(classified.new)], messages[len(classified.new) :]

@@ -43,8 +43,7 @@ _IN_PAYLOAD: Final = f"""(
         OR instr(payload, '\\"' || g.user_id || '\\"')))"""
 
 _SEGMENTS: Final = (
-    "SELECT segment_id FROM segment_messages "
-    f"WHERE message_id IN ({_IDS['message_id']})"
+    f"SELECT segment_id FROM segment_messages WHERE message_id IN ({_IDS['message_id']})"
 )
 _WORDS: Final = (
     "INSERT INTO messages_search (messages_search) VALUES ('delete-all')",
@@ -57,15 +56,23 @@ _WORDS: Final = (
 """Empty the indexes of words, which keep those of deleted texts; the next search fills them."""
 
 _DELETE: Final = (
-    f"DELETE FROM explorations WHERE exploration_id IN (SELECT exploration_id "
-    f"FROM passage_themes WHERE segment_id IN ({_SEGMENTS}))",
+    (
+        f"DELETE FROM explorations WHERE exploration_id IN (SELECT exploration_id "
+        f"FROM passage_themes WHERE segment_id IN ({_SEGMENTS}))"
+    ),
     f"DELETE FROM conversation_segments WHERE segment_id IN ({_SEGMENTS})",
-    f"UPDATE messages SET reply_to = NULL WHERE reply_to IN ({_IDS['message_id']}) "
-    "AND id NOT IN (SELECT id FROM temp.gone_messages)",
-    "DELETE FROM feedback_events WHERE event_id IN "
-    "(SELECT row_key FROM temp.gone_items WHERE table_name = 'feedback_events')",
-    "DELETE FROM memories WHERE memory_id IN "
-    "(SELECT row_key FROM temp.gone_items WHERE table_name = 'memories')",
+    (
+        f"UPDATE messages SET reply_to = NULL WHERE reply_to IN ({_IDS['message_id']}) "
+        "AND id NOT IN (SELECT id FROM temp.gone_messages)"
+    ),
+    (
+        "DELETE FROM feedback_events WHERE event_id IN "
+        "(SELECT row_key FROM temp.gone_items WHERE table_name = 'feedback_events')"
+    ),
+    (
+        "DELETE FROM memories WHERE memory_id IN "
+        "(SELECT row_key FROM temp.gone_items WHERE table_name = 'memories')"
+    ),
     "DELETE FROM messages WHERE id IN (SELECT id FROM temp.gone_messages)",
     f"DELETE FROM channels WHERE channel_id IN ({_IDS['channel_id']})",
     f"DELETE FROM relationships WHERE other IN ({_IDS['user_id']})",
@@ -77,8 +84,10 @@ _FEEDBACK: Final = (
     f"DELETE FROM feedback_events WHERE conversation_id IN ({_IDS['conversation_id']})"
 )
 _VECTORS: Final = (
-    "DELETE FROM text_index WHERE item_id NOT IN (SELECT segment_id FROM conversation_segments "
-    "UNION ALL SELECT memory_id FROM memories UNION ALL SELECT chunk_id FROM knowledge_chunks)",
+    (
+        "DELETE FROM text_index WHERE item_id NOT IN (SELECT segment_id FROM conversation_segments "
+        "UNION ALL SELECT memory_id FROM memories UNION ALL SELECT chunk_id FROM knowledge_chunks)"
+    ),
     # A vector can be inverted to something close to its text.
     "DELETE FROM text_vectors WHERE text_sha256 NOT IN (SELECT text_sha256 FROM text_index)",
     "UPDATE text_index_state SET seq = 0, anchor = ''",
@@ -93,10 +102,10 @@ _OUTBOX_BEFORE: Final = {
     table: f"DELETE FROM {table} WHERE created_at < ?" for table in ("outbox", "dead_letters")
 }
 _FORMER: Final = (
-    "DELETE FROM import_rows WHERE table_name = 'messages' AND (row_key IN "
+    ("DELETE FROM import_rows WHERE table_name = 'messages' AND (row_key IN "
     "(SELECT CAST(id AS TEXT) FROM temp.gone_messages) "
     f"OR json_extract(former, '$.user_id') IN ({_IDS['user_id']}) "
-    "OR (former IS NOT NULL AND CAST(row_key AS INTEGER) NOT IN (SELECT id FROM messages)))",
+    "OR (former IS NOT NULL AND CAST(row_key AS INTEGER) NOT IN (SELECT id FROM messages)))"),
     *(
         f"DELETE FROM import_rows WHERE table_name = '{table}' "
         f"AND row_key NOT IN (SELECT {key} FROM {table})"
@@ -188,7 +197,9 @@ def delete(connection: Connection, scope: Scope) -> Deleted:
     for statement in _FORMER:
         _count(connection, done, "former values", statement)
     if scope.kind == "import":
-        _count(connection, done, "imports", "DELETE FROM imports WHERE import_id = ?", [scope.value])
+        _count(
+            connection, done, "imports", "DELETE FROM imports WHERE import_id = ?", [scope.value]
+        )
     for statement in _VECTORS:
         connection.execute(statement)
     _index_again(connection)

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.cache.typed import CacheStore
     from aico_lab.home.folder import Home
     from aico_lab.storage import Storage
 
@@ -75,18 +74,18 @@ class Forgetting:
     def __init__(
         self,
         storage: Storage,
-        cache: Callable[[], CacheStore | None],
+        release_cache: Callable[[], None],
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         """Use a home.
 
         Args:
             storage: The opened home.
-            cache: Returns the cache if this process has it open, else None.
+            release_cache: Closes the cache if this process has it open.
             progress: Called with a step, the number of steps done, and their total.
         """
         self._storage = storage
-        self._cache = cache
+        self._release_cache = release_cache
         self._progress = progress or (lambda _step, _done, _all: None)
         self._kept = SealedErasures(storage.home, storage.keys)
         self._key = receipt_key(storage.home, storage.keys)
@@ -229,7 +228,7 @@ class Forgetting:
         steps: dict[str, Callable[[], dict[str, int]]] = {
             "warehouse": lambda: erase_warehouse(primary, home, keys),
             "vectors": lambda: erase_vectors(home, keys),
-            "cache": lambda: erase_cache(home, keys, self._cache()),
+            "cache": lambda: erase_cache(home, keys, self._release_cache),
             "reports": lambda: erase_reports(primary, home, patterns),
         }
         stores: dict[str, dict[str, int]] = {}
@@ -316,5 +315,3 @@ def _alone(home: Home) -> Iterator[None]:
 
 class _UndoneError(Exception):
     """Rolls a rehearsal back."""
-
-

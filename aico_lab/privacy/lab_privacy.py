@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import date
 
-    from aico_lab.cache.typed import CacheStore
     from aico_lab.privacy.forgetting import ErasureResult, Forgetting
     from aico_lab.storage import Storage
 
@@ -20,15 +19,15 @@ if TYPE_CHECKING:
 class Privacy:
     """What concerns the people whose conversations these are."""
 
-    def __init__(self, storage: Storage, held: Callable[[], CacheStore | None]) -> None:
+    def __init__(self, storage: Storage, release_cache: Callable[[], None]) -> None:
         """Use a home.
 
         Args:
             storage: The opened databases.
-            held: Returns the cache if this process has it open, else None.
+            release_cache: Closes the cache if this process has it open.
         """
         self._storage = storage
-        self._held = held
+        self._release_cache = release_cache
 
     @private_files()
     def forget(
@@ -99,7 +98,7 @@ class Privacy:
     def _forgetting(self, progress: Callable[[str, int, int], None] | None) -> Forgetting:
         from aico_lab.privacy.forgetting import Forgetting
 
-        return Forgetting(self._storage, self._held, progress)
+        return Forgetting(self._storage, self._release_cache, progress)
 
     def __repr__(self) -> str:
         return "<Privacy: .forget(user=ID) erases, .receipts() lists what was erased>"

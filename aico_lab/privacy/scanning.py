@@ -123,9 +123,7 @@ def _scan_primary(primary: Connection, patterns: Patterns, result: Scan) -> None
     result.found["aico.db"] = rows + len(there - explained)
 
 
-def _scan_warehouse(
-    storage: Storage, patterns: Patterns, live: set[str], result: Scan
-) -> None:
+def _scan_warehouse(storage: Storage, patterns: Patterns, live: set[str], result: Scan) -> None:
     """Search all columns of text of the snapshots."""
     result.found["warehouse"] = 0
     texts = [one for one in patterns.sentences if one not in live]
@@ -141,7 +139,9 @@ def _scan_warehouse(
                 ).fetchall()
                 for schema, table, names in columns:
                     ids = {name: patterns.of_column(name) for name in names}
-                    is_id = [f"{quoted(name)} IN {_list(some)}" for name, some in ids.items() if some]
+                    is_id = [
+                        f"{quoted(name)} IN {_list(some)}" for name, some in ids.items() if some
+                    ]
                     shows = [f"contains({quoted(name)}, ?)" for name in names for _ in texts]
                     if not (is_id or shows):
                         continue
@@ -193,9 +193,7 @@ def _scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
                 result.leave("files", f"{place} names what was erased.")
 
 
-def _scan_backups(
-    storage: Storage, primary: Connection, patterns: Patterns, result: Scan
-) -> None:
+def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:
     """Count the rows of backups that name what was erased."""
     for backup in backups_of(storage.home.primary):
         place = backup.relative_to(storage.home.path)

@@ -129,9 +129,7 @@ def _moment(value: str | date, timezone: str) -> str:
     try:
         given = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError:
-        raise InvalidValue(
-            f"{value!r} is not a day or a time: write it as 2024-05-01."
-        ) from None
+        raise InvalidValue(f"{value!r} is not a day or a time: write it as 2024-05-01.") from None
     if not isinstance(given, datetime):
         given = datetime.combine(given, time())
     if given.tzinfo is None:

@@ -25,16 +25,22 @@ _THEIRS: Final = "SELECT DISTINCT channel_id, conversation_id FROM messages WHER
 _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
     # Conversations in which nobody else takes part: what the companion said belongs to the person.
-    f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) WHERE NOT EXISTS ("
-    "SELECT 1 FROM messages AS o WHERE o.channel_id = c.channel_id "
-    "AND o.conversation_id = c.conversation_id AND o.user_id <> ?1)",
+    (
+        f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) WHERE NOT EXISTS ("
+        "SELECT 1 FROM messages AS o WHERE o.channel_id = c.channel_id "
+        "AND o.conversation_id = c.conversation_id AND o.user_id <> ?1)"
+    ),
     # Answers to the person in conversations with others.
-    f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
-    "WHERE m.role = 'assistant' AND m.reply_to IN (SELECT message_id FROM temp.gone_messages)",
+    (
+        f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
+        "WHERE m.role = 'assistant' AND m.reply_to IN (SELECT message_id FROM temp.gone_messages)"
+    ),
     "INSERT INTO temp.gone_users VALUES (?1)",
-    "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels "
-    "WHERE channel_id IN (?1, 'direct:' || ?1) AND NOT EXISTS (SELECT 1 FROM messages AS m "
-    "WHERE m.channel_id = channels.channel_id AND m.id NOT IN (SELECT id FROM temp.gone_messages))",
+    (
+        "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels "
+        "WHERE channel_id IN (?1, 'direct:' || ?1) AND NOT EXISTS (SELECT 1 FROM messages AS m "
+        "WHERE m.channel_id = channels.channel_id AND m.id NOT IN (SELECT id FROM temp.gone_messages))"
+    ),
 )
 _CHANNEL: Final = (
     f"{_TAKE} WHERE m.channel_id = ?1",
@@ -47,8 +53,10 @@ _CONVERSATION: Final = (
 _BEFORE: Final = (
     f"{_TAKE} WHERE m.timestamp < ?1",
     "INSERT INTO temp.gone_items SELECT 'memories', memory_id FROM memories WHERE created_at < ?1",
-    "INSERT INTO temp.gone_items SELECT 'feedback_events', event_id FROM feedback_events "
-    "WHERE timestamp < ?1",
+    (
+        "INSERT INTO temp.gone_items SELECT 'feedback_events', event_id FROM feedback_events "
+        "WHERE timestamp < ?1"
+    ),
 )
 _NUMBER: Final = "(SELECT number FROM imports WHERE import_id = ?1)"
 # What a later import changed stays, as if that one had added it: see `undoing`.
@@ -74,16 +82,26 @@ _ADDED_BY: Final = (
     f"SELECT row_key FROM import_rows WHERE number = {_NUMBER} AND former IS NULL AND table_name = "
 )
 _IMPORT: Final = (
-    f"{_TAKE} JOIN import_ranges AS r ON m.id BETWEEN r.first_id AND r.last_id "
-    f"WHERE r.number = {_NUMBER} AND NOT EXISTS ({_LATER})",
-    f"{_TAKE} WHERE m.id IN (SELECT CAST(row_key AS INTEGER) FROM ({_ADDED_BY} 'messages')) "
-    f"AND NOT EXISTS ({_LATER})",
-    "INSERT INTO temp.gone_items SELECT table_name, row_key FROM import_rows "
-    f"WHERE number = {_NUMBER} AND table_name IN ('memories', 'feedback_events')",
-    "INSERT INTO temp.gone_users SELECT user_id FROM users AS t "
-    f"WHERE user_id IN ({_ADDED_BY} 'users') AND NOT ({_UNUSED['users']})",
-    "INSERT INTO temp.gone_channels SELECT channel_id FROM channels AS t "
-    f"WHERE channel_id IN ({_ADDED_BY} 'channels') AND NOT ({_UNUSED['channels']})",
+    (
+        f"{_TAKE} JOIN import_ranges AS r ON m.id BETWEEN r.first_id AND r.last_id "
+        f"WHERE r.number = {_NUMBER} AND NOT EXISTS ({_LATER})"
+    ),
+    (
+        f"{_TAKE} WHERE m.id IN (SELECT CAST(row_key AS INTEGER) FROM ({_ADDED_BY} 'messages')) "
+        f"AND NOT EXISTS ({_LATER})"
+    ),
+    (
+        "INSERT INTO temp.gone_items SELECT table_name, row_key FROM import_rows "
+        f"WHERE number = {_NUMBER} AND table_name IN ('memories', 'feedback_events')"
+    ),
+    (
+        "INSERT INTO temp.gone_users SELECT user_id FROM users AS t "
+        f"WHERE user_id IN ({_ADDED_BY} 'users') AND NOT ({_UNUSED['users']})"
+    ),
+    (
+        "INSERT INTO temp.gone_channels SELECT channel_id FROM channels AS t "
+        f"WHERE channel_id IN ({_ADDED_BY} 'channels') AND NOT ({_UNUSED['channels']})"
+    ),
 )
 _SELECT: Final = {
     "user": _USER,

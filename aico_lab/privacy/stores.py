@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
+from aico_lab.adapters.rocksdb import NOT_INSTALLED
 from aico_lab.cache.lab_cache import open_cache
 from aico_lab.errors import CorruptDatabase, DatabaseLocked, LibraryMissing, NotADatabase
 from aico_lab.etl.rewriting import rewrite
@@ -16,10 +17,10 @@ from aico_lab.home.files import os_errors, remove_whole, write_atomically
 from aico_lab.reports.records import SEALED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.cache.typed import CacheStore
     from aico_lab.home.folder import Home
     from aico_lab.home.keys import Keys
     from aico_lab.privacy.patterns import Patterns
@@ -56,47 +57,40 @@ def erase_vectors(home: Home, keys: Keys) -> dict[str, int]:
     return {"stores": 1}
 
 
-def erase_cache(home: Home, keys: Keys, held: CacheStore | None) -> dict[str, int]:
-    """Empty the cache, whose values may have texts of anybody, and free its space.
+def erase_cache(home: Home, keys: Keys, release: Callable[[], None]) -> dict[str, int]:
+    """Remove the cache, whose values may have texts of anybody; its next use makes an empty one.
+
+    RocksDB would keep keys in its manifest.
 
     Args:
         home: The lab's folder.
         keys: The home's opened keys.
-        held: The cache, if this process has it open, else None.
+        release: Closes the cache if this process has it open.
 
     Raises:
         DatabaseLocked: Another process has the cache open.
+        LibraryMissing: RocksDB is not installed, so that nobody can tell.
     """
-    removed = 0
-    for folder in home.path.glob("cache.damaged-*"):
+    release()
+    folders = list(home.path.glob("cache.damaged-*"))
+    if home.cache.exists():
+        try:
+            with contextlib.closing(open_cache(home, keys)) as store:
+                in_memory = store.in_memory() is not None
+        except DatabaseLocked as locked:
+            raise DatabaseLocked(
+                "The cache is in use by another program: close that one, and run the command again "
+                "to finish the erasure."
+            ) from locked
+        except NotADatabase:  # of another key
+            in_memory = False
+        if in_memory:
+            raise LibraryMissing(NOT_INSTALLED)
+        folders.append(home.cache)
+    for folder in folders:
         with os_errors(folder):
             remove_whole(folder)
-        removed += 1
-    if held is not None:
-        held.clear()
-        return {"emptied": 1, "damaged": removed}
-    if not home.cache.exists():
-        return {"damaged": removed} if removed else {}
-    try:
-        store = open_cache(home, keys)
-    except DatabaseLocked as locked:
-        raise DatabaseLocked(
-            "The cache is in use by another program: close that one, and run the command again to "
-            "finish the erasure."
-        ) from locked
-    except NotADatabase:  # of another key, such as of an older home: nothing can read it
-        store = None
-    if store is not None:
-        if store.in_memory() is not None:
-            store.close()
-            raise LibraryMissing(
-                "RocksDB is not installed, so that the cache cannot be emptied: run "
-                "`pip install 'aico-lab[cache]'`, or delete the folder cache of the home."
-            )
-        store.close()
-    with os_errors(home.cache):
-        remove_whole(home.cache)
-    return {"emptied": 1, "damaged": removed}
+    return {"folders": len(folders)} if folders else {}
 
 
 def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dict[str, int]:
@@ -115,7 +109,7 @@ def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dic
         files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
         if patterns.names_it(texts) or any(map(patterns.named_by, files)):
             with os_errors(folder):
-                shutil.rmtree(folder, ignore_errors=False) if folder.is_dir() else None
+                remove_whole(folder)
             connection.execute("DELETE FROM report_runs WHERE run_id = ?", [run_id])
             removed += 1
     if removed:
@@ -123,9 +117,7 @@ def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dic
 
         write_index(connection, home)
     masked = _mask_pipelines(connection, patterns)
-    return {
-        name: count for name, count in (("runs", removed), ("pipeline runs", masked)) if count
-    }
+    return {name: count for name, count in (("runs", removed), ("pipeline runs", masked)) if count}
 
 
 def _mask_pipelines(connection: Connection, patterns: Patterns) -> int:

@@ -53,8 +53,8 @@ ERASURES = {
         name="Erasures",
         description="Erasures that are not finished, and the receipts of those that are.",
         sql_statements=(
-            # `since_seq` and `until_seq` enclose its changes in the feed. The sealed file beside the
-            # database has what the other stores are searched for.
+            # `since_seq` and `until_seq` enclose its changes in the feed. The sealed file of
+            # erasures has what the other stores are searched for.
             """CREATE TABLE erasures (
                 erasure_id TEXT PRIMARY KEY NOT NULL,
                 begun_at TIMESTAMP TEXT NOT NULL,
