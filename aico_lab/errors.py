@@ -57,6 +57,9 @@
     │   ├── ModelUnusable
     │   ├── OtherModel              the stored vectors are of another model
     │   └── NeverExplored           there is no exploration yet, or nothing to explore
+    ├── ErasureError                something could not be erased everywhere yet
+    │   ├── ErasureBusy             transient
+    │   └── ErasureIncomplete       a search still found something; another call goes on
     ├── BusError
     │   ├── InvalidTopic
     │   └── HandlerFailed
@@ -348,6 +351,20 @@ class OtherModel(EncoderError):
 
 class NeverExplored(EncoderError):
     """There is no exploration of passages yet, or there are no passages."""
+
+
+class ErasureError(AicoLabError):
+    """Something could not be erased everywhere yet."""
+
+
+class ErasureBusy(ErasureError):
+    """Another process is erasing from this home."""
+
+    transient = True
+
+
+class ErasureIncomplete(ErasureError):
+    """A search after an erasure still found something; another call goes on."""
 
 
 class BusError(AicoLabError):

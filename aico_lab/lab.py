@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from aico_lab.metrics.lab_metrics import Metrics
     from aico_lab.pipeline.lab_pipelines import Pipelines
     from aico_lab.pipeline.lab_schedules import Schedules
+    from aico_lab.privacy.lab_privacy import Privacy
     from aico_lab.projections.lab_memories import Memories
     from aico_lab.projections.result import Projected
     from aico_lab.reports.lab_reports import Reports
@@ -657,6 +658,13 @@ class Lab:
         from aico_lab.backup.lab_backups import Backups
 
         return Backups(self.storage)
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        """The people whose conversations these are: erase, and read the receipts."""
+        from aico_lab.privacy.lab_privacy import Privacy
+
+        return Privacy(self.storage, lambda: self.cache.release())
 
     @cached_property
     def cache(self) -> Cache:

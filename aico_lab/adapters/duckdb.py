@@ -281,6 +281,30 @@ def execute_with(
     return connection.execute(statement, values)
 
 
+def copy_database(connection: duckdb.DuckDBPyConnection, target: Path, key: str | None) -> None:
+    """Copy the rows, views and macros of the opened database into a new file.
+
+    Unlike the file, the copy has nothing of rows that were removed.
+
+    Args:
+        connection: A connection of `DuckDBAdapter`, outside a transaction.
+        target: The new file.
+        key: The key of both files.
+    """
+    clause = "" if key is None else f" (ENCRYPTION_KEY {_literal(key)})"
+    try:
+        with private_files():
+            connection.execute(f"ATTACH {_literal(str(target))} AS copied{clause}")
+            connection.execute(f"COPY FROM DATABASE {ALIAS} TO copied")
+            connection.execute("CHECKPOINT copied")
+            connection.execute("DETACH copied")
+    except duckdb.Error as error:
+        # Not chained: see `DuckDBAdapter`.
+        raise by_words(str(error), target.name, _MESSAGES) or translate(
+            error, target.name
+        ) from None
+
+
 def write_rows(
     rows: pa.RecordBatchReader,
     file: Path,

@@ -145,6 +145,7 @@ class RocksDBConnection:
         self._options = options
         self._codec = PlainCodec() if key is None else SealingCodec(key)
         self._scratch = scratch
+        self._closed = False
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None if it is absent."""
@@ -282,6 +283,9 @@ class RocksDBConnection:
 
     def close(self) -> None:
         """Release the files; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.suppress(ConnectionIsClosed), translated(self.name):
             self._driver.close()
         if self._scratch is not None:

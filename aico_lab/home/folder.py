@@ -85,6 +85,11 @@ class Home:
         """The folder of reports, with a folder for each report that ran."""
         return self.path / "reports"
 
+    @property
+    def erasures(self) -> Path:
+        """The sealed file of erasures, by which a restored older database is noticed."""
+        return self.path / "erasures.sealed"
+
     def read_marker(self) -> dict[str, object]:
         """Read `lab.json`.
 

@@ -12,6 +12,7 @@ from aico_lab.schema.core import (
     operations,
     people,
     pipelines,
+    privacy,
     search,
     text_index,
 )
@@ -32,3 +33,5 @@ CORE.register("embeddings", "core", embeddings.EMBEDDINGS, priority=8)
 CORE.register("text_index", "core", text_index.TEXT_INDEX, priority=9)
 CORE.register("pipelines", "core", pipelines.PIPELINES, priority=10)
 CORE.register("item_words", "core", item_words.ITEM_WORDS, priority=11)
+CORE.register("imports", "core", privacy.IMPORTS, priority=12)
+CORE.register("erasures", "core", privacy.ERASURES, priority=13)
