@@ -11,11 +11,13 @@
     ├── HomeError                   the folder of the lab
     │   ├── HomeMissing
     │   ├── HomeExists
+    │   ├── HomeBusy                another program has it open, or changes its key; transient
     │   └── HomeNotWritable
     ├── KeyProblem                  the key of a home
     │   ├── KeyMissing
     │   ├── KeyFileExposed
     │   ├── KeyringRefused          the operating system's keyring: none, locked, no answer
+    │   ├── MarkerAltered           the slots of the key were changed by another program
     │   └── WrongKey
     ├── StorageError                a database; errors of drivers are translated to these
     │   ├── NotADatabase
@@ -149,6 +151,12 @@ class HomeExists(HomeError):
     """The folder contains a lab already."""
 
 
+class HomeBusy(HomeError):
+    """Another program has the home open, or changes its key."""
+
+    transient = True
+
+
 class HomeNotWritable(HomeError):
     """The folder, or a file in it, cannot be written or read."""
 
@@ -167,6 +175,10 @@ class KeyFileExposed(KeyProblem):
 
 class KeyringRefused(KeyProblem):
     """The operating system has no keyring, or it is locked, refuses or does not answer."""
+
+
+class MarkerAltered(KeyProblem):
+    """The slots in `lab.json` were changed by another program."""
 
 
 class WrongKey(KeyProblem):

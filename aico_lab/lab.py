@@ -19,8 +19,8 @@ from aico_lab.errors import (
 from aico_lab.etl.snapshots import published
 from aico_lab.home.files import private_files
 from aico_lab.home.folder import Home
-from aico_lab.home.keys import Protection, open_keys
-from aico_lab.home.os_keyring import with_passphrase
+from aico_lab.home.keys import open_keys
+from aico_lab.home.os_keyring import with_keyring
 from aico_lab.storage import Storage, create_home
 from aico_lab.zones import get_zone
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress, SyncResult
     from aico_lab.etl.verify import Proof
+    from aico_lab.home.credentials import Protection
     from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.importing.rescoring import RescoreResult
     from aico_lab.knowledge.lab_knowledge import Knowledge
@@ -154,7 +155,7 @@ class Lab:
         )
         folder = Home(settings.home)
         marker = folder.read_marker()
-        settings = with_passphrase(settings, marker)
+        settings = with_keyring(settings, marker)
         keys = open_keys(marker, settings)
         return cls(
             Storage(

@@ -15,8 +15,10 @@ from aico_lab.config import usual_key_file
 from aico_lab.errors import ConnectionIsClosed, NotADatabase
 from aico_lab.etl.reader import Reader
 from aico_lab.etl.soundness import read_whole
+from aico_lab.home.credentials import check_credentials, remove_key_file
 from aico_lab.home.files import private_files
-from aico_lab.home.keys import check_credentials, create_keys, remove_key_file
+from aico_lab.home.handover import inheritable
+from aico_lab.home.keys import create_keys
 from aico_lab.reports.records import clear_up
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters import libsql
     from aico_lab.config import Settings
+    from aico_lab.home.credentials import Protection
     from aico_lab.home.folder import Home
-    from aico_lab.home.keys import Keys, Protection
+    from aico_lab.home.keys import Keys
 
 T = TypeVar("T")
 
@@ -133,6 +136,14 @@ class Storage:
         """
         read_whole(path, self.keys.duckdb(), temporary=self.home.temporary, where=where)
 
+    def for_child(self) -> AbstractContextManager[tuple[dict[str, str], tuple[int, ...]]]:
+        """Return the environment and the open files with which a child process opens this home.
+
+        The process is started in the block of the returned context manager.
+        """
+        home_id = str(self.home.read_marker().get("home_id"))
+        return inheritable(home_id, self.keys, self.settings)
+
     def keep_open(self, context: AbstractContextManager[T]) -> T:
         """Enter a context manager, and exit it when the lab is closed."""
         self.check_open()
@@ -188,10 +199,10 @@ def create_home(home: Home, settings: Settings, protection: Protection) -> Keys:
         file = settings.key_file or usual_key_file(home_id)
         is_new = protection == "key-file" and not file.exists()
         try:
-            keys, slot = create_keys(home_id, protection, settings)
+            keys, marker = create_keys(home_id, protection, settings)
             with LibSQLAdapter(home.primary, keys.libsql()).connect() as connection:
                 CORE.apply_core_schemas(connection)
-            home.write_marker({"home_id": home_id, "key": slot})
+            home.write_marker(marker)
         except BaseException:
             home.discard()
             if is_new:

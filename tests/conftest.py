@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aico_lab.cli import run as run_command
-from aico_lab.home import keys
+from aico_lab.home import slots
 from tests import browser, effort
 from tests.databases import Homes
 
@@ -69,7 +69,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Derive keys from passphrases cheaply: the usual cost is 0.1 s and 64 MiB each."""
-    monkeypatch.setattr(keys, "ARGON2", {"time_cost": 1, "memory_cost": 8, "parallelism": 1})
+    monkeypatch.setattr(slots, "ARGON2", {"time_cost": 1, "memory_cost": 8, "parallelism": 1})
 
 
 @pytest.fixture(autouse=True)

@@ -380,11 +380,12 @@ def test_a_persons_own_jupyter_and_tools_that_call_home_are_left_alone(jupyterla
 
 
 @pytest.mark.slow
-def test_kernels_have_the_passphrase_and_nothing_else_has(jupyterlab):
-    """Neither an argument, nor the server, nor a terminal or the browser that it starts."""
+def test_kernels_have_the_key_and_no_environment_has_the_passphrase(jupyterlab):
+    """Neither a kernel's, nor the server's, nor a terminal's or the browser's that it starts."""
     kernel, terminal = jupyterlab.start_kernel(), jupyterlab.start_terminal()
     server = psutil.Process(jupyterlab.process.pid)
-    assert kernel.environ()["AICO_LAB_PASSPHRASE"] == PASSPHRASE
+    assert PASSPHRASE not in kernel.environ().values()
+    assert int(kernel.environ()["AICO_LAB_KEY_DESCRIPTOR"]) > 2
     assert terminal.environ()["AICO_LAB_HOME"] == str(jupyterlab.home)
     assert PASSPHRASE not in terminal.environ().values()
     assert PASSPHRASE not in server.environ().values()

@@ -711,7 +711,7 @@ def test_only_the_master_password_opens_the_file(tmp_path):
         connection.execute("CREATE TABLE t (a)")
         connection.execute("INSERT INTO t VALUES (?)", [f"{SECRET} {START}"])
     slot = tmp_path / "user.db.key.json"
-    assert set(json.loads(slot.read_text())["key"]) >= {"salt", "time_cost", "memory_cost"}
+    assert set(json.loads(slot.read_text())["slots"][0]) >= {"salt", "time_cost", "memory_cost"}
     with pytest.raises(WrongKey, match="does not open"):
         EncryptedLibSQLConnection(path, master_password="wrong horse")
     with pytest.raises(KeyMissing):

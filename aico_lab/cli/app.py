@@ -17,7 +17,7 @@ from aico_lab.cli.common import (
     JsonOption,
     KeyFileOption,
     ask_passphrase,
-    has_passphrase,
+    needs_passphrase,
     new_passphrase,
     open_lab,
 )
@@ -37,7 +37,7 @@ from aico_lab.cli.sql import sql
 
 if TYPE_CHECKING:
     from aico_lab.etl.sync import SyncResult
-    from aico_lab.home.keys import Protection
+    from aico_lab.home.credentials import Protection
 
 ORDER: Final = (
     "demo",
@@ -144,7 +144,7 @@ def demo(
 ) -> None:
     """Import real conversations, analyse them, and write a report."""
     from aico_lab.cli.demo import run_demo
-    from aico_lab.config import usual_home
+    from aico_lab.config import Settings, usual_home
     from aico_lab.errors import HomeMissing
     from aico_lab.lab import Lab
 
@@ -152,7 +152,8 @@ def demo(
     # its passphrase too, unless the demo's home is protected by one.
     folder = home or usual_home(DEMO_HOME)
     try:
-        secret = ask_passphrase(folder) if has_passphrase(folder) else ""
+        needed = needs_passphrase(Settings.resolve(home=folder))
+        secret = ask_passphrase(folder) if needed else ""
         lab = Lab.open(folder, passphrase=secret)
     except HomeMissing:
         lab = Lab.create(folder, passphrase="")
@@ -446,7 +447,7 @@ def doctor(
 
     passphrase = None
     with contextlib.suppress(HomeError):  # `diagnose` will report it
-        passphrase = ask_passphrase(home)
+        passphrase = ask_passphrase(home, key_file=key_file)
     settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
     findings = diagnose(settings)
     if json:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
+FORMER_FORMAT = 1
+"""The format of homes with a single slot, which stay as they are until their keys change."""
+
 MAKING_SECONDS = 30
 """Seconds to wait for another program that is creating the same home."""
 
@@ -99,7 +102,7 @@ class Home:
         """
         try:
             marker = json.loads(self.marker.read_text(encoding="utf-8"))
-            if not isinstance(marker, dict) or marker.get("format") != FORMAT:
+            if not isinstance(marker, dict) or marker.get("format") not in {FORMAT, FORMER_FORMAT}:
                 raise ValueError(f"format {marker!r}"[:60])
         except (FileNotFoundError, NotADirectoryError) as missing:
             raise HomeMissing(
@@ -222,7 +225,15 @@ class Home:
     def write_marker(self, marker: Mapping[str, object]) -> None:
         """Write `lab.json`, which turns the folder into a lab."""
         with os_errors(self.path):
-            content = json.dumps({"format": FORMAT, **marker}, indent=2)
-            write_atomically(self.unfinished, content.encode() + b"\n")
+            write_atomically(self.unfinished, _content(marker))
             self.unfinished.replace(self.marker)
             sync_folder(self.path)
+
+    def rewrite_marker(self, marker: Mapping[str, object]) -> None:
+        """Replace `lab.json`, whole or not at all."""
+        with os_errors(self.path):
+            write_atomically(self.marker, _content(marker))
+
+
+def _content(marker: Mapping[str, object]) -> bytes:
+    return json.dumps({**marker, "format": FORMAT}, indent=2).encode() + b"\n"
