@@ -13,7 +13,7 @@ from aico_lab.adapters.age import read_identities
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.backup.container import read_heading
 from aico_lab.backup.rebuilding import rebuild, remove_database
-from aico_lab.backup.writing import FOLDERS, own_identity
+from aico_lab.backup.writing import FOLDERS, own_identity, refuse_rotation
 from aico_lab.config import usual_key_file
 from aico_lab.errors import (
     CorruptDatabase,
@@ -24,9 +24,11 @@ from aico_lab.errors import (
     NotADatabase,
     WrongKey,
 )
+from aico_lab.home.credentials import remove_key_file
 from aico_lab.home.files import held, os_errors, private_files, sync_folder, write_atomically
 from aico_lab.home.folder import Home
-from aico_lab.home.keys import create_keys, open_keys, remove_key_file
+from aico_lab.home.keys import create_keys, open_keys
+from aico_lab.home.os_keyring import with_keyring
 from aico_lab.schema import feed
 from aico_lab.schema.backup import PARTIAL, backup_path
 
@@ -119,7 +121,7 @@ class _Opener:
     def keys(self, heading: Heading) -> Keys:
         """Unwrap the key of the home as it was when a backup was made."""
         try:
-            return open_keys(heading.marker, self.settings)
+            return open_keys(heading.marker, with_keyring(self.settings, heading.marker))
         except KeyMissing as missing:
             raise KeyMissing(
                 f"{str(missing).rstrip('.')}; or name the identity of the backups by --identity."
@@ -165,12 +167,10 @@ def _create(home: Home, backup: Path, heading: Heading, opener: _Opener) -> Rest
 def _new_key(heading: Heading, settings: Settings) -> tuple[Keys, dict[str, object], Path | None]:
     """Return a new key, the marker of a home with it, and its key file if that was made."""
     if settings.passphrase:
-        keys, slot = create_keys(heading.home_id, "passphrase", settings)
-        return keys, {"home_id": heading.home_id, "key": slot}, None
+        return *create_keys(heading.home_id, "passphrase", settings), None
     file = settings.key_file or usual_key_file(heading.home_id)
     is_new = not file.exists()
-    keys, slot = create_keys(heading.home_id, "key-file", settings)
-    return keys, {"home_id": heading.home_id, "key": slot}, file if is_new else None
+    return *create_keys(heading.home_id, "key-file", settings), file if is_new else None
 
 
 def _replace(
@@ -188,9 +188,10 @@ def _replace(
             f"There is a lab in {home.path}: add --replace to replace its database, which is "
             "kept in its folder backups, or name a new folder with --home."
         )
+    refuse_rotation(marker)
     openers = opener(heading)
     try:
-        keys = open_keys(marker, opener.settings)
+        keys = open_keys(marker, with_keyring(opener.settings, marker))
     except KeyProblem as problem:
         raise type(problem)(
             f"{str(problem).rstrip('.')}; or restore into a new folder with --home."

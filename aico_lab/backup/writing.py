@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.age import new_identity, read_identities, recipient_of
 from aico_lab.adapters.temporary_folders import give_back, own_folder, remove_left_over
@@ -30,12 +30,12 @@ from aico_lab.errors import (
     InvalidValue,
     SourceMissing,
 )
+from aico_lab.home.bech32 import bech32
 from aico_lab.home.files import held, os_errors, private_files, sync_folder
-from aico_lab.home.keys import bech32
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterator
+    from collections.abc import Collection, Generator, Iterator, Mapping
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
@@ -75,6 +75,8 @@ def back_up_home(storage: Storage, target: Path) -> records.BackupRecord:
     target = target.expanduser().absolute()
     if target.resolve().is_relative_to(home.path.resolve()):
         raise InvalidValue(f"{target} is inside the home, and would be lost with it: name another.")
+    marker = home.read_marker()
+    refuse_rotation(marker)
     known = records.recipients(primary)
     own = own_identity(storage.keys)
     if own is None and not known:
@@ -85,7 +87,7 @@ def back_up_home(storage: Storage, target: Path) -> records.BackupRecord:
     # A home without a key opens the backup only this once, to check it.
     opener = own or new_identity()[0]
     now = datetime.now(UTC)
-    home_id = str(home.read_marker()["home_id"])
+    home_id = str(marker["home_id"])
     with _locked(home), private_files():
         base = None
         if target.is_dir():
@@ -93,7 +95,7 @@ def back_up_home(storage: Storage, target: Path) -> records.BackupRecord:
             target = target / f"{_names(home_id)}{now:%Y%m%dT%H%M%S%f}Z{SUFFIX}"
         partial = target.with_name(f".{target.name}{_PARTIAL}")
         _sweep(target.parent, home_id, partial)
-        heading = heading_bytes(home_id, now.isoformat(), home.read_marker())
+        heading = heading_bytes(home_id, now.isoformat(), marker)
         try:
             with os_errors(target), partial.open("xb") as file:
                 with (
@@ -152,6 +154,14 @@ def check_backup_file(
     checked = _record_of(backup, found)
     records.record(storage.primary, checked)
     return checked
+
+
+def refuse_rotation(marker: Mapping[str, Any]) -> None:
+    """Raise InvalidValue while the stores of a home have two keys."""
+    if marker.get("rotation"):
+        raise InvalidValue(
+            "The rotation of the home's key is unfinished: run `aico-lab keys rotate`."
+        )
 
 
 def own_identity(keys: Keys) -> str | None:

@@ -100,15 +100,16 @@ def restore(
 
     from aico_lab.backup.container import read_heading
     from aico_lab.backup.restoring import restore as restore_backup
-    from aico_lab.config import Settings
-    from aico_lab.home.keys import protection_of
+    from aico_lab.config import Settings, usual_key_file
+    from aico_lab.home.keys import kinds_of
 
     settings = Settings.resolve(home=home, key_file=key_file)
-    if not settings.passphrase and identity is None:
-        marker = read_heading(path.expanduser()).marker
-        if protection_of(marker) == "passphrase" and sys.stdin.isatty():
+    if not settings.passphrase and not settings.key_file and not settings.keyring and not identity:
+        heading = read_heading(path.expanduser())
+        may_type = kinds_of(heading.marker) & {"passphrase", "recovery"}
+        if may_type and sys.stdin.isatty() and not usual_key_file(heading.home_id).exists():
             secret = str(typer.prompt("Passphrase", hide_input=True, err=True))
-            settings = Settings.resolve(home=home, key_file=key_file, passphrase=secret)
+            settings = Settings.resolve(home=home, passphrase=secret)
     done = restore_backup(path, settings, identity_file=identity, consent=replace, force=force)
     if json:
         emit(done)
