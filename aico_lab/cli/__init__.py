@@ -31,6 +31,7 @@ _KEPT: Final = {
     "backup": "no backup was written; backups that were there are as they were",
     "cache clear": "each namespace is emptied as a whole or not at all",
     "demo": "what was imported and synced is kept; run it again to continue",
+    "export": "no folder was made",
     "import": "every batch that was stored is kept; run it again to add the rest",
     "index": "every batch of segments that was stored is kept; run it again to continue",
     "init": "no home was created",

@@ -21,6 +21,7 @@ from aico_lab.cli.common import (
     new_passphrase,
     open_lab,
 )
+from aico_lab.cli.export import export
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
 from aico_lab.cli.keyring import keyring
@@ -56,6 +57,7 @@ ORDER: Final = (
     "pipeline",
     "schedule",
     "keyring",
+    "export",
     "backup",
     "restore",
     "rescore",
@@ -98,6 +100,7 @@ app.command("search")(search)
 app.command("import")(import_)
 app.command("sources")(sources)
 app.command("index")(index)
+app.command("export")(export)
 app.command("backup")(backup)
 app.command("restore")(restore)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aico_lab.home.files import private_files
 from aico_lab.privacy.receipts import is_authentic, receipt_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import date
 
     from aico_lab.privacy.forgetting import ErasureResult, Forgetting
+    from aico_lab.privacy.shared_files import Content
+    from aico_lab.privacy.sharing import SharedExport
     from aico_lab.storage import Storage
 
 
@@ -79,6 +82,47 @@ class Privacy:
     def resume(self) -> list[ErasureResult]:
         """Finish erasures that were interrupted, and repeat those that a restored database lost."""
         return self._forgetting(None).resume()
+
+    def share(
+        self,
+        folder: Path | str,
+        *,
+        content: Content = "redacted",
+        pseudonymise: bool = False,
+        study: str = "default",
+        shift_times: bool = False,
+        since: str | date | None = None,
+        user: str | Sequence[str] | None = None,
+        min_people: int = 5,
+        encrypt: Sequence[str] = (),
+    ) -> SharedExport:
+        """Export the messages of the newest (or pinned) snapshot into a new folder for others.
+
+        Args:
+            folder: The folder, which does not exist or is empty.
+            content: 'none' leaves texts out, 'redacted' removes names, numbers and addresses by
+                rules, 'full' keeps them.
+            pseudonymise: Replace the ids of people, channels, conversations and messages.
+            study: The name of the study within which pseudonyms stay the same.
+            shift_times: Shift the times of each person by whole weeks; only with `pseudonymise`.
+            since: The first day or moment, or a span back from the last message: '30d', '4w'.
+            user: Only the conversations of these people with the companion: ids or names.
+            min_people: Leave out counts of fewer people.
+            encrypt: The age recipients for whom the files are encrypted; none for plain text.
+
+        Raises:
+            InvalidValue: The folder has files or is inside a home, or an option is invalid.
+            UnknownName: There is no such person.
+            NeverSynced: There is no snapshot yet.
+            DiskFull: There is no room; nothing is left in the folder.
+        """
+        from aico_lab.privacy.sharing import share
+
+        return share(
+            self._storage, Path(folder), content=content, pseudonymise=pseudonymise, study=study,
+            shift_times=shift_times, since=since, user=user, min_people=min_people,
+            encrypt=encrypt,
+        )  # fmt: skip
 
     def unfinished(self) -> list[str]:
         """Return the ids of erasures that `resume` would finish or repeat."""
