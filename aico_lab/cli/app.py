@@ -23,6 +23,7 @@ from aico_lab.cli.common import (
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
 from aico_lab.cli.keyring import keyring
+from aico_lab.cli.keys import keys
 from aico_lab.cli.knowledge import knowledge
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
@@ -54,6 +55,7 @@ ORDER: Final = (
     "knowledge",
     "pipeline",
     "schedule",
+    "keys",
     "keyring",
     "rescore",
     "info",
@@ -84,6 +86,7 @@ app.add_typer(report, name="report")
 app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(schedule, name="schedule")
+app.add_typer(keys, name="keys")
 app.add_typer(keyring, name="keyring")
 app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")
