@@ -16,6 +16,7 @@ from aico_lab.errors import (
     AicoLabError,
     CorruptDatabase,
     DiskFull,
+    HomeBusy,
     HomeNotWritable,
     NeverSynced,
     SchemaTampered,
@@ -25,6 +26,7 @@ from aico_lab.errors import (
 from aico_lab.etl import snapshots
 from aico_lab.etl.misplaced import check_places
 from aico_lab.home.files import held
+from aico_lab.home.keys import UNFINISHED, is_of_former_version, slots_of
 from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.rescoring import count_due
 from aico_lab.lab import Lab
@@ -115,6 +117,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     if not check("home and key", open_home):
         return findings
     with opened[0] as lab:
+        check("slots", lambda: _check_slots(lab))
         if check("primary database", lambda: _check_primary(lab)):
             check("schema", lambda: _check_schema(lab))
             check("sentiment", lambda: _check_sentiment(lab))
@@ -128,6 +131,20 @@ def diagnose(settings: Settings) -> list[Finding]:
         check("vectors", lambda: _check_vectors(lab))
         check("cache", lambda: _check_cache(lab))
     return findings
+
+
+def _check_slots(lab: Lab) -> str:
+    """Count the slots, and look for a rotation of the key that was interrupted."""
+    if lab.storage.keys.former is not None:
+        raise HomeBusy(UNFINISHED)
+    if not lab.encrypted:
+        return "none, as the home is not encrypted"
+    marker = lab.home.read_marker()
+    kinds = [slot["kind"] for slot in slots_of(marker)]
+    if is_of_former_version(marker):
+        return f"one, a {kinds[0]}, of an earlier version; `aico-lab keys add` adds more"
+    number = f"{len(kinds)} open the home" if len(kinds) > 1 else "one opens the home"
+    return f"{number}: {', '.join(kinds)}; unaltered"
 
 
 def _check_disk(home: Path) -> str:
@@ -327,6 +344,8 @@ def _check_own_backups(lab: Lab) -> str:
 def _check_backups(lab: Lab) -> str:
     """Read every copy from before a change, to find damage before a backup is needed."""
     kept = backups_of(lab.home.primary)
+    if kept and lab.storage.keys.former is not None:
+        return f"{len(kept)}, not read while the change of the key is unfinished"
     if not kept:
         return "none: they are kept before a migration loses rows, or a backup replaces them"
     for path in kept:

@@ -11,6 +11,7 @@ import secrets
 from typing import TYPE_CHECKING, TypeVar
 
 from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.adapters.temporary_folders import give_back, own_folder
 from aico_lab.config import usual_key_file
 from aico_lab.errors import ConnectionIsClosed, NotADatabase
 from aico_lab.etl.reader import Reader
@@ -18,6 +19,7 @@ from aico_lab.etl.soundness import read_whole
 from aico_lab.home.credentials import check_credentials, remove_key_file
 from aico_lab.home.files import private_files
 from aico_lab.home.handover import inheritable
+from aico_lab.home.in_use import folder_of, refuse_during_rotation
 from aico_lab.home.keys import create_keys
 from aico_lab.reports.records import clear_up
 from aico_lab.schema.core import CORE
@@ -67,6 +69,8 @@ class Storage:
         self._primary: libsql.Connection | None = None
         self._opened = contextlib.ExitStack()
         self._closed = False
+        if keys.master is not None:  # else there is no key to change
+            self._note_use()
         self.reader = Reader(
             home,
             keys.duckdb(),
@@ -75,6 +79,22 @@ class Storage:
             external_access=external_access,
         )
         self._opened.callback(self.reader.close)
+
+    def _note_use(self) -> None:
+        """Make known that the home is open, until it is closed.
+
+        Raises:
+            HomeBusy: The key of the home is being changed.
+        """
+        folder = folder_of(self.home)
+        with contextlib.suppress(OSError):  # a home that cannot be written keeps its key
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._opened.callback(give_back, own_folder(folder))
+        try:
+            refuse_during_rotation(self.home)
+        except BaseException:
+            self._opened.close()
+            raise
 
     @property
     def adapter(self) -> LibSQLAdapter:

@@ -269,7 +269,7 @@ def test_without_a_backup_nothing_is_lost(connection, tmp_path, monkeypatch):
         drops.upgrade(connection)
     (tmp_path / "backups").unlink()
     let_copy("exit 1", tmp_path, monkeypatch)
-    with pytest.raises(MigrationFailed, match="No backup could be written"):
+    with pytest.raises(MigrationFailed, match="No copy could be written"):
         drops.upgrade(connection)
     assert everything(connection) == before
 

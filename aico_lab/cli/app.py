@@ -25,6 +25,7 @@ from aico_lab.cli.export import export
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
 from aico_lab.cli.keyring import keyring
+from aico_lab.cli.keys import keys
 from aico_lab.cli.knowledge import knowledge
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
@@ -56,6 +57,7 @@ ORDER: Final = (
     "knowledge",
     "pipeline",
     "schedule",
+    "keys",
     "keyring",
     "export",
     "backup",
@@ -89,6 +91,7 @@ app.add_typer(report, name="report")
 app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(schedule, name="schedule")
+app.add_typer(keys, name="keys")
 app.add_typer(keyring, name="keyring")
 app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")

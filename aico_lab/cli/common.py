@@ -79,9 +79,15 @@ def open_lab(
         from aico_lab.lab import Lab
 
     passphrase = None if keyring else ask_passphrase(home, key_file=key_file)
-    return Lab.open(
+    lab = Lab.open(
         home, key_file=key_file, passphrase=passphrase, keyring=keyring, timezone=timezone
     )
+    if lab.storage.keys.former is not None:
+        from aico_lab.cli.output import note
+        from aico_lab.home.keys import UNFINISHED
+
+        note(UNFINISHED)
+    return lab
 
 
 def read_pairs(pairs: list[str] | None, option: str = "-p") -> dict[str, str]:

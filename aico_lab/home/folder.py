@@ -232,6 +232,8 @@ class Home:
     def rewrite_marker(self, marker: Mapping[str, object]) -> None:
         """Replace `lab.json`, whole or not at all."""
         with os_errors(self.path):
+            for half_written in self.path.glob(f".{self.marker.name}.*"):
+                half_written.unlink(missing_ok=True)
             write_atomically(self.marker, _content(marker))
 
 

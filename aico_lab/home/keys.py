@@ -45,6 +45,8 @@ OTHER_PURPOSES: Final = ("answers", "integrity", "receipts", "backup", "marker")
 SWITCHING: Final = "switching"
 """The phase of a rotation in which files are renamed."""
 
+UNFINISHED: Final = "A change of the key was interrupted: run `aico-lab keys rotate` to finish it."
+
 _DAMAGED_SLOT: Final = (KeyError, TypeError, ValueError, AttributeError)
 _FILES: Final = ("key-file", "credential")
 _TYPED: Final = ("passphrase", "recovery")
