@@ -15,7 +15,7 @@ import pytest
 
 from aico_lab.errors import AicoLabError, InvalidValue, UnknownName
 from aico_lab.lab import Lab
-from aico_lab.privacy.redaction import RECALL, Redactor
+from aico_lab.privacy.redaction import RECALL, TextRedactor
 from aico_lab.privacy.study import Study
 from tests.conftest import plain_text_files
 from tests.redaction_sample import SAMPLE, labelled, plain
@@ -214,7 +214,7 @@ def test_the_stated_recall_is_that_of_the_labelled_sample():
     """A label is removed if no word of it is left; the rest of each message must stay."""
     found, of = Counter(), Counter()
     for line in SAMPLE:
-        left = left_of(Redactor().redact(plain(line)))
+        left = left_of(TextRedactor().redact(plain(line)))
         unlabelled = Counter(_WORDS.findall(re.sub(r"\{[NDA]:[^}]*\}", " ", line)))
         assert not unlabelled - left, f"more than the labels was removed of {line}"
         for kind, text in labelled(line):
@@ -224,7 +224,7 @@ def test_the_stated_recall_is_that_of_the_labelled_sample():
 
 
 def test_known_names_are_removed_in_every_spelling():
-    redactor = Redactor(["Aoife Ní Bhriain", "mehmet"])
+    redactor = TextRedactor(["Aoife Ní Bhriain", "mehmet"])
     text = "Aoife said MEHMET's sister saw aoife, and Bhriain."
     assert redactor.redact(text) == "[NAME] said [NAME]'s sister saw [NAME], and [NAME]."
     assert redactor.removed["NAME"] == 4

@@ -31,7 +31,7 @@ def export(
         str | None, typer.Option(help="The first day or moment, or a span back: 30d, 4w.")
     ] = None,
     user: Annotated[
-        list[str] | None, typer.Option(help="Only this person, by id or name; may be repeated.")
+        list[str] | None, typer.Option(help="A person to export, by id or name; may be repeated.")
     ] = None,
     min_people: Annotated[
         int, typer.Option(min=1, help="The fewest people of a count by day.")

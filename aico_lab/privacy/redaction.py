@@ -56,7 +56,7 @@ _CERTAIN_CUES: Final = re.compile(
 _SHORTEST: Final = 2  # letters of a known name
 
 
-class Redactor:
+class TextRedactor:
     """Replaces names, numbers and addresses in texts by their kinds in brackets.
 
     Attributes:

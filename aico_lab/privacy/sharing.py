@@ -15,7 +15,7 @@ from aico_lab.home.folder import Home
 from aico_lab.messages.named import find_ids
 from aico_lab.period import start_of
 from aico_lab.privacy.data_sheet import as_text, data_sheet
-from aico_lab.privacy.redaction import Redactor
+from aico_lab.privacy.redaction import TextRedactor
 from aico_lab.privacy.shared_files import (
     Content,
     CorpusWriter,
@@ -91,7 +91,7 @@ class SharingRules:
     study: Study | None
     shift: bool
     content: Content
-    redactor: Redactor
+    redactor: TextRedactor
     shifts: dict[str, int] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -191,7 +191,7 @@ def share(
         study=Study.of(storage.primary, study) if pseudonymise else None,
         shift=shift_times,
         content=content,
-        redactor=Redactor(_names(storage) if content == "redacted" else ()),
+        redactor=TextRedactor(_names(storage) if content == "redacted" else ()),
     )
     if rules.study is not None and shift_times:
         rules.shifts = _shifts(storage, rules.study)
