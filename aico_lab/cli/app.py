@@ -20,6 +20,7 @@ from aico_lab.cli.common import (
     new_passphrase,
     open_lab,
 )
+from aico_lab.cli.forget import forget
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
 from aico_lab.cli.keyring import keyring
@@ -56,6 +57,7 @@ ORDER: Final = (
     "schedule",
     "keyring",
     "rescore",
+    "forget",
     "info",
     "doctor",
     "cache",
@@ -95,6 +97,7 @@ app.command("search")(search)
 app.command("import")(import_)
 app.command("sources")(sources)
 app.command("index")(index)
+app.command("forget")(forget)
 
 DEMO_HOME = "aico-lab-demo"
 

@@ -115,7 +115,8 @@ def _scan_primary(primary: Connection, patterns: Patterns, result: Scan) -> None
                 f"SELECT count(*) FROM {quoted(table)} WHERE {is_id}",
                 [json.dumps(ids) for ids in named.values() if ids],
             )[0][0]
-    wanted, there = patterns.in_bytes(), set()
+    wanted = patterns.in_bytes()
+    there: set[str] = set()
     for batch in primary.fetch_batches("SELECT data FROM sqlite_dbpage", size=_PAGES):
         pages = b"".join(bytes(page) for (page,) in batch)
         there.update(one for one, content in wanted.items() if content in pages)
