@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import sqlite3
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,22 +12,20 @@ from hypothesis import strategies as st
 
 from aico_lab.bus import outbox
 from aico_lab.bus.outbox import dead_letters
-from aico_lab.dal import DataAccessLayer
 from aico_lab.errors import ErasureBusy, StorageError, UnknownName, WrongUse
-from aico_lab.etl.pins import Pin
 from aico_lab.home.files import held
 from aico_lab.importing.import_log import read_imports
 from aico_lab.lab import Lab
 from aico_lab.privacy import forgetting
 from aico_lab.privacy.deleting import delete
 from aico_lab.privacy.scope import Scope
-from aico_lab.repositories.unit_of_work import UnitOfWork
 from aico_lab.schema.backup import back_up
 from tests.databases import with_core_schemas
 from tests.messages import add, add_memories, message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
     from tests.databases import Homes
@@ -441,7 +436,7 @@ def test_an_import_is_undone_exactly(plain, tmp_path):
     result = plain.import_from(second, on_conflict="replace")
     assert (result.updated, result.added) == (1, 1)
     assert plain.import_from(second).import_id is None  # it wrote nothing
-    assert [one.import_id for one in read_imports(plain.primary)][0] == result.import_id
+    assert read_imports(plain.primary)[0].import_id == result.import_id
     undone = plain.privacy.forget(import_id=result.import_id)
     assert undone.rows["messages restored"] == 1
     assert dump(plain.primary) == before
@@ -470,6 +465,25 @@ def test_what_a_later_import_changed_stays_when_the_first_is_undone(plain, tmp_p
     assert plain.primary.fetch_all(text) == []
     after = dump(plain.primary)
     assert {table for table in before if before[table] != after[table]} <= {"users", "channels"}
+
+
+def test_a_person_with_the_name_of_a_role_takes_nothing_of_others_along(plain):
+    add(plain.primary, told(30, user_id="user", channel_id="d", conversation_id="d"))
+    plain.primary.execute(
+        "INSERT INTO outbox (topic, payload, created_at) VALUES ('said', ?, '2024')",
+        [json.dumps({"role": "user", "by": "u"})],
+    )
+    folder = plain.home.reports / "quality" / "one"
+    folder.mkdir(parents=True)
+    (folder / "quality.html").write_text("what a user says")
+    plain.primary.execute(
+        "INSERT INTO report_runs (run_id, report, parameters, generation, notebook_sha256, "
+        "status, started_at) VALUES ('one', 'quality', '{\"role\": \"user\"}', 1, '', "
+        "'succeeded', '2024')"
+    )
+    result = plain.privacy.forget(user="user")
+    assert result.rows == {"messages": 1, "users": 1, "channels": 1}
+    assert result.stores == {}
 
 
 async def test_dead_letters_can_be_discarded(plain):

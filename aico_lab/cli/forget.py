@@ -37,12 +37,12 @@ def forget(
     ] = None,
     before: Annotated[
         str | None,
-        typer.Option(metavar="DATE", help="Everything from before a day or a time, in UTC."),
+        typer.Option(metavar="DATE", help="The day or time in UTC before which all is forgotten."),
     ] = None,
     reports: Annotated[
         bool,
         typer.Option(
-            "--reports", help="Remove also the outputs of notebooks in the home that name it."
+            "--reports", help="Also remove the outputs of notebooks in the home that name it."
         ),
     ] = False,
     dry_run: Annotated[
@@ -53,7 +53,7 @@ def forget(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Erase a person, a channel, a conversation, an import or a time from every store.
+    """Erase people, conversations or imports from every store.
 
     A signed receipt is kept. Nothing can be brought back.
     """

@@ -35,12 +35,13 @@ _IDS: Final = {
 _NAMED: Final = f"""(SELECT user_id FROM temp.gone_users UNION {_IDS["channel_id"]}
     UNION {_IDS["conversation_id"]} UNION {_IDS["message_id"]})"""
 
-# An id is a value in a payload, or a part of a key in one, such as `["ada", "language"]`.
+# An id is a value in a payload, or a part of a key in one, such as `["ada", "language"]`. A role may
+# have the name of a person.
 _IN_PAYLOAD: Final = f"""(
-    iif(json_valid(payload), EXISTS (
-        SELECT 1 FROM json_tree(payload) WHERE type = 'text' AND atom IN {_NAMED}), 0)
-    OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE instr(payload, json_quote(g.user_id))
-        OR instr(payload, '\\"' || g.user_id || '\\"')))"""
+    iif(json_valid(payload), EXISTS (SELECT 1 FROM json_tree(payload)
+        WHERE type = 'text' AND key IS NOT 'role' AND atom IN {_NAMED}), 0)
+    OR EXISTS (SELECT 1 FROM temp.gone_users AS g
+        WHERE instr(payload, '\\"' || g.user_id || '\\"')))"""
 
 _SEGMENTS: Final = (
     f"SELECT segment_id FROM segment_messages WHERE message_id IN ({_IDS['message_id']})"
@@ -144,7 +145,7 @@ _RESTORED: Final = (
 
 @dataclass(slots=True)
 class Deleted:
-    """What was deleted from the primary database, or would be.
+    """The rows that were deleted from the primary database, or would be.
 
     Attributes:
         rows: The number of rows by table.
