@@ -16,6 +16,7 @@ from aico_lab.errors import (
     AicoLabError,
     CorruptDatabase,
     DiskFull,
+    ErasureIncomplete,
     HomeBusy,
     HomeNotWritable,
     NeverSynced,
@@ -124,6 +125,7 @@ def diagnose(settings: Settings) -> list[Finding]:
             check("encryption", lambda: _check_encryption(lab))
             check("backups", lambda: _check_own_backups(lab))
             check("former databases", lambda: _check_backups(lab))
+            check("erasures", lambda: _check_erasures(lab))
             check("warehouse", lambda: _check_warehouse(lab))
         check("snapshots", lambda: _check_snapshots(lab))
         check("writer", lambda: _check_writer(lab))
@@ -355,6 +357,22 @@ def _check_backups(lab: Lab) -> str:
             raise CorruptDatabase(f"The backup {path} cannot be read: delete it.") from damage
     size = _size(lab.home.path, "backups/*")
     return f"{len(kept)} can be read, {size >> 20} MB; the newest is {kept[-1].name}"
+
+
+def _check_erasures(lab: Lab) -> str:
+    if unfinished := lab.privacy.unfinished():
+        raise ErasureIncomplete(
+            f"{len(unfinished)} erasures are not finished, the first of them {unfinished[0]}: run "
+            "`aico-lab sync`, which finishes them."
+        )
+    receipts = lab.privacy.receipts()
+    forged = [one["erasure_id"] for one in receipts if not lab.privacy.is_authentic(one)]
+    if forged:
+        raise CorruptDatabase(
+            f"The receipt of the erasure {forged[0]} was changed, or is of another home: restore "
+            "aico.db from a backup."
+        )
+    return f"{len(receipts)} finished, all with an authentic receipt" if receipts else "none"
 
 
 def _check_vectors(lab: Lab) -> str:

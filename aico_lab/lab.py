@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from aico_lab.config import Settings, source_key
 from aico_lab.errors import (
+    AicoLabError,
     DatabaseLocked,
     EncoderError,
     HomeError,
@@ -55,6 +56,11 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import Options
 
 
+RESUMED = (
+    "An erasure that was interrupted, or that a restored database had lost, was carried out again."
+)
+
+
 class _Moved:
     """A former attribute of `Lab` that says where it is now.
 
@@ -88,6 +94,8 @@ class Lab:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        if storage.home.erasures.exists():
+            storage.when_opened = self.privacy.erase_again
 
     @classmethod
     @private_files()
@@ -350,6 +358,11 @@ class Lab:
         from aico_lab.etl.sync import sync
 
         primary, problems = self.primary, []
+        resumed: list[str] = []
+        try:
+            resumed = [RESUMED for _ in self.privacy.resume()]
+        except AicoLabError as error:
+            problems.append(f"An erasure is not finished: {error}")
         # The cache first: the warehouse prunes the feed without waiting for the cache.
         if only is None:
             try:
@@ -367,7 +380,7 @@ class Lab:
             acknowledge=acknowledge,
             progress=progress,
         )
-        warnings = result.warnings
+        warnings = [*resumed, *result.warnings]
         if only is None:
             try:
                 if self._sync_vectors(full=full).rebuilt:
@@ -665,7 +678,7 @@ class Lab:
         """The people whose conversations these are: erase, and read the receipts."""
         from aico_lab.privacy.lab_privacy import Privacy
 
-        return Privacy(self.storage, lambda: self.cache.release())
+        return Privacy(self.storage, self._release_cache)
 
     @cached_property
     def cache(self) -> Cache:
@@ -673,6 +686,9 @@ class Lab:
         from aico_lab.cache.lab_cache import Cache
 
         return Cache(self.storage)
+
+    def _release_cache(self) -> None:
+        self.cache.release()
 
     def close(self) -> None:
         """Close all files; a second call has no effect."""

@@ -26,7 +26,7 @@ from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -49,6 +49,7 @@ class Storage:
         timezone: The IANA name of the zone that defines days and hours.
         generation: The generation of the snapshot to read, or None for the newest at any time.
         reader: The reader of that snapshot.
+        when_opened: Called when the primary database was opened; does nothing unless it is set.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Storage:
         self._primary: libsql.Connection | None = None
         self._opened = contextlib.ExitStack()
         self._closed = False
+        self.when_opened: Callable[[], None] = lambda: None
         if keys.master is not None:  # else there is no key to change
             self._note_use()
         self.reader = Reader(
@@ -123,6 +125,7 @@ class Storage:
                 clear_up(connection, self.home)
                 self._opened.enter_context(opened.pop_all())
             self._primary = connection
+            self.when_opened()
         return self._primary
 
     @contextlib.contextmanager

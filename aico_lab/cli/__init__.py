@@ -32,6 +32,7 @@ _KEPT: Final = {
     "cache clear": "each namespace is emptied as a whole or not at all",
     "demo": "what was imported and synced is kept; run it again to continue",
     "export": "no folder was made",
+    "forget": "an erasure that began is finished by the next one, or by the next sync",
     "import": "every batch that was stored is kept; run it again to add the rest",
     "index": "every batch of segments that was stored is kept; run it again to continue",
     "init": "no home was created",

@@ -22,6 +22,7 @@ from aico_lab.cli.common import (
     open_lab,
 )
 from aico_lab.cli.export import export
+from aico_lab.cli.forget import forget
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
 from aico_lab.cli.keyring import keyring
@@ -63,6 +64,7 @@ ORDER: Final = (
     "backup",
     "restore",
     "rescore",
+    "forget",
     "info",
     "doctor",
     "cache",
@@ -106,6 +108,7 @@ app.command("index")(index)
 app.command("export")(export)
 app.command("backup")(backup)
 app.command("restore")(restore)
+app.command("forget")(forget)
 
 DEMO_HOME = "aico-lab-demo"
 

@@ -193,7 +193,7 @@ class ImportLog:
 
 
 def restore(connection: Connection, rows: str, parameters: Iterable[object] = ()) -> int:
-    """Give messages the values that are kept in rows of `import_rows`; return their number.
+    """Restore messages to the values that rows of `import_rows` keep; return their number.
 
     Args:
         connection: The primary database, inside a transaction.

@@ -35,12 +35,13 @@ _IDS: Final = {
 _NAMED: Final = f"""(SELECT user_id FROM temp.gone_users UNION {_IDS["channel_id"]}
     UNION {_IDS["conversation_id"]} UNION {_IDS["message_id"]})"""
 
-# An id is a value in a payload, or a part of a key in one, such as `["ada", "language"]`.
+# An id is a value in a payload, or a part of a key in one, such as `["ada", "language"]`. A role may
+# have the name of a person.
 _IN_PAYLOAD: Final = f"""(
-    iif(json_valid(payload), EXISTS (
-        SELECT 1 FROM json_tree(payload) WHERE type = 'text' AND atom IN {_NAMED}), 0)
-    OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE instr(payload, json_quote(g.user_id))
-        OR instr(payload, '\\"' || g.user_id || '\\"')))"""
+    iif(json_valid(payload), EXISTS (SELECT 1 FROM json_tree(payload)
+        WHERE type = 'text' AND key IS NOT 'role' AND atom IN {_NAMED}), 0)
+    OR EXISTS (SELECT 1 FROM temp.gone_users AS g
+        WHERE instr(payload, '\\"' || g.user_id || '\\"')))"""
 
 _SEGMENTS: Final = (
     f"SELECT segment_id FROM segment_messages WHERE message_id IN ({_IDS['message_id']})"
@@ -144,7 +145,7 @@ _RESTORED: Final = (
 
 @dataclass(slots=True)
 class Deleted:
-    """What was deleted from the primary database, or would be.
+    """The rows that were deleted from the primary database, or would be.
 
     Attributes:
         rows: The number of rows by table.
@@ -180,26 +181,13 @@ def delete(connection: Connection, scope: Scope) -> Deleted:
     select(connection, scope)
     _note(connection, done)
     if scope.kind == "import":
-        for statement in _HANDED_OVER:
-            connection.execute(statement, [scope.value])
-        if restored := restore(connection, _RESTORED, [scope.value]):
-            done.rows["messages restored"] = restored
-    for statement in (*_WORDS, *_DELETE):
+        _undo(connection, scope, done)
+    for statement in (*_WORDS, *_DELETE, *(() if scope.kind == "import" else (_FEEDBACK,))):
         connection.execute(statement)
-    if scope.kind != "import":
-        connection.execute(_FEEDBACK)
     _delete_of_plugins(connection, done)
-    for table, statement in _OUTBOX.items():
-        _count(connection, done, table, statement)
-    if scope.kind == "before":
-        for table, statement in _OUTBOX_BEFORE.items():
-            _count(connection, done, table, statement, [scope.value])
+    _delete_events(connection, scope, done)
     for statement in _FORMER:
         _count(connection, done, "former values", statement)
-    if scope.kind == "import":
-        _count(
-            connection, done, "imports", "DELETE FROM imports WHERE import_id = ?", [scope.value]
-        )
     for statement in _VECTORS:
         connection.execute(statement)
     _index_again(connection)
@@ -214,6 +202,24 @@ def delete(connection: Connection, scope: Scope) -> Deleted:
     feed.mark(connection)
     done.until = feed.head(connection).seq
     return done
+
+
+def _undo(connection: Connection, scope: Scope, done: Deleted) -> None:
+    """Bring back what an import replaced, and remove its record."""
+    for statement in _HANDED_OVER:
+        connection.execute(statement, [scope.value])
+    if restored := restore(connection, _RESTORED, [scope.value]):
+        done.rows["messages restored"] = restored
+    connection.execute("DELETE FROM imports WHERE import_id = ?", [scope.value])
+
+
+def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
+    """Delete events, dead letters and facts that name what is erased, or are too old."""
+    for table, statement in _OUTBOX.items():
+        _count(connection, done, table, statement)
+    if scope.kind == "before":
+        for table, statement in _OUTBOX_BEFORE.items():
+            _count(connection, done, table, statement, [scope.value])
 
 
 def forget_keys(connection: Connection, since: int, until: int) -> None:
@@ -267,7 +273,7 @@ def _delete_of_plugins(connection: Connection, done: Deleted) -> None:
     for table, column in connection.fetch_all(
         "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c "
         "WHERE t.type = 'table' AND c.name IN "
-        f"(SELECT value FROM json_each(?)) AND t.sql NOT LIKE 'CREATE VIRTUAL%'",
+        "(SELECT value FROM json_each(?)) AND t.sql NOT LIKE 'CREATE VIRTUAL%'",
         [json.dumps(list(_IDS))],
     ):
         if table not in _CORE and not (table in known and table in _CASCADED):

@@ -156,6 +156,17 @@ class Forgetting:
                 if self._prepare(primary, one)
             ]
 
+    def erase_again(self) -> None:
+        """Delete the rows of erasures that the database does not have; `resume` does the rest."""
+        primary = self._storage.primary
+        known = {one for (one,) in primary.fetch_all("SELECT erasure_id FROM erasures")}
+        if all(one.erasure_id in known for one in self._kept.read()):
+            return
+        with _alone(self._storage.home):
+            for one in self._unfinished(primary):
+                if one.erasure_id not in known:
+                    self._prepare(primary, one)
+
     def _unfinished(self, primary: Connection) -> list[KeptErasure]:
         finished = {
             erasure_id

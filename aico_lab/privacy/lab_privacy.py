@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aico_lab.errors import ErasureError, HomeError, StorageError
 from aico_lab.home.files import private_files
 from aico_lab.privacy.receipts import is_authentic, receipt_key
 
@@ -123,6 +125,15 @@ class Privacy:
             shift_times=shift_times, since=since, user=user, min_people=min_people,
             encrypt=encrypt,
         )  # fmt: skip
+
+    def erase_again(self) -> None:
+        """Delete from a restored older database what was erased from the newer one.
+
+        The next sync, or erasure, goes on with the other stores. If another process is erasing, or
+        the home cannot be written, nothing is done.
+        """
+        with contextlib.suppress(StorageError, HomeError, ErasureError):
+            self._forgetting(None).erase_again()
 
     def unfinished(self) -> list[str]:
         """Return the ids of erasures that `resume` would finish or repeat."""

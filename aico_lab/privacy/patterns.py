@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.messages.rules import ROLES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -57,23 +59,38 @@ class Patterns:
         long = [one for one in self.all_ids if len(one) >= SHORTEST]
         return {one: one.encode(errors="surrogateescape") for one in (*long, *self.sentences)}
 
-    def names_it(self, values: Iterable[str | None]) -> bool:
+    def names_it(self, texts: Iterable[str | None]) -> bool:
         """Return whether JSON texts have an id as a value, or an id, name or part as words."""
-        for value in values:
-            if value and (self._is_value(value) or self.word().search(value.encode())):
+        return any(
+            text is not None and (self._has_value(text) or self.word().search(text.encode()))
+            for text in texts
+        )
+
+    def _has_value(self, text: str) -> bool:
+        try:
+            values = [json.loads(text)]
+        except ValueError:
+            return False
+        while values:
+            value = values.pop()
+            if isinstance(value, dict):
+                values += [one for key, one in value.items() if key != "role"]
+            elif isinstance(value, list):
+                values += value
+            elif value in self.all_ids:
                 return True
         return False
-
-    def _is_value(self, value: str) -> bool:
-        return any(json.dumps(one, ensure_ascii=ascii) in value
-                   for one in self.all_ids for ascii in (True, False))  # fmt: skip  # noqa: A001
 
     def word(self) -> re.Pattern[bytes]:
         """Return an expression for an id or name as a word of a file, or a part of a text.
 
         Files may escape characters as JSON or as HTML does.
         """
-        words = [one for one in (*self.all_ids, *self.names) if len(one) >= SHORTEST_WORD]
+        words = [
+            one
+            for one in (*self.all_ids, *self.names)
+            if len(one) >= SHORTEST_WORD and one not in ROLES
+        ]
         found = {
             re.escape(form.encode(errors="surrogateescape")): is_word
             for one, is_word in [*((w, True) for w in words), *((s, False) for s in self.sentences)]

@@ -59,8 +59,9 @@ def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
         patterns: What was erased.
     """
     result = Scan()
-    _scan_primary(primary, patterns, result)
-    live = _live(primary, patterns)
+    rows, there = _search(primary, patterns)
+    live = _live(primary, there) if there else set()
+    result.found["aico.db"] = rows + len(there - live)
     result.mentioned = len(live)
     _scan_warehouse(storage, patterns, live, result)
     _scan_cache(storage, patterns, result)
@@ -70,9 +71,9 @@ def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
     return result
 
 
-def _live(primary: Connection, patterns: Patterns) -> set[str]:
-    """Return the patterns that rows of others have within their own values."""
-    named = json.dumps(sorted(patterns.in_bytes()))
+def _live(primary: Connection, patterns: set[str]) -> set[str]:
+    """Return those of some patterns that rows of others have within their own values."""
+    named = json.dumps(sorted(patterns))
     found: set[str] = set()
     for table, columns in _columns(primary).items():
         has = " OR ".join(f"instr({quoted(column)}, p.value)" for column in columns)
@@ -100,8 +101,8 @@ def _columns(connection: Connection) -> dict[str, list[str]]:
     return found
 
 
-def _scan_primary(primary: Connection, patterns: Patterns, result: Scan) -> None:
-    """Search all columns for ids, and all pages, also unused ones, for long ids and texts."""
+def _search(primary: Connection, patterns: Patterns) -> tuple[int, set[str]]:
+    """Return how many rows have an id, and which long ids and texts any page has, used or not."""
     rows = 0
     for table, columns in _columns(primary).items():
         named = {column: patterns.of_column(column) for column in columns}
@@ -115,12 +116,12 @@ def _scan_primary(primary: Connection, patterns: Patterns, result: Scan) -> None
                 f"SELECT count(*) FROM {quoted(table)} WHERE {is_id}",
                 [json.dumps(ids) for ids in named.values() if ids],
             )[0][0]
-    wanted, there = patterns.in_bytes(), set()
+    wanted = patterns.in_bytes()
+    there: set[str] = set()
     for batch in primary.fetch_batches("SELECT data FROM sqlite_dbpage", size=_PAGES):
         pages = b"".join(bytes(page) for (page,) in batch)
         there.update(one for one, content in wanted.items() if content in pages)
-    explained = _live(primary, patterns) if there else set()
-    result.found["aico.db"] = rows + len(there - explained)
+    return rows, there
 
 
 def _scan_warehouse(storage: Storage, patterns: Patterns, live: set[str], result: Scan) -> None:
@@ -199,13 +200,11 @@ def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, res
         place = backup.relative_to(storage.home.path)
         try:
             with primary.open_beside(backup) as copy:
-                one = Scan()
-                _scan_primary(copy, patterns, one)
-                count = one.found["aico.db"] + len(_live(copy, patterns))
+                rows, there = _search(copy, patterns)
         except AicoLabError:
             result.leave("backups", f"{place} cannot be read, so that it cannot be searched.")
             continue
-        if count:
+        if rows or there:
             result.leave(
-                "backups", f"{place} still has what was erased ({count:,} times): delete it."
+                "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
             )

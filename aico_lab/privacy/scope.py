@@ -1,4 +1,4 @@
-"""The part of a home that is to be erased: a person, a channel, a conversation, an import, a time."""
+"""The part of a home to be erased: a person, a channel, a conversation, an import or a time."""
 
 from __future__ import annotations
 

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from aico_lab.privacy.scope import Scope
 
 TEMPORARY: Final = {
-    "gone_messages": "(id INTEGER PRIMARY KEY, message_id TEXT UNIQUE, channel_id, conversation_id)",
+    "gone_messages": (
+        "(id INTEGER PRIMARY KEY, message_id TEXT UNIQUE, channel_id, conversation_id)"
+    ),
     "gone_users": "(user_id PRIMARY KEY)",
     "gone_channels": "(channel_id PRIMARY KEY)",
     "gone_conversations": "(conversation_id PRIMARY KEY)",
@@ -39,7 +41,8 @@ _USER: Final = (
     (
         "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels "
         "WHERE channel_id IN (?1, 'direct:' || ?1) AND NOT EXISTS (SELECT 1 FROM messages AS m "
-        "WHERE m.channel_id = channels.channel_id AND m.id NOT IN (SELECT id FROM temp.gone_messages))"
+        "WHERE m.channel_id = channels.channel_id "
+        "AND m.id NOT IN (SELECT id FROM temp.gone_messages))"
     ),
 )
 _CHANNEL: Final = (
