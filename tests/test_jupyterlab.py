@@ -74,7 +74,7 @@ class Running:
             headers={"Authorization": f"token {self.token}"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return json.load(answer)
+            return json.loads(answer.read() or "null")
 
     def start_kernel(self) -> psutil.Process:
         """Start the kernel of a notebook."""
@@ -362,6 +362,18 @@ def test_nothing_is_heard_or_called_beyond_this_machine(jupyterlab):
 
 
 @pytest.mark.slow
+def test_copies_of_notebooks_are_kept_in_ram(jupyterlab):
+    """JupyterLab makes one with each save, and can return to it."""
+    notebook = jupyterlab.home / "notebooks" / OURS
+    content = notebook.read_bytes()
+    jupyterlab.post(f"contents/{OURS}/checkpoints")
+    notebook.write_bytes(b"{}")
+    jupyterlab.post(f"contents/{OURS}/checkpoints/checkpoint")
+    assert notebook.read_bytes() == content
+    assert not list(jupyterlab.home.rglob("*checkpoint*"))
+
+
+@pytest.mark.slow
 def test_a_persons_own_jupyter_and_tools_that_call_home_are_left_alone(jupyterlab):
     """No configuration of theirs is executed; npm would look for news, yarn tell of its use."""
     folder = jupyterlab.home.parent
@@ -370,7 +382,8 @@ def test_a_persons_own_jupyter_and_tools_that_call_home_are_left_alone(jupyterla
     theirs = {path.name for path in (folder / "person").rglob("*") if path.is_file()}
     assert theirs == {"jupyter_server_config.py", "kernel.json"}
     kept = jupyterlab.home / "jupyter"
-    assert (kept / "ipython/profile_default/history.sqlite").exists()
+    assert not list(jupyterlab.home.rglob("history.sqlite")), "it is kept in RAM"
+    assert not list(jupyterlab.home.rglob(".ipynb_checkpoints"))
     for_others = {
         path.name
         for path in kept.rglob("*")

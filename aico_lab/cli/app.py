@@ -121,6 +121,15 @@ def _say_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
         raise typer.Exit
 
 
+def _dump_no_memory() -> None:
+    """Let no crash write the memory of this process, or of its children, to disk: it has keys."""
+    try:
+        import resource
+    except ImportError:  # as on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 @app.callback()
 def options(
     *,
@@ -135,6 +144,7 @@ def options(
     """Study conversations with a local-first AI companion."""
     del version, debug  # handled by the callback, and by main() wherever the option stands
     os.umask(0o077)  # for files that libraries, kernels and servers create at any time
+    _dump_no_memory()
 
 
 @app.command()

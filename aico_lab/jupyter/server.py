@@ -20,7 +20,7 @@ from traitlets import default
 
 from aico_lab.config import KEY_DESCRIPTOR_VARIABLE, PASSPHRASE_VARIABLE
 from aico_lab.errors import AicoLabError
-from aico_lab.home.files import os_errors, write_atomically
+from aico_lab.home.files import os_errors, remove_whole, write_atomically
 from aico_lab.home.handover import inheritable
 from aico_lab.jupyter.report_magic import PAGES
 
@@ -48,6 +48,7 @@ _OPTIONS: Final = {
     "MappingKernelManager.kernel_manager_class": "aico_lab.jupyter.server.Kernel",
     "KernelManager.transport_encryption": "auto",
     "FileContentsManager.delete_to_trash": "False",  # the trash is outside the home
+    "ContentsManager.checkpoints_class": "aico_lab.jupyter.checkpoints.PrivateCheckpoints",
     "Application.log_level": "WARN",  # the address is printed at any level
 }
 
@@ -64,6 +65,8 @@ _KERNEL: Final = {
     # Jedi's first answer takes longer than JupyterLab waits, and its cache of parsed code lies
     # outside the home. IPython completes existing objects itself.
     "IPCompleter": {"use_jedi": False},
+    # What was typed may quote messages; in a file it would be plain text.
+    "HistoryManager": {"hist_file": ":memory:"},
 }
 
 
@@ -104,7 +107,8 @@ def serve(lab: Lab, notebooks: Path, *, port: int | None, browser: bool) -> None
     home_id, keys, settings = lab.home_id, lab.storage.keys, lab.storage.settings
     lab.close()
     Kernel.for_child = lambda: inheritable(home_id, keys, settings)
-    os.umask(0o077)  # also for kernels, whose history contains what was typed
+    os.umask(0o077)  # also for kernels
+    _remove_plain_copies(settings.home)
     _move_into(settings.home / "jupyter", settings.environment())
 
     class Sessions(SessionManager):
@@ -133,6 +137,15 @@ def serve(lab: Lab, notebooks: Path, *, port: int | None, browser: bool) -> None
         server.start()
     except KeyboardInterrupt:
         pass
+
+
+def _remove_plain_copies(home: Path) -> None:
+    """Remove the history of cells and the copies of notebooks that earlier versions stored."""
+    with os_errors(home):
+        for copies in list((home / "notebooks").rglob(".ipynb_checkpoints")):
+            remove_whole(copies)
+        for history in (home / "jupyter" / "ipython").glob("profile_*/history.sqlite*"):
+            remove_whole(history)
 
 
 def _serve_pages(server: ServerApp, reports: Path) -> None:
