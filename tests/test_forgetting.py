@@ -189,16 +189,14 @@ def test_the_warehouse_is_as_if_the_person_had_never_been_there(plain, tmp_path,
         assert mart(plain) == mart(never)
 
 
+SCOPES = [("user", "ada"), ("channel", "one"), ("conversation", "two-b")]
+
 people = st.sampled_from(["ada", "bob", "cyd"])
 said = st.lists(st.tuples(people, st.sampled_from(["one", "two"]), st.booleans()), max_size=12)
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=examples(15),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     said=said,
     scope=st.sampled_from(SCOPES),
