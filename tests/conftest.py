@@ -29,7 +29,7 @@ LONGEST = (
     "keys_of_every_type", "metrics_claims", "reports", "metrics_far_times", "private_files",
     "metrics_conversation", "metrics_wording", "metrics_exchange", "projections", "relay",
     "dal_load", "import_identity", "notebooks", "metrics_interaction", "foreign", "metrics",
-    "words", "libsql_vectors", "loose_types", "charts", "channel_memory",
+    "words", "forgetting", "libsql_vectors", "loose_types", "charts", "channel_memory",
 )  # fmt: skip
 """The modules that take longest, the longest first."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aico_lab.bus import outbox
@@ -15,12 +17,15 @@ from aico_lab.bus.outbox import dead_letters
 from aico_lab.errors import ErasureBusy, StorageError, UnknownName, WrongUse
 from aico_lab.home.files import held
 from aico_lab.importing.import_log import read_imports
+from aico_lab.importing.importer import import_batches
 from aico_lab.lab import Lab
 from aico_lab.privacy import forgetting
 from aico_lab.privacy.deleting import delete
 from aico_lab.privacy.scope import Scope
 from aico_lab.schema.backup import back_up
+from aico_lab.sources import jsonl
 from tests.databases import with_core_schemas
+from tests.effort import examples
 from tests.messages import add, add_memories, message
 
 if TYPE_CHECKING:
@@ -184,14 +189,17 @@ def test_the_warehouse_is_as_if_the_person_had_never_been_there(plain, tmp_path,
         assert mart(plain) == mart(never)
 
 
+SCOPES = [("user", "ada"), ("channel", "one"), ("conversation", "two-b")]
+
 people = st.sampled_from(["ada", "bob", "cyd"])
 said = st.lists(st.tuples(people, st.sampled_from(["one", "two"]), st.booleans()), max_size=12)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
 @given(
     said=said,
-    scope=st.sampled_from([("user", "ada"), ("channel", "one"), ("conversation", "two-b")]),
+    scope=st.sampled_from(SCOPES),
 )
 def test_the_rest_equals_a_database_that_never_had_it(said, scope, tmp_path_factory):
     """Whatever is forgotten; the messages of a person are those in conversations of their own."""
@@ -318,6 +326,46 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next_sync(plain, step, mo
     assert files_with(plain.home.path, *CANARIES) == set()
 
 
+KILLED = """
+import sys
+from aico_lab.adapters.libsql import Connection
+from aico_lab.lab import Lab
+from aico_lab.privacy import forgetting
+from aico_lab.privacy.receipts import SealedErasures
+from tests.faults import dies
+
+{patch}()
+with Lab.open(sys.argv[1]) as lab:
+    lab.privacy.forget(user="person-ada")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "patch",
+    [
+        'dies(SealedErasures, "keep", after=True)',  # before the first commit
+        'dies(Connection, "execute", only=lambda _, sql, *__: sql == "VACUUM")',
+        'dies(SealedErasures, "keep", number=2)',  # after the last commit
+    ],
+)
+def test_an_erasure_of_a_killed_process_is_finished(plain, patch):
+    home = plain.home.path
+    plain.close()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED.format(patch=patch), str(home)],
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -9, killed.stderr
+    with Lab.open(home) as lab:
+        lab.sync(only="warehouse")
+        assert len(lab.privacy.receipts()) == 1
+        assert lab.privacy.unfinished() == []
+        assert files_with(home, *CANARIES) == set()
+
+
+@pytest.mark.slow
 def test_an_erasure_that_failed_is_finished_by_the_next_one(plain, monkeypatch):
     """As on a full disk; then the other one is carried out as well."""
 
@@ -336,6 +384,7 @@ def test_an_erasure_that_failed_is_finished_by_the_next_one(plain, monkeypatch):
     assert plain.primary.fetch_all("SELECT count(*) FROM messages") == [(0,)]
 
 
+@pytest.mark.slow
 def test_what_a_restored_database_has_is_erased_again(plain):
     """At opening from the database, and by the next sync from all other stores."""
     home, old = plain.home, plain.home.path.with_name("old.db")
@@ -356,6 +405,7 @@ def test_what_a_restored_database_has_is_erased_again(plain):
         assert files_with(home.path, *CANARIES) == set()
 
 
+@pytest.mark.slow
 def test_who_reads_a_pinned_snapshot_finishes(plain):
     plain.sync(only="warehouse")
     old = plain.generation
@@ -391,6 +441,7 @@ def test_reports_that_name_a_person_go_and_others_stay(plain):
     assert [path.name for path in (plain.home.reports / "quality").iterdir()] == ["of-others"]
 
 
+@pytest.mark.slow
 def test_notebooks_and_backups_are_listed_and_outputs_removed_when_asked(plain):
     notebook = plain.home.path / "notebooks" / "mine.ipynb"
     notebook.parent.mkdir()
@@ -416,6 +467,7 @@ def lines(path: Path, *messages: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_import_is_undone_exactly(plain, tmp_path):
     """What it added goes, and what it replaced comes back, to the last digit of a score."""
     first = lines(
@@ -463,8 +515,56 @@ def test_what_a_later_import_changed_stays_when_the_first_is_undone(plain, tmp_p
     assert plain.primary.fetch_all(text) == [("three",)]
     plain.privacy.forget(import_id=three)
     assert plain.primary.fetch_all(text) == []
-    after = dump(plain.primary)
-    assert {table for table in before if before[table] != after[table]} <= {"users", "channels"}
+    assert dump(plain.primary) == before
+
+
+@pytest.mark.slow
+@settings(max_examples=examples(10), deadline=None)
+@given(
+    imports=st.lists(
+        st.dictionaries(st.integers(0, 5), st.sampled_from(["eve", "fay"]), min_size=1),
+        min_size=1, max_size=4,
+    ),
+    data=st.data(),
+)  # fmt: skip
+def test_an_undone_import_never_happened(imports, data, tmp_path_factory):
+    """Whatever the imports before and after it added or edited."""
+    undone = data.draw(st.integers(0, len(imports) - 1))
+    folder = tmp_path_factory.mktemp("undone")
+
+    def texts(connection: Connection) -> list[Any]:
+        return [
+            sorted(connection.fetch_all(query))
+            for query in (
+                "SELECT message_id, user_id, content FROM messages",
+                "SELECT user_id FROM users",
+                "SELECT channel_id, message_count FROM channels",
+            )
+        ]
+
+    with (
+        with_core_schemas(folder / "a.db").connect() as erased,
+        with_core_schemas(folder / "b.db").connect() as never,
+    ):
+        ids = []
+        for number, messages in enumerate(imports):
+            path = lines(
+                folder / f"{number}.jsonl",
+                *(
+                    {"message_id": f"m{key}", "conversation_id": f"k-{key}", "role": "user",
+                     "user_id": user, "content": f"text {key} of import {number}",
+                     "timestamp": "2024-05-01T12:00:00Z"}
+                    for key, user in messages.items()
+                ),
+            )  # fmt: skip
+            for connection in (erased, never)[: 1 + (number != undone)]:
+                result = import_batches(
+                    connection, jsonl.read(path), source="jsonl", on_conflict="replace"
+                )
+                ids += [result.import_id] if connection is erased else []
+        with erased.transaction():
+            delete(erased, Scope("import", ids[undone]))
+        assert texts(erased) == texts(never)
 
 
 def test_a_person_with_the_name_of_a_role_takes_nothing_of_others_along(plain):

@@ -35,8 +35,8 @@ _IDS: Final = {
 _NAMED: Final = f"""(SELECT user_id FROM temp.gone_users UNION {_IDS["channel_id"]}
     UNION {_IDS["conversation_id"]} UNION {_IDS["message_id"]})"""
 
-# An id is a value in a payload, or a part of a key in one, such as `["ada", "language"]`. A role may
-# have the name of a person.
+# An id is a value in a payload, or a part of a key in one, such as `["ada", "language"]`. A role is
+# no person, even if somebody has its name.
 _IN_PAYLOAD: Final = f"""(
     iif(json_valid(payload), EXISTS (SELECT 1 FROM json_tree(payload)
         WHERE type = 'text' AND key IS NOT 'role' AND atom IN {_NAMED}), 0)
@@ -117,29 +117,43 @@ _FORMER: Final = (
     ),
 )  # fmt: skip
 _NUMBER: Final = "(SELECT number FROM imports WHERE import_id = ?1)"
-_MINE: Final = f"number = {_NUMBER} AND table_name = 'messages'"
-_NEXT: Final = (
-    "SELECT min(n.number) FROM import_rows AS n WHERE n.table_name = 'messages' "
-    f"AND n.row_key = CAST(m.id AS TEXT) AND n.number > {_NUMBER}"
+_MINE: Final = f"mine.number = {_NUMBER} AND mine.table_name = 'messages'"
+_LATER: Final = (
+    "SELECT min(later.number) FROM import_rows AS later WHERE later.table_name = 'messages' "
+    f"AND later.row_key = {{row}}.row_key AND later.number > {_NUMBER}"
 )
+_NEXT: Final = (
+    f"table_name = 'messages' AND number > {_NUMBER} "
+    f"AND number = ({_LATER.format(row='import_rows')})"
+)
+_WRITTEN: Final = """(SELECT number, first_id, last_id FROM import_ranges UNION ALL
+    SELECT number, CAST(row_key AS INTEGER), CAST(row_key AS INTEGER) FROM import_rows
+        WHERE table_name = 'messages' AND former IS NULL)"""
 _HANDED_OVER: Final = (
     # What this import added and a later one changed counts as added by the later one.
-    f"""UPDATE import_rows SET former = NULL WHERE (number, table_name, row_key) IN (
-        SELECT ({_NEXT}), 'messages', CAST(m.id AS TEXT) FROM messages AS m
-        WHERE ({_NEXT}) IS NOT NULL AND (EXISTS (SELECT 1 FROM import_ranges AS r
-            WHERE r.number = {_NUMBER} AND m.id BETWEEN r.first_id AND r.last_id)
-            OR EXISTS (SELECT 1 FROM import_rows AS i WHERE i.{_MINE}
-                AND i.former IS NULL AND i.row_key = CAST(m.id AS TEXT))))""",
-    # What both changed had, before the later one, what it had before this one.
-    f"""UPDATE import_rows SET former = (SELECT former FROM import_rows AS i
-            WHERE i.{_MINE} AND i.row_key = import_rows.row_key)
-        WHERE (number, table_name, row_key) IN (
-            SELECT ({_NEXT.replace("CAST(m.id AS TEXT)", "m.row_key")}), 'messages', m.row_key
-            FROM import_rows AS m WHERE m.{_MINE} AND m.former IS NOT NULL)""",
+    f"""UPDATE import_rows SET former = NULL WHERE {_NEXT} AND EXISTS (
+        SELECT 1 FROM {_WRITTEN} AS mine WHERE mine.number = {_NUMBER}
+            AND CAST(import_rows.row_key AS INTEGER) BETWEEN mine.first_id AND mine.last_id)""",
+    # Where both changed a message, the later one found what this one had found.
+    f"""UPDATE import_rows SET former = (SELECT former FROM import_rows AS mine
+            WHERE {_MINE} AND mine.row_key = import_rows.row_key)
+        WHERE {_NEXT} AND EXISTS (SELECT 1 FROM import_rows AS mine
+            WHERE {_MINE} AND mine.row_key = import_rows.row_key AND mine.former IS NOT NULL)""",
+    # People and channels that it added count as added by the next one that has a message of theirs.
+    *(
+        f"""INSERT OR IGNORE INTO import_rows
+        SELECT min(w.number), '{table}', m.{key}, NULL FROM messages AS m
+        JOIN {_WRITTEN} AS w ON w.number > {_NUMBER} AND m.id BETWEEN w.first_id AND w.last_id
+        WHERE m.{key} IN (SELECT row_key FROM import_rows
+                WHERE number = {_NUMBER} AND table_name = '{table}')
+            AND m.{key} NOT IN ({_IDS[key]})
+        GROUP BY m.{key}"""
+        for table, key in (("users", "user_id"), ("channels", "channel_id"))
+    ),
 )
 _RESTORED: Final = (
-    f"SELECT row_key, former FROM import_rows AS m WHERE m.{_MINE} AND m.former IS NOT NULL "
-    f"AND ({_NEXT.replace('CAST(m.id AS TEXT)', 'm.row_key')}) IS NULL"
+    f"SELECT row_key, former FROM import_rows AS mine WHERE {_MINE} AND mine.former IS NOT NULL "
+    f"AND ({_LATER.format(row='mine')}) IS NULL"
 )
 
 

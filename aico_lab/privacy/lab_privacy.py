@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Privacy:
-    """What concerns the people whose conversations these are."""
+    """Erases what people ask for, and has the receipts."""
 
     def __init__(self, storage: Storage, release_cache: Callable[[], None]) -> None:
         """Use a home.
