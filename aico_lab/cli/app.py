@@ -228,6 +228,8 @@ def init(
         say("Without the passphrase nobody can read the home.")
     else:
         say("Its databases are not encrypted.")
+        return
+    say("`aico-lab keys add recovery` prints a recovery key, in case it is lost.")
 
 
 @app.command()

@@ -68,7 +68,7 @@ def keys_status(
 def keys_add(
     kind: Annotated[
         Literal["key-file", "passphrase", "recovery", "keyring", "credential"],
-        typer.Argument(help="What is to open the home, besides what opens it now."),
+        typer.Argument(help="The kind of credential that is to open the home, too."),
     ],
     file: Annotated[
         Path | None, typer.Argument(help="The new key file, or the file of a credential.")
@@ -131,7 +131,8 @@ def _new_passphrase(kind: str) -> str | None:
 @keys.command("remove")
 def keys_remove(
     number: Annotated[
-        int, typer.Argument(metavar="SLOT", help="Its number in `aico-lab keys status`.")
+        int,
+        typer.Argument(metavar="SLOT", help="The number of the slot in `aico-lab keys status`."),
     ],
     *,
     home: HomeOption = None,

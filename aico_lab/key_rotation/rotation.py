@@ -4,8 +4,8 @@
 2. Each store is written anew beside the old one, and read whole; see `stores`.
 3. `lab.json` says that files are renamed; then the copy of the primary database is renamed, which
    decides: before it the home has its old key, afterwards the new one. The other stores follow.
-4. Snapshots, kept answers and a damaged cache that was set aside, which can be made again, are
-   removed, and a snapshot of the warehouse is published. `lab.json` loses the old master key.
+   Snapshots, kept answers and a damaged cache that was set aside, which can be made again, go.
+4. A snapshot of the warehouse is published, and `lab.json` loses the old master key.
 
 An error in the first two steps undoes them. A process that is killed leaves a home that opens (see
 `aico_lab.home.staged`), and the next rotation continues: before the decision from the beginning,
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 _PREPARING: Final = "preparing"
 _OTHERS: Final = ("duckdb", "chroma", "rocksdb")
+_RENEWED: Final = ("duckdb", "chroma")
+"""The stores of which an older copy does not do; an older cache is as good as any."""
 
 PARTS: Final = 3 + len(_OTHERS)
 """The number of parts of a rotation, for its progress."""
@@ -118,7 +120,7 @@ class _Rotation:
         if not decided:
             self._prepare_and_decide()
         for store in _OTHERS:
-            if decided and staged(self._home.path, store).exists():
+            if decided and store in _RENEWED and staged(self._home.path, store).exists():
                 self._stage(store)  # the home may have been written since it was made
             stores.put_in_place(self._home, store)
         self._follow_backups()
@@ -192,11 +194,9 @@ class _Rotation:
                     copy.replace(backup)
 
     def _publish(self) -> None:
-        """Remove what has the old key and can be made again, and publish the warehouse."""
+        """Publish the warehouse, and remove a damaged cache, which has the old key."""
         home, key = self._home, self._new.duckdb()
         with os_errors(home.path):
-            remove_whole(home.snapshots)
-            remove_whole(home.answers)
             for path in home.path.glob("cache.damaged-*"):
                 remove_whole(path)
         if not home.writer.exists():
@@ -207,6 +207,8 @@ class _Rotation:
         if row is None or not row[0]:
             return
         self._snapshot = row[0]
+        if snapshots.is_sound(home.snapshots, self._snapshot):
+            return  # a sync published it since the rotation was interrupted
         read = partial(read_whole, key=key, temporary=home.temporary, where=home.writer.name)
         snapshots.publish(home.writer, home.snapshots, self._snapshot, read=read, link=False)
 

@@ -229,13 +229,22 @@ def remove_staged(home: Home) -> None:
 
 
 def put_in_place(home: Home, store: str) -> None:
-    """Give a store's copy under the new key the name of the store; do nothing if there is none."""
-    target = home.path / STAGED[store][0]
+    """Replace a store by its copy under the new key; do nothing if there is none.
+
+    Snapshots and kept answers of the warehouse, which can be made again, are removed before.
+    """
+    target, copy = home.path / STAGED[store][0], staged(home.path, store)
     with os_errors(target):
-        if staged(home.path, store).exists():
-            if target.is_dir():
-                remove_whole(target)
-            _put(staged(home.path, store), target)
+        if not copy.exists():
+            return
+        if store == "duckdb":
+            remove_whole(home.snapshots)
+            remove_whole(home.answers)
+        if target.is_dir():  # a folder replaces no other one
+            former = copy.with_name(f"{copy.name}.former")
+            remove_whole(former)
+            target.rename(former)
+        _put(copy, target)
 
 
 def _partial(target: Path) -> Path:
