@@ -89,18 +89,19 @@ class ImportLog:
         import_id: The id of the import, or None as long as it has written nothing.
     """
 
-    def __init__(self, connection: Connection, source: str | None) -> None:
+    def __init__(self, connection: Connection, source: str | None, *, after: int = 0) -> None:
         """Make the record of an import that begins now.
 
         Args:
             connection: The primary database.
             source: The name of the source or format; None records nothing.
+            after: The highest `id` of a message before.
         """
         self.import_id: str | None = None
         self._connection = connection
         self._source = source
         self._number = 0
-        [(self._before,)] = connection.fetch_all("SELECT coalesce(max(id), 0) FROM messages")
+        self._before = after
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:
@@ -108,25 +109,27 @@ class ImportLog:
         if self._source is None:
             yield
             return
-        connection = self._connection
-        last = {
-            table: connection.fetch_all(f"SELECT coalesce(max(rowid), 0) FROM {table}")[0][0]
-            for table in ("messages", *ADDED)
-        }
+        before = self._last()
         yield
-        for table, before in last.items():
-            after = connection.fetch_all(f"SELECT coalesce(max(rowid), 0) FROM {table}")[0][0]
-            if after <= before:
+        for table, last in self._last().items():
+            if last <= before[table]:
                 continue
             self._begin()
             if table == "messages":
-                self._note_range(before + 1, after)
+                self._note_range(before[table] + 1, last)
             else:
-                connection.execute(
+                self._connection.execute(
                     f"INSERT OR IGNORE INTO import_rows SELECT ?, '{table}', {ADDED[table]}, NULL "
                     f"FROM {table} WHERE rowid > ?",
-                    [self._number, before],
+                    [self._number, before[table]],
                 )
+
+    def _last(self) -> dict[str, int]:
+        """Return the highest row id of each table to which imports add rows."""
+        tables = ("messages", *ADDED)
+        highest = (f"(SELECT coalesce(max(rowid), 0) FROM {table})" for table in tables)
+        [row] = self._connection.fetch_all(f"SELECT {', '.join(highest)}")
+        return dict(zip(tables, row, strict=True))
 
     def _note_range(self, first: int, last: int) -> None:
         joined = self._connection.fetch_one(

@@ -130,7 +130,7 @@ class ImportResult:
     read_as: str = ""
     notes: list[str] = field(default_factory=list)
     on_conflict: OnConflict = "keep"
-    import_id: str | None = None
+    import_id: str | None = field(default=None, compare=False)
 
     def look_at(self, batch: Batch) -> None:
         """Add the counts of a batch that are known before it is written."""
@@ -220,8 +220,8 @@ def import_batches(
     present = Present()
     twins, chats, places = Twins(connection), SameChats(connection), Places(connection)
     planned: Planned = {}
-    log = ImportLog(connection, None if dry_run else source)
     [(last,)] = connection.fetch_all("SELECT coalesce(max(id), 0) FROM messages")
+    log = ImportLog(connection, None if dry_run else source, after=last)
     with without_garbage_collector(), connection.bulk():
         for read in batches:
             batch = twins.as_stored(read) if read.has_twins else chats.as_stored(read)
