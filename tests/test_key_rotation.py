@@ -118,6 +118,8 @@ def test_every_store_has_the_new_key_and_the_old_one_opens_none(folder, settings
     result = rotate(folder, settings)
     new = keys_of(settings)
     assert (result.slots, result.rotations, result.resumed, result.backups) == (2, 1, False, 1)
+    assert new.receipts() == old.receipts() != Keys(new.master).receipts()
+    assert (new.backup(), new.integrity()) != (old.backup(), old.integrity())
     stores_ = ["primary", "backup", "vectors", "writer", "00000001.duckdb"]
     assert opens(folder, new) == stores_
     assert opens(folder, old) == []
@@ -158,6 +160,7 @@ def test_a_rotation_that_is_killed_leaves_a_home_that_opens_and_is_finished_late
 ):
     """With all that was written meanwhile, at each stage; commands say that it is unfinished."""
     before, phases = content(settings), []
+    receipts = keys_of(settings).receipts()
     spawn = multiprocessing.get_context("spawn")
     for number in (40, 92):
         process = spawn.Process(target=killed, args=(folder.path, settings.key_file, number))
@@ -167,6 +170,7 @@ def test_a_rotation_that_is_killed_leaves_a_home_that_opens_and_is_finished_late
         phases.append((folder.read_marker().get("rotation") or {}).get("phase"))
         with Lab.open(settings.home, key_file=settings.key_file) as lab:
             add(lab.primary, message(100 + number))
+            assert lab.storage.keys.receipts() == receipts
             assert (lab.storage.keys.former is not None) == (phases[-1] is not None)
             assert not lab.sync().rebuilt
             assert lab.verify().ok
@@ -180,6 +184,7 @@ def test_a_rotation_that_is_killed_leaves_a_home_that_opens_and_is_finished_late
     assert len(after["rows"]) == len(before["rows"]) + 2
     assert after["snapshot"] == [(14,)]
     assert keys_of(settings).former is None
+    assert keys_of(settings).receipts() == receipts
     assert left_over(folder) == []
 
 

@@ -41,12 +41,13 @@ Marker = dict[str, Any]
 
 KEY_BYTES: Final = {"libsql": 24, "duckdb": 32, "chroma": 32, "rocksdb": 32}
 OTHER_KEY_BYTES: Final = 32
-OTHER_PURPOSES: Final = ("answers", "integrity", "receipts", "backup", "marker")
+OTHER_PURPOSES: Final = ("answers", "integrity", "receipts", "backup", "marker", "carried")
 SWITCHING: Final = "switching"
 """The phase of a rotation in which files are renamed."""
 
 UNFINISHED: Final = "A change of the key was interrupted: run `aico-lab keys rotate` to finish it."
 
+_NONCE: Final = 12
 _DAMAGED_SLOT: Final = (KeyError, TypeError, ValueError, AttributeError)
 _FILES: Final = ("key-file", "credential")
 _TYPED: Final = ("passphrase", "recovery")
@@ -62,6 +63,9 @@ class Keys:
 
     former: bytes | None = field(default=None, repr=False)
     """The master key before, while a rotation is unfinished."""
+
+    carried: bytes | None = field(default=None, repr=False)
+    """The key of receipts, if it is older than the master key; see `receipts`."""
 
     home: Path | None = None
     """The folder whose files show which stores still have the former key; None for all of them."""
@@ -94,8 +98,15 @@ class Keys:
         return self._derive("integrity", OTHER_KEY_BYTES)
 
     def receipts(self) -> bytes | None:
-        """Return the key that signs receipts of erasures: 256 bits."""
-        return self._derive("receipts", OTHER_KEY_BYTES)
+        """Return the key that signs receipts of erasures: 256 bits.
+
+        A rotation leaves it as it is: receipts name erased people only by keyed hashes, which
+        nobody could compute anew.
+        """
+        master = self.former or self.master
+        if self.carried is not None or master is None:
+            return self.carried
+        return derive(master, "receipts", OTHER_KEY_BYTES)
 
     def backup(self) -> bytes | None:
         """Return the key of backups: 256 bits."""
@@ -120,7 +131,7 @@ class Keys:
 
     def secrets(self) -> set[bytes]:
         """Return the bytes of all keys and of the credential, to look for them in files."""
-        found = {self.credential}
+        found = {self.credential, self.carried}
         for master in filter(None, (self.master, self.former)):
             lengths = KEY_BYTES | dict.fromkeys(OTHER_PURPOSES, OTHER_KEY_BYTES)
             found |= {master, *(derive(master, name, length) for name, length in lengths.items())}
@@ -259,7 +270,33 @@ def open_keys(marker: Mapping[str, Any], settings: Settings) -> Keys:
             "backup."
         )
     switching = (marker.get("rotation") or {}).get("phase") == SWITCHING
-    return Keys(keys.master, keys.credential, keys.former, settings.home if switching else None)
+    return Keys(
+        keys.master,
+        keys.credential,
+        keys.former,
+        _carried(marker, keys.former or keys.master),
+        settings.home if switching else None,
+    )
+
+
+def carry(receipts: bytes, master: bytes) -> str:
+    """Return the key of receipts, encrypted for the marker of a home with a new master key."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    nonce = secrets.token_bytes(_NONCE)
+    sealed = AESGCM(derive(master, "carried", OTHER_KEY_BYTES)).encrypt(nonce, receipts, None)
+    return (nonce + sealed).hex()
+
+
+def _carried(marker: Mapping[str, Any], master: bytes | None) -> bytes | None:
+    """Return the key of receipts that a marker carries, or None; its digest was checked before."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    if master is None or "carried" not in marker:
+        return None
+    content = bytes.fromhex(marker["carried"])
+    cipher = AESGCM(derive(master, "carried", OTHER_KEY_BYTES))
+    return cipher.decrypt(content[:_NONCE], content[_NONCE:], None)
 
 
 def _is_true(marker: Mapping[str, Any], master: bytes | None) -> bool:

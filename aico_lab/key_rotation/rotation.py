@@ -28,7 +28,7 @@ from aico_lab.etl import snapshots
 from aico_lab.etl.soundness import read_whole
 from aico_lab.home.files import held, os_errors, remove_whole
 from aico_lab.home.in_use import folder_of, rotation_lock
-from aico_lab.home.keys import SWITCHING, Keys, new_master, signed, slots_of
+from aico_lab.home.keys import SWITCHING, Keys, carry, new_master, signed, slots_of
 from aico_lab.home.slots import wrap
 from aico_lab.home.staged import staged
 from aico_lab.key_rotation import stores
@@ -112,6 +112,7 @@ class _Rotation:
         self._resumed = keys.former is not None
         self._old = keys.old() if self._resumed else Keys(keys.master)
         self._new = keys.new() if self._resumed else Keys(new_master())
+        self._receipts = keys.receipts() or b""
         self._snapshot = 0
 
     def run(self) -> None:
@@ -233,6 +234,7 @@ class _Rotation:
         marker["slots"] = [
             {**slot, "wrapped": wrapped[str(slot["id"])]} for slot in slots_of(self._marker)
         ]
+        marker["carried"] = carry(self._receipts, self._new.master or b"")
         marker["rotations"] = 1 + int(marker.get("rotations", 0))
         stores.remove_staged(self._home)  # what earlier attempts left half
         marker["rotated_at"] = datetime.now(UTC).isoformat(timespec="seconds")
