@@ -177,6 +177,7 @@ def test_the_identity_of_a_recipient_opens_it_without_the_key(kept, away, tmp_pa
     assert not (tmp_path / "no" / "lab.json").exists()
 
 
+@pytest.mark.slow
 def test_a_home_without_a_key_needs_a_recipient(home, homes, away, tmp_path):
     with homes.open(home, "none", messages=3) as lab:
         with pytest.raises(InvalidValue, match="--recipient new"):
@@ -213,6 +214,22 @@ def test_an_existing_home_is_replaced_only_with_consent(kept, away):
     assert restore(away / "a.backup", settings(home), consent=True).replaced, "it is not newer"
 
 
+@pytest.mark.slow
+def test_what_was_erased_since_the_backup_is_erased_again(kept, away):
+    """By the receipts, which are beside the database."""
+    add(kept.primary, message(50, user_id="ada", conversation_id="a", channel_id="a"))
+    kept.backups.write(away / "a.backup")
+    kept.privacy.forget(user="ada")
+    assert count(kept) == 40
+    kept.close()
+    restore(away / "a.backup", settings(kept.home.path), force=True)
+    with Lab.open(kept.home.path) as lab:
+        assert count(lab) == 40
+        lab.sync()
+        assert lab.privacy.unfinished() == []
+        assert len(lab.privacy.receipts()) == 1
+
+
 def test_an_open_home_is_not_replaced(kept, away, monkeypatch):
     monkeypatch.setattr(restoring, "_PATIENCE", 0.1)
     kept.backups.write(away / "a.backup")
@@ -222,6 +239,7 @@ def test_an_open_home_is_not_replaced(kept, away, monkeypatch):
     assert count(kept) == 41
 
 
+@pytest.mark.slow
 def test_another_home_is_never_replaced(kept, away, tmp_path):
     kept.backups.write(away / "a.backup")
     Lab.create(tmp_path / "other").close()
@@ -273,6 +291,7 @@ def test_a_backup_inside_the_home_is_refused(kept):
         kept.backups.write(kept.home.path / "a.backup")
 
 
+@pytest.mark.slow
 def test_the_commands_say_what_they_did(kept, away, cli, in_process, tmp_path):
     kept.close()
     assert "compared" in cli("backup", str(away / "a.backup"), "--recipient", "new").stdout

@@ -232,12 +232,9 @@ def _exchange(
         return None
     try:
         with LibSQLAdapter(primary, key, busy_timeout=_PATIENCE).connect() as connection:
+            _refuse_newer(connection, done, force=force)  # before the log goes
             _lock_out(connection)
-            if (newer := _changes_since(connection, done)) and not force:
-                raise HomeExists(
-                    f"The home has {newer} that the backup of {done.heading.made_at[:16]} lacks: "
-                    "add --force to lose them, or name a new folder with --home."
-                )
+            _refuse_newer(connection, done, force=force)  # nothing can change any more
             former = backup_path(primary, "replaced")
             former.parent.mkdir(mode=0o700, exist_ok=True)
             # While both names are of the database in use, this one must not look like a backup.
@@ -271,6 +268,14 @@ def _lock_out(connection: Connection) -> None:
         raise DatabaseLocked(
             "Another program has the home open: stop it, and restore the backup again."
         ) from locked
+
+
+def _refuse_newer(connection: Connection, done: Rebuilt, *, force: bool) -> None:
+    if (newer := _changes_since(connection, done)) and not force:
+        raise HomeExists(
+            f"The home has {newer} that the backup of {done.heading.made_at[:16]} lacks: add "
+            "--force to lose them, or name a new folder with --home."
+        )
 
 
 def _changes_since(connection: Connection, done: Rebuilt) -> str:
