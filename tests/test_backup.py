@@ -230,6 +230,19 @@ def test_what_was_erased_since_the_backup_is_erased_again(kept, away):
         assert len(lab.privacy.receipts()) == 1
 
 
+@pytest.mark.slow
+def test_a_backup_from_before_a_new_key_gets_the_present_one(kept, away, cli):
+    kept.backups.write(away / "a.backup")
+    former = kept.storage.keys.libsql()
+    kept.close()
+    assert cli("keys", "rotate").returncode == 0
+    restore(away / "a.backup", settings(kept.home.path), force=True)
+    with Lab.open(kept.home.path) as lab:
+        assert count(lab) == 40
+        assert lab.storage.keys.libsql() != former
+        lab.backups.write(away / "a.backup")
+
+
 def test_an_open_home_is_not_replaced(kept, away, monkeypatch):
     monkeypatch.setattr(restoring, "_PATIENCE", 0.1)
     kept.backups.write(away / "a.backup")
