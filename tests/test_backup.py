@@ -98,7 +98,8 @@ def test_a_later_backup_in_a_folder_holds_only_changes(kept, away, tmp_path):
     changes = kept.backups.write(away)
     assert (whole.kind, changes.kind) == ("whole", "changes")
     assert changes.bytes < whole.bytes / 2
-    done = restore(Path(changes.path), settings(tmp_path / "new"))
+    assert kept.backups.check(away).path == changes.path, "the newest one of the folder"
+    done = restore(away, settings(tmp_path / "new"))
     assert done.files == ("notebooks/other.ipynb", "notebooks/my.ipynb")
     with Lab.open(tmp_path / "new") as lab:
         assert count(lab) == 41

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from aico_lab.adapters.age import decrypt_stream, encrypt_stream
-from aico_lab.errors import AicoLabError, CorruptDatabase, SourceMissing
+from aico_lab.errors import AicoLabError, CorruptDatabase, InvalidValue, SourceMissing
 from aico_lab.home.files import os_errors
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAGIC: Final = b"aico-lab backup 1\n"
+NAME_BEGIN: Final = "aico-"
+SUFFIX: Final = ".backup"
+"""The names of backups in a folder: these around the beginning of the home's id, and the time."""
+
 _LONGEST: Final = 1 << 24  # bytes of a line of JSON
 _BLOCK: Final = 1 << 20  # bytes that are compressed at a time
 _SIZES: Final = struct.Struct(">II")  # of a block: compressed, and whole
@@ -50,6 +54,23 @@ class Heading:
     marker: dict[str, object]
     digest: str
     size: int
+
+
+def newest_in(path: Path) -> Path:
+    """Return the newest backup of a folder; a file as it is.
+
+    Raises:
+        SourceMissing: The folder has no backup.
+        InvalidValue: The folder has backups of several homes.
+    """
+    if not path.is_dir():
+        return path
+    found = {path.name.rpartition("-")[2]: path for path in path.glob(f"{NAME_BEGIN}*-*{SUFFIX}")}
+    if not found:
+        raise SourceMissing(f"There is no backup in {path}: name a file of `aico-lab backup`.")
+    if len({path.name.rpartition("-")[0] for path in found.values()}) > 1:
+        raise InvalidValue(f"{path} has backups of several homes: name one file.")
+    return found[max(found)]
 
 
 def heading_bytes(home_id: str, made_at: str, marker: Mapping[str, object]) -> bytes:

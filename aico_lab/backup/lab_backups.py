@@ -36,7 +36,7 @@ class Backups:
         """Decrypt a backup, open its database, compare it, and record the outcome.
 
         Args:
-            backup: The file.
+            backup: The file, or a folder for the newest one in it.
             identity: The identity file of a recipient; by default the home's own key is used.
 
         Raises:

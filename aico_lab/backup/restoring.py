@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.age import read_identities
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.backup.container import read_heading
+from aico_lab.backup.container import newest_in, read_heading
 from aico_lab.backup.rebuilding import rebuild, remove_database
 from aico_lab.backup.writing import FOLDERS, own_identity, refuse_rotation
 from aico_lab.config import usual_key_file
@@ -82,7 +82,8 @@ def restore(
     """Restore a backup; what is derived from the database is made again by the next sync.
 
     Args:
-        backup: The file; one of changes needs the whole one beside it.
+        backup: The file, or a folder for the newest one in it; one of changes needs the whole one
+            beside it.
         settings: The home, new or existing, and the key file or passphrase that opens the backup.
         identity_file: The identity of a recipient of the backup, if there is no key file or
             passphrase any more; a new home then gets a new key.
@@ -96,7 +97,7 @@ def restore(
         StorageError: The backup is damaged, or another program has the home open.
         DiskFull: There is no room.
     """
-    backup = backup.expanduser().absolute()
+    backup = newest_in(backup.expanduser().absolute())
     heading = read_heading(backup)
     home = Home(settings.home)
     opener = _Opener(settings, read_identities(identity_file) if identity_file else None)

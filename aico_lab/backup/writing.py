@@ -15,8 +15,11 @@ from aico_lab.adapters.age import new_identity, read_identities, recipient_of
 from aico_lab.adapters.temporary_folders import give_back, own_folder, remove_left_over
 from aico_lab.backup import records
 from aico_lab.backup.container import (
+    NAME_BEGIN,
+    SUFFIX,
     heading_bytes,
     line_of,
+    newest_in,
     numbered,
     opened,
     read_heading,
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
 FOLDERS: Final = ("notebooks", "pipelines", "reports", "sources")
 """The folders of a home with files that nothing makes again."""
 
-SUFFIX: Final = ".backup"
 _HASH: Final = 16  # bytes of the hash of a page
 _MOST_CHANGED: Final = 0.25
 """The share of changed pages above which a backup is a whole one again."""
@@ -127,7 +129,7 @@ def check_backup_file(
 
     Args:
         storage: The home that it is a backup of.
-        backup: The file.
+        backup: The file, or a folder for the newest one in it.
         identity_file: The identity of a recipient; by default the home's own key is used.
 
     Raises:
@@ -135,7 +137,7 @@ def check_backup_file(
         StorageError: The backup is damaged, or cannot be opened.
         WrongKey: The identity does not open it.
     """
-    backup = backup.expanduser().absolute()
+    backup = newest_in(backup.expanduser().absolute())
     heading = read_heading(backup)
     if heading.home_id != str(storage.home.read_marker()["home_id"]):
         raise InvalidValue(
@@ -198,7 +200,7 @@ def _rebuilt(storage: Storage, backup: Path, identities: Collection[str]) -> Reb
 
 
 def _names(home_id: str) -> str:
-    return f"aico-{home_id[:8]}-"
+    return f"{NAME_BEGIN}{home_id[:8]}-"
 
 
 def _sweep(folder: Path, home_id: str, partial: Path) -> None:

@@ -81,7 +81,7 @@ def backup(
 
 
 def restore(
-    path: Annotated[Path, typer.Argument(help="The backup.")],
+    path: Annotated[Path, typer.Argument(help="The backup, or a folder for the newest one in it.")],
     *,
     identity: IdentityOption = None,
     replace: Annotated[
@@ -98,14 +98,14 @@ def restore(
     """Restore a backup into a new home, or the home that it is of."""
     import sys
 
-    from aico_lab.backup.container import read_heading
+    from aico_lab.backup.container import newest_in, read_heading
     from aico_lab.backup.restoring import restore as restore_backup
     from aico_lab.config import Settings, usual_key_file
     from aico_lab.home.keys import kinds_of
 
     settings = Settings.resolve(home=home, key_file=key_file)
     if not settings.passphrase and not settings.key_file and not settings.keyring and not identity:
-        heading = read_heading(path.expanduser())
+        heading = read_heading(newest_in(path.expanduser()))
         may_type = kinds_of(heading.marker) & {"passphrase", "recovery"}
         if may_type and sys.stdin.isatty() and not usual_key_file(heading.home_id).exists():
             secret = str(typer.prompt("Passphrase", hide_input=True, err=True))

@@ -47,7 +47,8 @@ def data_sheet(
         "channels": len(done.channels),
         "first_message": _moment(done.first_us),
         "last_message": _moment(done.last_us),
-        "since": None if since is None else str(since),
+        # Beside shifted times, it would tell by how much they are shifted.
+        "since": None if since is None or rules.shift else str(since),
         "people_chosen": None if chosen is None else len(chosen),
         "left_out": total - done.messages,
         "content": rules.content,
