@@ -28,9 +28,9 @@ _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
     # Conversations in which nobody else takes part: what the companion said belongs to the person.
     (
-        f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) WHERE NOT EXISTS ("
-        "SELECT 1 FROM messages AS o WHERE o.channel_id = c.channel_id "
-        "AND o.conversation_id = c.conversation_id AND o.user_id <> ?1)"
+        f"{_TAKE} JOIN (SELECT channel_id, conversation_id FROM messages "
+        "WHERE channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1) "
+        "GROUP BY 1, 2 HAVING min(user_id = ?1) = 1) AS c USING (channel_id, conversation_id)"
     ),
     # Answers to the person in conversations with others.
     (
