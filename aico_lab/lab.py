@@ -345,8 +345,11 @@ class Lab:
                 None.
         """
         from aico_lab.etl.sync import sync
+        from aico_lab.integrity.guard import Guard
 
         primary, problems = self.primary, []
+        guard = Guard(self.storage)
+        guard.before(full=full)
         # The cache first: the warehouse prunes the feed without waiting for the cache.
         if only is None:
             try:
@@ -363,7 +366,10 @@ class Lab:
             on_change=on_change,
             acknowledge=acknowledge,
             progress=progress,
+            examine=guard.all,
         )
+        if result.mode != "nothing":
+            guard.after()
         warnings = result.warnings
         if only is None:
             try:

@@ -17,6 +17,7 @@ from aico_lab.etl.reader import Reader
 from aico_lab.etl.soundness import read_whole
 from aico_lab.home.files import private_files
 from aico_lab.home.keys import check_credentials, create_keys, remove_key_file
+from aico_lab.integrity.guard import begin
 from aico_lab.reports.records import clear_up
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
@@ -97,6 +98,8 @@ class Storage:
                         "restore it from a backup or create a new home."
                     )
                 CORE.apply_core_schemas(connection)
+                if self._is_writable:
+                    begin(connection, self.keys.libsql())
                 clear_up(connection, self.home)
                 self._opened.enter_context(opened.pop_all())
             self._primary = connection
@@ -108,7 +111,7 @@ class Storage:
 
         It is read-only if the home cannot be written.
         """
-        if os.access(self.home.path, os.W_OK) or not self.home.primary.exists():
+        if self._is_writable or not self.home.primary.exists():
             with self.adapter.connect() as connection:
                 yield connection
             return
@@ -116,6 +119,10 @@ class Storage:
 
         with open_unwritable(self.home.primary, self.keys.libsql()) as connection:
             yield connection
+
+    @property
+    def _is_writable(self) -> bool:
+        return os.access(self.home.path, os.W_OK)
 
     def read_snapshot(self, generation: int) -> Reader:
         """Return a reader of one snapshot; the snapshot is kept until the reader is closed."""
@@ -191,6 +198,7 @@ def create_home(home: Home, settings: Settings, protection: Protection) -> Keys:
             keys, slot = create_keys(home_id, protection, settings)
             with LibSQLAdapter(home.primary, keys.libsql()).connect() as connection:
                 CORE.apply_core_schemas(connection)
+                begin(connection, keys.libsql())
             home.write_marker({"home_id": home_id, "key": slot})
         except BaseException:
             home.discard()
