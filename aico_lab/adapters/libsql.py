@@ -25,7 +25,7 @@ import libsql_experimental
 
 from aico_lab.adapters.base import DatabaseAdapter
 from aico_lab.adapters.libsql_errors import is_panic, translate
-from aico_lab.adapters.libsql_seal import PageSeal
+from aico_lab.adapters.libsql_seal import LAST_CHANGE, PageSeal
 from aico_lab.adapters.libsql_statements import cast_wide, kind_of, parameters_of
 from aico_lab.adapters.libsql_values import encode_exactly
 from aico_lab.errors import (
@@ -119,7 +119,7 @@ class Connection:
         """Run one statement."""
         self._patiently(lambda: self._start(sql, parameters))
         if self.seal is not None and self._depth == 0 and kind_of(sql) == "write":
-            self._seal_long_log()
+            self._note_commit()
 
     def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one query and return all its rows."""
@@ -229,11 +229,14 @@ class Connection:
         # A log that begins anew keeps its size otherwise, which would not tell when to seal it.
         self.fetch_all("PRAGMA journal_size_limit = 0")
 
-    def _seal_long_log(self) -> None:
-        """Seal the pages of a long write-ahead log, so that they can reach the file."""
+    def _note_commit(self) -> None:
+        """Note that something was committed, and seal the pages of a long write-ahead log."""
         if self.seal is None or self._raw is None or self._raw.in_transaction:
             return
-        size = self.seal.log_size()
+        with contextlib.suppress(StorageError):  # a file without a change feed
+            last = self._call(self._raw.execute, LAST_CHANGE, ()).fetchall()
+            self.seal.log.note(last[0][0] if last else 0)
+        size = self.seal.log.size()
         if size < self._log_bytes:  # it began anew
             self._log_bytes = 0
         if size - self._log_bytes >= self._checkpoint_bytes:
@@ -274,7 +277,7 @@ class Connection:
         finally:
             self._depth = level
         if level == 0:
-            self._seal_long_log()
+            self._note_commit()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -322,6 +325,8 @@ class Connection:
                     self.seal.renew(self, patience=CLOSING)
         finally:
             raw, self._raw = self._raw, None
+            if self.seal is not None:
+                self.seal.log.close()
             if raw is not None:
                 self._call(raw.close)
 

@@ -18,13 +18,12 @@ import functools
 import hashlib
 import hmac
 import json
-import os
-import struct
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from aico_lab.adapters.libsql_log import WriteAheadLog
 from aico_lab.errors import CorruptDatabase, StorageError
 from aico_lab.home.files import os_errors, write_atomically
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.adapters.libsql_log import Frames, Note
 
 ENTRY: Final = 16
 """Bytes of a page's entry: one of flags, 15 of its code."""
@@ -45,17 +45,21 @@ INTERIOR: Final = 2
 
 _TAG: Final = 32
 _BATCH: Final = 256  # pages read at a time: 1 MB
-_LOG_HEADER: Final = 32
-_FRAME_HEADER: Final = 24
 _IMMUTABLE: Final = "?mode=ro&immutable=1"
 _NOT_FRESH: Final = bytes(flags & ~FRESH for flags in range(256))
 
-_HEAD: Final = (
-    "SELECT (SELECT value FROM system_state WHERE key = 'database_id'), seq, at, "
-    "json_array(table_name, hex(row_key), op, at) FROM change_log ORDER BY seq DESC LIMIT 1"
+ACCEPT: Final = (
+    "restore a backup, or put the right aico.db and aico.db-wal back; if this is the state that "
+    "you want, run `aico-lab verify --deep --accept`"
 )
+"""The end of a sentence about a database that differs from its seal."""
+
+LAST_CHANGE: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'change_log'"
+"""SQL for the sequence number of the last change, which deletions in the feed do not lower."""
+
+_DATABASE_ID: Final = "SELECT value FROM system_state WHERE key = 'database_id'"
 _ENTRY_AT: Final = (
-    "SELECT json_array(table_name, hex(row_key), op, at) FROM change_log WHERE seq = ?"
+    "SELECT json_array(table_name, hex(row_key), op, at), at FROM change_log WHERE seq = ?"
 )
 
 
@@ -86,6 +90,7 @@ class Seal:
         sealed_at: When it was written, in seconds since 1970.
         deep_at: When the last deep check ended, in seconds since 1970; None if there was none.
         deep_ok: Whether that check found everything sound.
+        lost: What was found missing in a database that is older than its seal; None if nothing.
         entries: The entries of all pages in order, each of `ENTRY` bytes.
     """
 
@@ -94,6 +99,7 @@ class Seal:
     sealed_at: float
     deep_at: float | None
     deep_ok: bool
+    lost: str | None
     entries: bytes
 
     @property
@@ -110,25 +116,19 @@ class Seal:
         return [number for number, has in enumerate(self.entries[::ENTRY], 1) if has & flags]
 
 
-class _Log(NamedTuple):
-    """The committed frames of the write-ahead log.
-
-    Attributes:
-        salts: Two numbers that are new whenever the log begins anew.
-        pages: The page of each frame, in order.
-    """
-
-    salts: tuple[int, int]
-    pages: list[int]
-
-    def split(self, seal: Seal) -> tuple[set[int], set[int]]:
-        """Return the pages of sealed frames, and of frames that are not sealed."""
-        known = seal.log[2] if self.salts == seal.log[:2] else 0
-        return set(self.pages[:known]), set(self.pages[known:])
+def _split(log: Frames, seal: Seal) -> tuple[set[int], set[int]]:
+    """Return the pages of sealed frames, and of frames that are not sealed."""
+    known = seal.log[2] if log.salts == seal.log[:2] else 0
+    return set(log.pages[:known]), set(log.pages[known:])
 
 
 class PageSeal:
-    """The seal of one encrypted file; any number of processes may use it."""
+    """The seal of one encrypted file; any number of processes may use it.
+
+    Attributes:
+        path: The file of the seal.
+        log: The write-ahead log of the sealed file.
+    """
 
     def __init__(self, database: Path, key: str) -> None:
         """Name the seal; nothing is opened.
@@ -139,21 +139,14 @@ class PageSeal:
         """
         self.path = database.with_name(f"{database.name}.seal")
         self._database = database
-        self._log = f"{database}-wal"
         self._key = key
         self._code_key = _derived(key)
+        self.log = WriteAheadLog(database, self._code_key)
 
     @property
     def exists(self) -> bool:
         """Whether the file is sealed."""
         return self.path.exists()
-
-    def log_size(self) -> int:
-        """Return the size of the write-ahead log, in bytes."""
-        try:
-            return os.stat(self._log).st_size  # noqa: PTH116 - called with every commit
-        except OSError:
-            return 0
 
     def read(self) -> Seal:
         """Read the seal.
@@ -176,23 +169,48 @@ class PageSeal:
         read = json.loads(header)
         return Seal(
             Head(**read["head"]), tuple(read["log"]), read["sealed_at"], read["deep_at"],
-            read["deep_ok"], entries,
+            read["deep_ok"], read["lost"], entries,
         )  # fmt: skip
 
     def lost(self, connection: Connection) -> str | None:
-        """Say what is missing in a database that is older than its seal; None if nothing is."""
-        sealed, now = self.read().head, self._head(connection)
+        """Return what is missing in a database that is older than its seal; None if nothing is."""
+        seal = self.read()
+        if lost := self._lost_changes(seal, connection):
+            return lost
+        note = self._newer_note(seal)
+        if note is None or self.log.holds(note):
+            return None
+        # Another program may have written the log into the file, which changes its pages.
+        if self.log.read().salts != note.salts and self.examine(connection):
+            return None
+        return f"what was committed until {_minute(note.at)} is damaged or gone"
+
+    def remember(self, lost: str) -> None:
+        """Store that something was found missing, so that no later commit hides it."""
+        self._write(replace(self.read(), lost=lost))
+
+    def _lost_changes(self, seal: Seal, connection: Connection) -> str | None:
+        """Return what is missing according to the change feed; None if nothing is."""
+        sealed, now, note = seal.head, self._head(connection), self._newer_note(seal)
+        if seal.lost is not None:
+            return seal.lost
         if sealed.database_id != now.database_id:
             return "it is another database than the one that was sealed"
+        if note is not None and now.seq < note.seq:
+            return _gone(note.seq - now.seq, note.at)
         if now.seq < sealed.seq:
-            at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(sealed.at / 1_000))
-            gone = sealed.seq - now.seq
-            changes = "change of a row" if gone == 1 else f"{gone:,} changes of rows"
-            return f"the last {changes}, committed until {at} UTC, {_are(gone)} gone"
+            return _gone(sealed.seq - now.seq, sealed.at)
         entry = connection.fetch_one(_ENTRY_AT, [sealed.seq])  # None once it is pruned
-        if entry is not None and sealed.anchor != self._anchor(entry[0]):
+        if entry is not None and sealed.anchor not in ("", self._anchor(entry[0])):
             return "its changes are not those that were sealed"
         return None
+
+    def _newer_note(self, seal: Seal) -> Note | None:
+        """Return the note of the last commit if that is not sealed yet."""
+        note = self.log.noted()
+        if note is None or (note.salts == seal.log[:2] and note.frames <= seal.log[2]):
+            return None
+        return note
 
     def renew(
         self,
@@ -214,15 +232,18 @@ class PageSeal:
             The pages whose former content was damaged; if there are any, nothing is sealed.
 
         Raises:
+            CorruptDatabase: Something is missing in the file.
             DatabaseLocked: Another connection wrote for longer than `patience`.
             StorageError: The file or its seal cannot be read.
         """
         required = synced or deep is not None
-        if not required and not self._read_log().split(self.read())[1]:
+        if not required and not _split(self.log.read(), self.read())[1]:
             return ()
         with self._locked(patience) as own:
-            seal, log = self.read(), self._read_log()
-            sealed, unsealed = log.split(seal)
+            seal, log = self.read(), self.log.read()
+            sealed, unsealed = _split(log, seal)
+            if lost := self._lost_changes(seal, own):
+                raise older(lost)
             news = self._entries(own, unsealed)
             damaged = self._damaged_before(seal, news, sealed)
             if damaged:
@@ -252,14 +273,21 @@ class PageSeal:
             through: A connection that is in no transaction.
         """
         with self._locked(through.busy_timeout) as own:
-            log = self._read_log()
+            log = self.log.read()
             (pages,) = own.fetch_one("PRAGMA page_count") or (0,)
             entries = bytes(_updated(b"", self._entries(own, None), pages))
             self._write(
                 Seal(
-                    self._head(own), (*log.salts, len(log.pages)), time.time(), None, False, entries
+                    self._head(own),
+                    (*log.salts, len(log.pages)),
+                    time.time(),
+                    None,
+                    False,
+                    None,
+                    entries,
                 )
             )
+            self.log.forget()
             through.fetch_all("PRAGMA wal_checkpoint(PASSIVE)")
 
     def accept(self, through: Connection, reviewed: Mapping[int, bytes]) -> None:
@@ -302,7 +330,7 @@ class PageSeal:
         self, connection: Connection, numbers: Collection[int] | None
     ) -> dict[int, bytes]:
         seal = self.read()
-        _, unsealed = self._read_log().split(seal)
+        _, unsealed = _split(self.log.read(), seal)
         (pages,) = connection.fetch_one("PRAGMA page_count") or (0,)
         wanted = range(1, max(pages, seal.pages) + 1) if numbers is None else numbers
         whole = numbers is None
@@ -361,12 +389,10 @@ class PageSeal:
         return bytes([flags]) + code.digest()
 
     def _head(self, connection: Connection) -> Head:
-        found = connection.fetch_one(_HEAD)
-        if found is None:
-            one = connection.fetch_one("SELECT value FROM system_state WHERE key = 'database_id'")
-            return Head(one[0] if one else "", 0, 0, "")
-        database_id, seq, at, entry = found
-        return Head(database_id, seq, at, self._anchor(entry))
+        (database_id,) = connection.fetch_one(_DATABASE_ID) or ("",)
+        (seq,) = connection.fetch_one(LAST_CHANGE) or (0,)
+        entry, at = connection.fetch_one(_ENTRY_AT, [seq]) or ("", 0)
+        return Head(database_id, seq, at, self._anchor(entry) if entry else "")
 
     def _anchor(self, entry: str) -> str:
         return hashlib.blake2b(entry.encode(), digest_size=16, key=self._code_key).hexdigest()
@@ -380,32 +406,6 @@ class PageSeal:
         body = json.dumps(header).encode() + b"\n" + seal.entries
         with os_errors(self.path.parent):
             write_atomically(self.path, body + self._tag(body))
-
-    def _read_log(self) -> _Log:
-        """Read which pages the committed frames of the write-ahead log hold.
-
-        The log may be opened and closed: SQLite's locks are on other files.
-        """
-        try:
-            with open(self._log, "rb", buffering=0) as file:  # noqa: PTH123 - a text already
-                header = file.read(_LOG_HEADER)
-                if len(header) < _LOG_HEADER:
-                    return _Log((0, 0), [])
-                page_size, _, *salts = struct.unpack(">4I", header[8:24])
-                pages: list[int] = []
-                committed = 0
-                descriptor, at = file.fileno(), _LOG_HEADER
-                while len(frame := os.pread(descriptor, _FRAME_HEADER, at)) == _FRAME_HEADER:
-                    number, size_after, *of_log = struct.unpack(">4I", frame[:16])
-                    if of_log != salts:
-                        break
-                    pages.append(number)
-                    if size_after:  # the last frame of a transaction
-                        committed = len(pages)
-                    at += _FRAME_HEADER + page_size
-        except OSError:
-            return _Log((0, 0), [])
-        return _Log((salts[0], salts[1]), pages[:committed])
 
     @contextmanager
     def _locked(self, patience: float) -> Iterator[Connection]:
@@ -433,8 +433,18 @@ def _updated(entries: bytes, news: Mapping[int, bytes], pages: int) -> bytearray
     return changed
 
 
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
+def older(lost: str) -> CorruptDatabase:
+    """Return the error for a database that is older than its seal."""
+    return CorruptDatabase(f"aico.db is older than its seal ({lost}): {ACCEPT}.")
+
+
+def _gone(changes: int, at: int) -> str:
+    what = "change of a row" if changes == 1 else f"{changes:,} changes of rows"
+    return f"the last {what}, committed until {_minute(at)}, {'is' if changes == 1 else 'are'} gone"
+
+
+def _minute(at: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at / 1_000))
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql import NOW
-from aico_lab.adapters.libsql_seal import FRESH, INTERIOR, PageSeal
+from aico_lab.adapters.libsql_seal import ACCEPT, FRESH, INTERIOR, PageSeal, older
 from aico_lab.errors import CorruptDatabase, DatabaseLocked
 from aico_lab.integrity.review import find_unsoundness, review
 from aico_lab.schema.core import CORE
@@ -24,11 +24,6 @@ SMALL_SAMPLE: Final = 16
 
 NAMED: Final = 5
 """The maximum number of pages that an error names."""
-
-ACCEPT: Final = (
-    "restore a backup, or put the right aico.db and aico.db-wal back; if this is the state that "
-    "you want, run `aico-lab verify --deep --accept`"
-)
 
 
 def begin(connection: Connection, key: str | None) -> None:
@@ -49,7 +44,9 @@ def begin(connection: Connection, key: str | None) -> None:
             seal.read()  # raises, since it is missing
         _seal_anew(connection, seal, "the first seal of this home")
     elif lost := seal.lost(connection):
-        raise CorruptDatabase(f"aico.db is older than its seal ({lost}): {ACCEPT}.")
+        seal.remember(lost)
+        connection.seal = None  # what is left of the log must not be sealed
+        raise older(lost)
 
 
 def reseal(storage: Storage, reason: str) -> None:
