@@ -134,8 +134,8 @@ class WriteAheadLog:
                 time.time_ns() // 1_000_000, seq,
             )  # fmt: skip
             os.pwrite(note, body + self._tag(body), 0)
-        except OSError:  # such as a full disk: the commit stands, only its loss goes unnoticed
-            return
+        except (OSError, struct.error):
+            return  # on a full disk, or in a damaged file: only a loss of this commit is unnoticed
 
     def noted(self) -> Note | None:
         """Return the position that was noted; None if there is none, or it was damaged."""

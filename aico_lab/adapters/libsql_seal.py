@@ -86,19 +86,24 @@ class Seal:
 
     Attributes:
         head: The end of the change feed.
+        schema: A keyed hash of the definitions of all tables, indexes, triggers and views.
         log: The identity of the write-ahead log, and the number of its frames that are sealed.
         sealed_at: When it was written, in seconds since 1970.
         deep_at: When the last deep check ended, in seconds since 1970; None if there was none.
         deep_ok: Whether that check found everything sound.
+        foreign: Whether another program, which does not seal, has written rows that were not
+            reviewed yet.
         lost: What was found missing in a database that is older than its seal; None if nothing.
         entries: The entries of all pages in order, each of `ENTRY` bytes.
     """
 
     head: Head
+    schema: str
     log: tuple[int, int, int]
     sealed_at: float
     deep_at: float | None
     deep_ok: bool
+    foreign: bool
     lost: str | None
     entries: bytes
 
@@ -167,10 +172,8 @@ class PageSeal:
             ) from damage
         header, _, entries = body.partition(b"\n")
         read = json.loads(header)
-        return Seal(
-            Head(**read["head"]), tuple(read["log"]), read["sealed_at"], read["deep_at"],
-            read["deep_ok"], read["lost"], entries,
-        )  # fmt: skip
+        read["head"], read["log"] = Head(**read["head"]), tuple(read["log"])
+        return Seal(**read, entries=entries)
 
     def lost(self, connection: Connection) -> str | None:
         """Return what is missing in a database that is older than its seal; None if nothing is."""
@@ -204,6 +207,25 @@ class PageSeal:
         if entry is not None and sealed.anchor not in ("", self._anchor(entry[0])):
             return "its changes are not those that were sealed"
         return None
+
+    def has_foreign_changes(self, connection: Connection) -> bool:
+        """Return whether another program, which does not seal, has written rows."""
+        return self._is_foreign(self.read(), connection)
+
+    def has_schema_of(self, connection: Connection) -> bool:
+        """Return whether the definitions of all tables are those that were sealed."""
+        return self.read().schema == self._schema(connection)
+
+    def _is_foreign(self, seal: Seal, connection: Connection) -> bool:
+        note = self._newer_note(seal)
+        known = max(seal.head.seq, note.seq if note else 0)
+        return seal.foreign or self._head(connection).seq > known
+
+    def _schema(self, connection: Connection) -> str:
+        found = connection.fetch_all(
+            "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+        )
+        return self._anchor(repr(found))
 
     def _newer_note(self, seal: Seal) -> Note | None:
         """Return the note of the last commit if that is not sealed yet."""
@@ -254,13 +276,14 @@ class PageSeal:
             entries = _updated(seal.entries, news, pages)
             if synced:
                 entries[::ENTRY] = entries[::ENTRY].translate(_NOT_FRESH)
-            now = time.time()
+            now, foreign = time.time(), self._is_foreign(seal, own)
             seal = replace(
                 seal, entries=bytes(entries), sealed_at=now, log=(*log.salts, len(log.pages)),
-                head=self._head(own),
+                head=self._head(own), foreign=foreign,
+                schema=self._schema(own) if 1 in unsealed else seal.schema,
             )  # fmt: skip
             if deep is not None:
-                seal = replace(seal, deep_at=now, deep_ok=deep)
+                seal = replace(seal, deep_at=now, deep_ok=deep, foreign=foreign and not deep)
             self._write(seal)
             # Nobody can commit now, so that no frame is copied into the file that is not sealed.
             through.fetch_all("PRAGMA wal_checkpoint(PASSIVE)")
@@ -278,13 +301,15 @@ class PageSeal:
             entries = bytes(_updated(b"", self._entries(own, None), pages))
             self._write(
                 Seal(
-                    self._head(own),
-                    (*log.salts, len(log.pages)),
-                    time.time(),
-                    None,
-                    False,
-                    None,
-                    entries,
+                    head=self._head(own),
+                    schema=self._schema(own),
+                    log=(*log.salts, len(log.pages)),
+                    sealed_at=time.time(),
+                    deep_at=None,
+                    deep_ok=False,
+                    foreign=False,
+                    lost=None,
+                    entries=entries,
                 )
             )
             self.log.forget()
@@ -301,7 +326,8 @@ class PageSeal:
             seal, now = self.read(), self._entries(own, reviewed)
             same = {number: entry for number, entry in now.items() if reviewed[number] == entry}
             (pages,) = own.fetch_one("PRAGMA page_count") or (0,)
-            self._write(replace(seal, entries=bytes(_updated(seal.entries, same, pages))))
+            entries = bytes(_updated(seal.entries, same, pages))
+            self._write(replace(seal, entries=entries, foreign=False))
 
     def examine(
         self, through: Connection, numbers: Collection[int] | None = None

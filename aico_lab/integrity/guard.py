@@ -162,7 +162,7 @@ def accept_if_explained(storage: Storage, seal: PageSeal, changed: dict[int, byt
     Raises:
         CorruptDatabase: At least one page is damaged, or may be.
     """
-    found = review(storage, changed)
+    found = review(storage, seal, changed)
     if found.unexplained:
         raise damaged(found.describe())
     primary = storage.primary

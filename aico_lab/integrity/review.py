@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
-from aico_lab.adapters.sql_text import quoted
+from aico_lab.adapters.sql_text import folded, quoted, tokens
 from aico_lab.errors import AicoLabError, StorageError
 from aico_lab.etl.verify import verify
 from aico_lab.schema import feed
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.adapters.libsql_seal import PageSeal
     from aico_lab.storage import Storage
 
-FOLLOWING: Final = frozenset({"change_log", "sqlite_sequence"})
-"""Tables that SQLite and triggers write with every row."""
+SCHEMA: Final = "the schema"
+"""The name of the pages that define tables; the first one is also the header of the file."""
 
 SHADOWS: Final = ("_data", "_idx", "_docsize", "_config")
 """The ends of names of the tables of a full-text index, which checks itself."""
@@ -53,15 +54,17 @@ class Review:
         return "; ".join(filter(None, [pages, *self.unexplained]))
 
 
-def review(storage: Storage, numbers: Collection[int]) -> Review:
+def review(storage: Storage, seal: PageSeal, numbers: Collection[int]) -> Review:
     """Review pages of the primary database that differ from the seal.
 
     Args:
         storage: The databases.
+        seal: The seal of the primary database.
         numbers: The pages.
     """
     primary = storage.primary
     try:
+        foreign = seal.has_foreign_changes(primary)
         unsound = find_unsoundness(primary)
         pages = _owners(primary, numbers)
         tracked = feed.tracked_tables(primary)
@@ -69,10 +72,15 @@ def review(storage: Storage, numbers: Collection[int]) -> Review:
             primary.fetch_all("SELECT name, tbl_name FROM sqlite_master WHERE type = 'index'")
         )
         full_text = _full_text_indexes(primary)
+        explained = {*indexes, *(f"{t}{end}" for t in full_text for end in SHADOWS)}
+        explained |= {"", "sqlite_sequence", *_written_by_triggers(primary)}
+        if seal.has_schema_of(primary):
+            explained.add(SCHEMA)
     except StorageError as error:
         return Review({"unreadable pages": len(numbers)}, (str(error).rstrip("."),))
     reasons = [unsound] if unsound else []
-    explained = {"", *FOLLOWING, *indexes, *(f"{t}{end}" for t in full_text for end in SHADOWS)}
+    if not foreign:
+        reasons.append("no program has recorded a change")
     if rows := tracked.keys() & pages.keys():
         reasons += _differing(storage, rows)
         explained |= rows
@@ -99,6 +107,14 @@ def find_unsoundness(primary: Connection) -> str | None:
     return None
 
 
+def _written_by_triggers(primary: Connection) -> set[str]:
+    """Return the tables that triggers name, such as that of the change feed."""
+    triggers = primary.fetch_all("SELECT sql FROM sqlite_master WHERE type = 'trigger'")
+    words = {folded(word) for (sql,) in triggers for word in tokens(sql)}
+    tables = primary.fetch_all("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {name for (name,) in tables if folded(name) in words}
+
+
 def _full_text_indexes(primary: Connection) -> list[str]:
     return [
         name
@@ -117,7 +133,7 @@ def _owners(primary: Connection, numbers: Collection[int]) -> dict[str, int]:
         )
     )
     named = {
-        number: "the schema" if name in ("sqlite_schema", "sqlite_master") else name
+        number: SCHEMA if name in ("sqlite_schema", "sqlite_master") else name
         for number, name in named.items()
     }
     return dict(Counter(named.get(number, "") for number in numbers))
