@@ -395,6 +395,9 @@ class Lab:
             OtherModel: The vectors are of another model, and `full` is False.
             StorageError: A database failed.
         """
+        from aico_lab.integrity.guard import Guard
+
+        Guard(self.storage).before(full=full)
         return self._sync_vectors(full=full, examine=True, progress=progress)
 
     def _sync_vectors(

@@ -285,6 +285,7 @@ class PageSeal:
             if deep is not None:
                 seal = replace(seal, deep_at=now, deep_ok=deep, foreign=foreign and not deep)
             self._write(seal)
+            self.log.forget()  # what was noted is sealed
             # Nobody can commit now, so that no frame is copied into the file that is not sealed.
             through.fetch_all("PRAGMA wal_checkpoint(PASSIVE)")
         return ()

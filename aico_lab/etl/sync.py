@@ -376,6 +376,7 @@ class _SyncRun:
         if not total:
             return
         gone: pa.Table | None = None
+        found = 0
         if since is None:
             extracted = extract(self._primary, contract)
         else:
@@ -386,6 +387,7 @@ class _SyncRun:
                 if deleted := self._warehouse.delete(contract, gone, rows, messages):
                     self.deleted[table] = deleted
                 gone = None
+            found += rows.num_rows + len(misfits)
             if misfits:
                 self._warehouse.quarantine(misfits)
                 self.quarantined[table] = self.quarantined.get(table, 0) + count_rows(misfits)
@@ -395,6 +397,17 @@ class _SyncRun:
                     messages.note_added(rows)
                 self.rows[table] = self.rows.get(table, 0) + rows.num_rows
                 self._progress(table, self.rows[table], total)
+        if since is not None and self._examine and found < self._changed(table, since, until):
+            self._examine()  # rows are missing: a page that leads to them may be damaged
+
+    def _changed(self, table: str, since: int, until: int) -> int:
+        """Return the number of rows that were changed, and were not deleted afterwards."""
+        row = self._primary.fetch_one(
+            "SELECT count(*) FROM (SELECT op, max(seq) FROM change_log WHERE seq > ? AND seq <= ? "
+            "AND table_name = ? GROUP BY row_key) WHERE op <> 'delete'",
+            [since, until, table],
+        )
+        return row[0] if row else 0
 
     def _settle(self, contract: Contract) -> Contract:
         settled, warnings = settle(self._primary, contract)

@@ -162,11 +162,10 @@ def accept_if_explained(storage: Storage, seal: PageSeal, changed: dict[int, byt
     Raises:
         CorruptDatabase: At least one page is damaged, or may be.
     """
-    found = review(storage, seal, changed)
-    if found.unexplained:
-        raise damaged(found.describe())
-    primary = storage.primary
-    if primary.in_transaction:  # a sync's snapshot: the next check reviews them again
-        return
-    seal.accept(primary, changed)
-    _record(primary, "reviewed", found.describe(), len(changed))
+    # Another connection than the sync's own, whose snapshot is open.
+    with storage.open_primary() as connection:
+        found = review(connection, storage.reader, seal, changed)
+        if found.unexplained:
+            raise damaged(found.describe())
+        seal.accept(connection, changed)
+        _record(connection, "reviewed", found.describe(), len(changed))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
 from aico_lab.adapters.sql_text import folded, quoted, tokens
-from aico_lab.errors import AicoLabError, StorageError
+from aico_lab.errors import AicoLabError, NotPermitted, StorageError
 from aico_lab.etl.verify import verify
 from aico_lab.schema import feed
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.adapters.libsql_seal import PageSeal
-    from aico_lab.storage import Storage
+    from aico_lab.etl.reader import Reader
 
 SCHEMA: Final = "the schema"
 """The name of the pages that define tables; the first one is also the header of the file."""
@@ -54,15 +54,15 @@ class Review:
         return "; ".join(filter(None, [pages, *self.unexplained]))
 
 
-def review(storage: Storage, seal: PageSeal, numbers: Collection[int]) -> Review:
+def review(primary: Connection, reader: Reader, seal: PageSeal, numbers: Collection[int]) -> Review:
     """Review pages of the primary database that differ from the seal.
 
     Args:
-        storage: The databases.
+        primary: A connection to the database that is in no transaction.
+        reader: Reads the newest snapshot.
         seal: The seal of the primary database.
         numbers: The pages.
     """
-    primary = storage.primary
     try:
         foreign = seal.has_foreign_changes(primary)
         unsound = find_unsoundness(primary)
@@ -82,7 +82,7 @@ def review(storage: Storage, seal: PageSeal, numbers: Collection[int]) -> Review
     if not foreign:
         reasons.append("no program has recorded a change")
     if rows := tracked.keys() & pages.keys():
-        reasons += _differing(storage, rows)
+        reasons += _differing(primary, reader, rows)
         explained |= rows
     reasons += [
         f"no record of changes is kept of {name}" for name in sorted(pages.keys() - explained)
@@ -102,6 +102,8 @@ def find_unsoundness(primary: Connection) -> str | None:
         try:
             with primary.transaction():
                 primary.execute(f"INSERT INTO {name} ({name}) VALUES ('integrity-check')")
+        except NotPermitted:  # a home that cannot be written
+            return None
         except StorageError:
             return f"the full-text index {table} is damaged"
     return None
@@ -139,10 +141,10 @@ def _owners(primary: Connection, numbers: Collection[int]) -> dict[str, int]:
     return dict(Counter(named.get(number, "") for number in numbers))
 
 
-def _differing(storage: Storage, tables: Collection[str]) -> list[str]:
+def _differing(primary: Connection, reader: Reader, tables: Collection[str]) -> list[str]:
     """Return a reason for each table whose rows are not those of the newest snapshot."""
     try:
-        proof = verify(storage.primary, storage.reader)
+        proof = verify(primary, reader)
     except AicoLabError as error:
         return [f"the rows cannot be compared with the warehouse ({str(error).rstrip('.')})"]
     return [
