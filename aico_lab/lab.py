@@ -346,8 +346,11 @@ class Lab:
                 None.
         """
         from aico_lab.etl.sync import sync
+        from aico_lab.integrity.guard import Guard
 
         primary, problems = self.primary, []
+        guard = Guard(self.storage)
+        guard.before(full=full)
         # The cache first: the warehouse prunes the feed without waiting for the cache.
         if only is None:
             try:
@@ -364,7 +367,10 @@ class Lab:
             on_change=on_change,
             acknowledge=acknowledge,
             progress=progress,
+            examine=guard.all,
         )
+        if result.mode != "nothing":
+            guard.after()
         warnings = result.warnings
         if only is None:
             try:
@@ -390,6 +396,9 @@ class Lab:
             OtherModel: The vectors are of another model, and `full` is False.
             StorageError: A database failed.
         """
+        from aico_lab.integrity.guard import Guard
+
+        Guard(self.storage).before(full=full)
         return self._sync_vectors(full=full, examine=True, progress=progress)
 
     def _sync_vectors(

@@ -8,6 +8,7 @@ The ETL relies on the declared types, which keep SQLite's affinity: `TIMESTAMP T
 from aico_lab.schema.core import (
     conversations,
     embeddings,
+    integrity,
     item_words,
     operations,
     people,
@@ -32,3 +33,4 @@ CORE.register("embeddings", "core", embeddings.EMBEDDINGS, priority=8)
 CORE.register("text_index", "core", text_index.TEXT_INDEX, priority=9)
 CORE.register("pipelines", "core", pipelines.PIPELINES, priority=10)
 CORE.register("item_words", "core", item_words.ITEM_WORDS, priority=11)
+CORE.register("integrity", "core", integrity.INTEGRITY, priority=12)
