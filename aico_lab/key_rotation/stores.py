@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.duckdb import ALIAS, DuckDBAdapter, copy_with_key
 from aico_lab.adapters.libsql import Connection, LibSQLAdapter
+from aico_lab.adapters.libsql_exclusive import ExclusiveConnection
 from aico_lab.adapters.libsql_seal import PageSeal, older
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.adapters.sealed import reseal
@@ -47,26 +48,17 @@ def alone(home: Home, key: str | None) -> Iterator[Connection]:
         HomeBusy: Another program has it open.
     """
     _check_seal(home, key)
-    file = home.primary.stat().st_ino
-    with Connection(home.primary, key, busy_timeout=_BUSY_SECONDS) as connection:
-        try:
-            connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-            # Another connection, even an idle one, makes this fail.
-            connection.fetch_all("PRAGMA journal_mode = DELETE")
-            connection.execute("BEGIN EXCLUSIVE")
-        except StorageError as locked:
-            if not locked.transient:
-                raise
-            raise HomeBusy(
-                "aico.db is open in another program: close that one, and run the command again."
-            ) from locked
-        try:
-            yield connection
-        finally:
-            with contextlib.suppress(StorageError):
-                connection.execute("ROLLBACK")
-            if home.primary.stat().st_ino == file:
-                accept_header(home, key)
+    try:
+        connection = ExclusiveConnection(home.primary, key, busy_timeout=_BUSY_SECONDS)
+    except StorageError as locked:
+        if not locked.transient:
+            raise
+        raise HomeBusy(
+            "aico.db is open in another program: close that one, and run the command again."
+        ) from locked
+    with connection:
+        connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield connection
 
 
 def _check_seal(home: Home, key: str | None) -> None:
@@ -87,14 +79,6 @@ def _check_seal(home: Home, key: str | None) -> None:
                 f"Pages {pages} of aico.db are not as they were sealed: run "
                 "`aico-lab verify --deep`."
             )
-
-
-def accept_header(home: Home, key: str | None) -> None:
-    """Seal the header of the primary database, in which a rotation changed the mode of its log."""
-    with LibSQLAdapter(home.primary, key, create=False).connect() as connection:
-        if connection.seal is not None:
-            changed = connection.seal.examine(connection, [1])
-            connection.seal.accept(connection, changed)
 
 
 def stage_primary(home: Home, connection: Connection, new: Keys) -> None:
