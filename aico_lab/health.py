@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -100,10 +101,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     findings: list[Finding] = []
 
     def check(name: str, action: Callable[[], str]) -> bool:
-        try:
-            findings.append(Finding(name, ok=True, detail=action()))
-        except AicoLabError as error:
-            findings.append(Finding(name, ok=False, detail=str(error)))
+        findings.append(check_one(name, action))
         return findings[-1].ok
 
     check("disk", lambda: _check_disk(settings.home))
@@ -115,25 +113,46 @@ def diagnose(settings: Settings) -> list[Finding]:
         )
         return f"{settings.home}, opened by its key"
 
-    if not check("home and key", open_home):
-        return findings
-    with opened[0] as lab:
-        check("slots", lambda: _check_slots(lab))
-        if check("primary database", lambda: _check_primary(lab)):
-            check("schema", lambda: _check_schema(lab))
-            check("sentiment", lambda: _check_sentiment(lab))
-            check("encryption", lambda: _check_encryption(lab))
-            check("backups", lambda: _check_own_backups(lab))
-            check("former databases", lambda: _check_backups(lab))
-            check("erasures", lambda: _check_erasures(lab))
-            check("warehouse", lambda: _check_warehouse(lab))
-        check("snapshots", lambda: _check_snapshots(lab))
-        check("writer", lambda: _check_writer(lab))
-        check("temporary files", lambda: _check_temporary(lab))
-        check("vectors", lambda: _check_vectors(lab))
-        check("cache", lambda: _check_cache(lab))
-        check("kept answers", lambda: _check_answers(lab.home.answers))
+    if check("home and key", open_home):
+        with opened[0] as lab:
+            check("slots", lambda: _check_slots(lab))
+            findings += diagnose_stores(lab)
     return findings
+
+
+def diagnose_stores(lab: Lab) -> list[Finding]:
+    """Check every store of an opened home."""
+    findings: list[Finding] = []
+
+    def check(name: str, action: Callable[[Lab], str]) -> bool:
+        findings.append(check_one(name, lambda: action(lab)))
+        return findings[-1].ok
+
+    if check("primary database", _check_primary):
+        check("seal", _check_seal)
+        check("schema", _check_schema)
+        check("sentiment", _check_sentiment)
+        check("encryption", _check_encryption)
+        check("backups", _check_own_backups)
+        check("former databases", _check_backups)
+        check("erasures", _check_erasures)
+        check("warehouse", _check_warehouse)
+    check("snapshots", _check_snapshots)
+    check("writer", _check_writer)
+    check("answers", _check_answers)
+    check("temporary files", _check_temporary)
+    check("vectors", _check_vectors)
+    check("cache", _check_cache)
+    check("kept answers", lambda lab: _check_kept_answers(lab.home.answers))
+    return findings
+
+
+def check_one(name: str, action: Callable[[], str]) -> Finding:
+    """Return the finding of one check, which returns a fact or raises."""
+    try:
+        return Finding(name, ok=True, detail=action())
+    except AicoLabError as error:
+        return Finding(name, ok=False, detail=str(error))
 
 
 def _check_slots(lab: Lab) -> str:
@@ -173,6 +192,31 @@ def _check_primary(lab: Lab) -> str:
     dangling = count_dangling(lab.primary)
     replies = f"; {dangling:,} replies are to messages that are not stored" if dangling else ""
     return f"sound, and every reference leads to a row{replies}"
+
+
+def _check_seal(lab: Lab) -> str:
+    """Compare every page with the seal, by which changes without the key are noticed."""
+    seal = lab.primary.seal
+    if seal is None:
+        return (
+            "none: this home has no key, so that nothing could vouch for it"
+            if not lab.encrypted
+            else "not compared, since this home cannot be written"
+        )
+    if changed := seal.examine(lab.primary):
+        raise CorruptDatabase(
+            f"{len(changed):,} pages of aico.db are not as they were sealed: run "
+            "`aico-lab verify --deep`, which tells damage from what another program wrote."
+        )
+    last = seal.read()
+    if last.deep_at is None:
+        return "every page is as it was sealed; `aico-lab verify --deep` was not run yet"
+    day = datetime.fromtimestamp(last.deep_at, UTC)
+    outcome = "found nothing" if last.deep_ok else "found damage"
+    return (
+        f"every page is as it was sealed; the last deep check, on {day:%Y-%m-%d %H:%M} UTC, "
+        f"{outcome}"
+    )
 
 
 def _check_schema(lab: Lab) -> str:
@@ -344,6 +388,19 @@ def _check_own_backups(lab: Lab) -> str:
     )
 
 
+def _check_answers(lab: Lab) -> str:
+    """Read every kept answer of metrics; a damaged one is computed again when it is asked for."""
+    memo = lab.metrics.memo
+    if memo is None:
+        return "none kept"
+    if damaged := memo.damaged():
+        raise CorruptDatabase(
+            f"{len(damaged):,} kept answers of metrics are damaged: delete "
+            f"{lab.home.answers}, they are computed again."
+        )
+    return f"{len(memo.remembered()):,} kept, all readable"
+
+
 def _check_backups(lab: Lab) -> str:
     """Read every copy from before a change, to find damage before a backup is needed."""
     kept = backups_of(lab.home.primary)
@@ -424,7 +481,7 @@ def _check_cache(lab: Lab) -> str:
     return f"{entries:,} entries can be read{was}"
 
 
-def _check_answers(answers: Path) -> str:
+def _check_kept_answers(answers: Path) -> str:
     if not answers.is_dir() and (answers.exists() or answers.is_symlink()):
         raise HomeNotWritable(f"{answers} is no folder, so no answer can be kept: delete it.")
     kept = sum(1 for _ in answers.glob("*/*.answer"))

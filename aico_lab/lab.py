@@ -356,6 +356,7 @@ class Lab:
                 None.
         """
         from aico_lab.etl.sync import sync
+        from aico_lab.integrity.guard import Guard
 
         primary, problems = self.primary, []
         resumed: list[str] = []
@@ -363,6 +364,8 @@ class Lab:
             resumed = [RESUMED for _ in self.privacy.resume()]
         except AicoLabError as error:
             problems.append(f"An erasure is not finished: {error}")
+        guard = Guard(self.storage)
+        guard.before(full=full)
         # The cache first: the warehouse prunes the feed without waiting for the cache.
         if only is None:
             try:
@@ -379,7 +382,10 @@ class Lab:
             on_change=on_change,
             acknowledge=acknowledge,
             progress=progress,
+            examine=guard.all,
         )
+        if result.mode != "nothing":
+            guard.after()
         warnings = [*resumed, *result.warnings]
         if only is None:
             try:
@@ -405,6 +411,9 @@ class Lab:
             OtherModel: The vectors are of another model, and `full` is False.
             StorageError: A database failed.
         """
+        from aico_lab.integrity.guard import Guard
+
+        Guard(self.storage).before(full=full)
         return self._sync_vectors(full=full, examine=True, progress=progress)
 
     def _sync_vectors(

@@ -21,6 +21,8 @@ from aico_lab.home.files import private_files
 from aico_lab.home.handover import inheritable
 from aico_lab.home.in_use import folder_of, refuse_during_rotation
 from aico_lab.home.keys import create_keys
+from aico_lab.home.staged import put_seal_in_place
+from aico_lab.integrity.guard import begin
 from aico_lab.reports.records import clear_up
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
@@ -94,6 +96,8 @@ class Storage:
         self._opened.callback(give_back, own_folder(folder))
         try:
             refuse_during_rotation(self.home)
+            if self.keys.former is not None:
+                put_seal_in_place(self.home.path)
         except BaseException:
             self._opened.close()
             raise
@@ -122,6 +126,8 @@ class Storage:
                         "restore it from a backup or create a new home."
                     )
                 CORE.apply_core_schemas(connection)
+                if self._is_writable:
+                    begin(connection, self.keys.libsql())
                 clear_up(connection, self.home)
                 self._opened.enter_context(opened.pop_all())
             self._primary = connection
@@ -134,7 +140,7 @@ class Storage:
 
         It is read-only if the home cannot be written.
         """
-        if os.access(self.home.path, os.W_OK) or not self.home.primary.exists():
+        if self._is_writable or not self.home.primary.exists():
             with self.adapter.connect() as connection:
                 yield connection
             return
@@ -142,6 +148,10 @@ class Storage:
 
         with open_unwritable(self.home.primary, self.keys.libsql()) as connection:
             yield connection
+
+    @property
+    def _is_writable(self) -> bool:
+        return os.access(self.home.path, os.W_OK)
 
     def read_snapshot(self, generation: int) -> Reader:
         """Return a reader of one snapshot; the snapshot is kept until the reader is closed."""
@@ -225,6 +235,7 @@ def create_home(home: Home, settings: Settings, protection: Protection) -> Keys:
             keys, marker = create_keys(home_id, protection, settings)
             with LibSQLAdapter(home.primary, keys.libsql()).connect() as connection:
                 CORE.apply_core_schemas(connection)
+                begin(connection, keys.libsql())
             home.write_marker(marker)
         except BaseException:
             home.discard()

@@ -259,3 +259,23 @@ def test_an_unencrypted_home_or_a_wrong_key_changes_nothing(folder, tmp_path):
     with pytest.raises(WrongKey):
         rotate(folder, Settings(folder.path, key_file=tmp_path / "wrong.key"))
     assert folder.marker.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_new_file_is_sealed_and_damage_keeps_the_old_key(folder, settings):
+    """A new seal would vouch for a page that nobody with the key wrote."""
+    content(settings)  # opening it seals it
+    rotate(folder, settings)
+    with Lab.open(settings.home, key_file=settings.key_file) as lab:
+        assert lab.primary.seal.examine(lab.primary) == {}
+        why = lab.primary.fetch_all("SELECT reason FROM integrity_log ORDER BY rowid DESC LIMIT 1")
+        assert why == [("a new key of the home",)]
+    key = keys_of(settings).master
+    damaged = bytearray(folder.primary.read_bytes())
+    damaged[-2_000] ^= 1
+    folder.primary.write_bytes(damaged)
+    with pytest.raises(StorageError, match="not as they were sealed"):
+        rotate(folder, settings)
+    assert "rotation" not in folder.read_marker()
+    assert keys_of(settings).master == key
+    assert left_over(folder) == []

@@ -40,6 +40,7 @@ from aico_lab.cli.sql import sql
 
 if TYPE_CHECKING:
     from aico_lab.etl.sync import SyncResult
+    from aico_lab.etl.verify import TableProof
     from aico_lab.home.credentials import Protection
 
 ORDER: Final = (
@@ -353,22 +354,79 @@ def rescore(
 
 @app.command()
 def verify(
-    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Check also every page of the database against its seal, and read every store.",
+        ),
+    ] = False,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="With --deep: seal the database as it is now, whatever was changed in it, and "
+            "record that.",
+        ),
+    ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Compare every value of a snapshot with the primary database.
 
     The newest snapshot is compared; differences are listed.
     """
+    if deep or accept:
+        _verify_deep(home, key_file, deep=deep, accept=accept, json=json)
+        return
     with open_lab(home, key_file) as lab, Bar("tables") as bar:
         proof = lab.verify(progress=bar.show)
     if json:
         emit(proof)
     else:
-        for table, one in proof.tables.items():
-            say(f"{'ok  ' if one.ok else 'FAIL'} {table:<24} {one.describe()}")
-            for difference in one.differences:
-                say(f"       {difference.describe()}")
+        _say_compared(proof.tables)
         say(f"Snapshot {proof.generation} {'equals' if proof.ok else 'DIFFERS from'} the database.")
+    if not proof.ok:
+        raise typer.Exit(1)
+
+
+def _say_compared(tables: dict[str, TableProof]) -> None:
+    for table, one in tables.items():
+        say(f"{'ok  ' if one.ok else 'FAIL'} {table:<24} {one.describe()}")
+        for difference in one.differences:
+            say(f"       {difference.describe()}")
+
+
+def _verify_deep(
+    home: Path | None, key_file: Path | None, *, deep: bool, accept: bool, json: bool
+) -> None:
+    """Check everything, or seal the database as it is; print the result."""
+    from aico_lab.deep_verify import verify_deep
+    from aico_lab.errors import InvalidValue
+    from aico_lab.integrity.guard import reseal
+
+    if not deep:
+        raise InvalidValue("--accept needs --deep: look first at what `verify --deep` says.")
+    with open_lab(home, key_file) as lab, Bar("tables") as bar:
+        if accept:
+            if not lab.encrypted:
+                raise InvalidValue("This home has no key, and so no seal: nothing is to accept.")
+            reseal(lab.storage, "accepted by a person")
+            if json:
+                emit({"ok": True, "accepted": True})
+            else:
+                say("The database was sealed as it is now; run `aico-lab sync` next.")
+            return
+        proof = verify_deep(lab, progress=bar.show)
+    if json:
+        emit(proof)
+    else:
+        for finding in proof.findings:
+            say(f"{'ok  ' if finding.ok else 'FAIL'} {finding.check:<24} {finding.detail}")
+        _say_compared(proof.tables)
+        say("Everything is sound." if proof.ok else "Something is DAMAGED: see above.")
     if not proof.ok:
         raise typer.Exit(1)
 

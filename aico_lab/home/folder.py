@@ -217,7 +217,7 @@ class Home:
 
     def discard(self) -> None:
         """Remove the empty primary database and the marker of an unfinished home."""
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-shm", ".seal", ".tail"):
             self.primary.with_name(f"{self.primary.name}{suffix}").unlink(missing_ok=True)
         for path in (self.unfinished, *self.path.glob(f".{self.unfinished.name}.*")):
             path.unlink(missing_ok=True)

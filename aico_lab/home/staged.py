@@ -8,6 +8,7 @@ any moment can be opened without trying keys.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -44,3 +45,19 @@ def has_old_key(home: Path, key: str) -> bool:
         return True
     store = _WITH.get(key, key)
     return store in STAGED and staged(home, store).exists()
+
+
+def seal_of(database: Path) -> Path:
+    """Return the path of the seal of a database."""
+    return database.with_name(f"{database.name}.seal")
+
+
+def put_seal_in_place(home: Path) -> None:
+    """Put the seal of a primary database in place that was renamed; else do nothing."""
+    copy = staged(home, FIRST)
+    database = home / STAGED[FIRST][0]
+    if copy.exists() or not seal_of(copy).exists():
+        return
+    database.with_name(f"{database.name}.tail").unlink(missing_ok=True)  # of the former seal
+    with contextlib.suppress(FileNotFoundError):  # another process has just done it
+        seal_of(copy).replace(seal_of(database))

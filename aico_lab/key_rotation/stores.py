@@ -11,15 +11,19 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.duckdb import ALIAS, DuckDBAdapter, copy_with_key
-from aico_lab.adapters.libsql import Connection
+from aico_lab.adapters.libsql import Connection, LibSQLAdapter
+from aico_lab.adapters.libsql_exclusive import ExclusiveConnection
+from aico_lab.adapters.libsql_seal import PageSeal, older
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.adapters.sealed import reseal
 from aico_lab.errors import CorruptDatabase, HomeBusy, LibraryMissing, StorageError
 from aico_lab.etl.snapshots import log
 from aico_lab.etl.soundness import read_whole
 from aico_lab.home.files import make_private, os_errors, private_files, remove_whole, sync_folder
-from aico_lab.home.staged import STAGED, staged
+from aico_lab.home.staged import STAGED, put_seal_in_place, seal_of, staged
+from aico_lab.integrity.guard import seal_anew
 from aico_lab.schema.backup import backups_of, copy_files
+from aico_lab.schema.core import CORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 1_000  # entries or pages
 _BUSY_SECONDS: Final = 2
+_NAMED: Final = 5
 _MEMORY: Final = "400MB"
 
 
@@ -42,28 +47,44 @@ def alone(home: Home, key: str | None) -> Iterator[Connection]:
     Raises:
         HomeBusy: Another program has it open.
     """
-    with Connection(home.primary, key, busy_timeout=_BUSY_SECONDS) as connection:
-        try:
-            connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-            # Another connection, even an idle one, makes this fail.
-            connection.fetch_all("PRAGMA journal_mode = DELETE")
-            connection.execute("BEGIN EXCLUSIVE")
-        except StorageError as locked:
-            if not locked.transient:
-                raise
-            raise HomeBusy(
-                "aico.db is open in another program: close that one, and run the command again."
-            ) from locked
-        try:
-            yield connection
-        finally:
-            with contextlib.suppress(StorageError):
-                connection.execute("ROLLBACK")
+    _check_seal(home, key)
+    try:
+        connection = ExclusiveConnection(home.primary, key, busy_timeout=_BUSY_SECONDS)
+    except StorageError as locked:
+        if not locked.transient:
+            raise
+        raise HomeBusy(
+            "aico.db is open in another program: close that one, and run the command again."
+        ) from locked
+    with connection:
+        connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield connection
+
+
+def _check_seal(home: Home, key: str | None) -> None:
+    """Seal what was written last, and compare every page, so that the new seal blesses no damage.
+
+    Raises:
+        CorruptDatabase: A page is not as it was sealed, or the database is older than its seal.
+    """
+    with LibSQLAdapter(home.primary, key, create=False).connect() as connection:
+        seal = connection.seal
+        if seal is None:
+            return
+        if lost := seal.lost(connection):
+            raise older(lost)
+        if changed := seal.examine(connection):
+            pages = ", ".join(map(str, sorted(changed)[:_NAMED]))
+            raise CorruptDatabase(
+                f"Pages {pages} of aico.db are not as they were sealed: run "
+                "`aico-lab verify --deep`."
+            )
 
 
 def stage_primary(home: Home, connection: Connection, new: Keys) -> None:
     """Write the primary database anew."""
-    _stage_database(home.primary, staged(home.path, "libsql"), connection, new)
+    target = staged(home.path, "libsql")
+    _stage_database(home.primary, target, connection, new, is_sealed=True)
 
 
 def stage_backups(home: Home, connection: Connection, new: Keys) -> None:
@@ -78,7 +99,9 @@ def staged_backup(backup: Path) -> Path:
     return backup.with_name(f".{backup.name}.rekeyed")
 
 
-def _stage_database(source: Path, target: Path, connection: Connection, new: Keys) -> None:
+def _stage_database(
+    source: Path, target: Path, connection: Connection, new: Keys, *, is_sealed: bool = False
+) -> None:
     """Write a libSQL file anew; the cipher changes nothing but the encryption of its pages.
 
     `VACUUM INTO` would write plain text, and the driver changes no key in WAL mode.
@@ -98,14 +121,26 @@ def _stage_database(source: Path, target: Path, connection: Connection, new: Key
                 raise CorruptDatabase(
                     f"{source.name} and its copy under the new key differ: run `aico-lab doctor`."
                 )
+        if is_sealed:
+            _seal_copy(partial, key)
         with os_errors(target):
-            for suffix in ("-wal", "-shm", "-journal"):
+            for suffix in ("-wal", "-shm", "-journal", ".tail"):
                 partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
+            if is_sealed:
+                _put(seal_of(partial), seal_of(target))
             _put(partial, target)
     except BaseException:
         for left in partial.parent.glob(f"{partial.name}*"):
             left.unlink(missing_ok=True)
         raise
+
+
+def _seal_copy(copy: Path, key: str) -> None:
+    """Seal a copy under the new key, in the mode in which the database is used."""
+    with Connection(copy, key, busy_timeout=_BUSY_SECONDS) as connection:
+        connection.fetch_all("PRAGMA journal_mode = WAL")
+        CORE.apply_core_schemas(connection)
+        seal_anew(connection, PageSeal(copy, key), "a new key of the home")
 
 
 def _content(connection: Connection) -> tuple[int, bytes]:
@@ -245,6 +280,8 @@ def put_in_place(home: Home, store: str) -> None:
             remove_whole(former)
             target.rename(former)
         _put(copy, target)
+        if store == "libsql":
+            put_seal_in_place(home.path)
 
 
 def _partial(target: Path) -> Path:

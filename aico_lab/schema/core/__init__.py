@@ -8,6 +8,7 @@ The ETL relies on the declared types, which keep SQLite's affinity: `TIMESTAMP T
 from aico_lab.schema.core import (
     conversations,
     embeddings,
+    integrity,
     item_words,
     operations,
     people,
@@ -35,3 +36,4 @@ CORE.register("pipelines", "core", pipelines.PIPELINES, priority=10)
 CORE.register("item_words", "core", item_words.ITEM_WORDS, priority=11)
 CORE.register("imports", "core", privacy.IMPORTS, priority=12)
 CORE.register("erasures", "core", privacy.ERASURES, priority=13)
+CORE.register("integrity", "core", integrity.INTEGRITY, priority=14)
