@@ -83,7 +83,7 @@ def rebuild(
 
 def remove_database(path: Path) -> None:
     """Remove a database file and the logs beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
+    for suffix in ("", "-wal", "-shm", "-journal", ".seal", ".tail"):
         path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 

@@ -29,6 +29,7 @@ from aico_lab.home.files import held, os_errors, private_files, sync_folder, wri
 from aico_lab.home.folder import Home
 from aico_lab.home.keys import create_keys, open_keys
 from aico_lab.home.os_keyring import with_keyring
+from aico_lab.integrity.guard import reseal_file
 from aico_lab.schema import feed
 from aico_lab.schema.backup import PARTIAL, backup_path
 
@@ -156,6 +157,7 @@ def _create(home: Home, backup: Path, heading: Heading, opener: _Opener) -> Rest
             else:
                 keys, marker, new_file = _new_key(heading, opener.settings)
             done = rebuild(backup, home.primary, keys.libsql(), lambda _: openers, keep=files.keep)
+            _seal(home.primary, keys.libsql(), done)
             home.write_marker(marker)
         except BaseException:
             home.discard()
@@ -204,9 +206,16 @@ def _replace(
         try:
             done = rebuild(backup, prepared, keys.libsql(), lambda _: openers, keep=files.keep)
             former = _exchange(home.primary, prepared, keys.libsql(), done, force=force)
+            _seal(home.primary, keys.libsql(), done)
         finally:
             remove_database(prepared)
     return _result(home, done, files, replaced=former)
+
+
+def _seal(primary: Path, key: str | None, done: Rebuilt) -> None:
+    """Seal the restored database; the former seal, of later changes, would refuse it."""
+    with LibSQLAdapter(primary, key, create=False).connect() as connection:
+        reseal_file(connection, key, f"the backup of {done.heading.made_at} was restored")
 
 
 def _alone(home: Home) -> AbstractContextManager[None]:
@@ -238,6 +247,7 @@ def _exchange(
             _refuse_newer(connection, done, force=force)  # nothing can change any more
             former = backup_path(primary, "replaced")
             former.parent.mkdir(mode=0o700, exist_ok=True)
+            connection.seal = None  # of the file that goes
             # While both names are of the database in use, this one must not look like a backup.
             second_name = former.with_name(f"{former.name}{PARTIAL}")
             os.link(primary, second_name)

@@ -62,14 +62,27 @@ def reseal(storage: Storage, reason: str) -> None:
     Raises:
         CorruptDatabase: The file is unsound, whatever its seal says.
     """
-    key = storage.keys.libsql()
+    with storage.open_primary() as connection:
+        reseal_file(connection, storage.keys.libsql(), reason)
+
+
+def reseal_file(connection: Connection, key: str | None, reason: str) -> None:
+    """Seal a primary database as it is now; see `reseal`.
+
+    Args:
+        connection: A connection that can write.
+        key: The key of the file; without one there is no seal.
+        reason: Why, for the record in the table `integrity_log`.
+
+    Raises:
+        CorruptDatabase: The file is unsound, whatever its seal says.
+    """
     if key is None:
         return
-    with storage.open_primary() as connection:
-        CORE.apply_core_schemas(connection)  # an older file may lack the table of the record
-        if unsound := find_unsoundness(connection):
-            raise CorruptDatabase(f"aico.db is damaged ({unsound}): restore a backup.")
-        seal_anew(connection, PageSeal(connection.path, key), reason)
+    CORE.apply_core_schemas(connection)  # an older file may lack the table of the record
+    if unsound := find_unsoundness(connection):
+        raise CorruptDatabase(f"aico.db is damaged ({unsound}): restore a backup.")
+    seal_anew(connection, PageSeal(connection.path, key), reason)
 
 
 def seal_anew(connection: Connection, seal: PageSeal, reason: str) -> None:
