@@ -128,6 +128,7 @@ def diagnose(settings: Settings) -> list[Finding]:
         check("temporary files", lambda: _check_temporary(lab))
         check("vectors", lambda: _check_vectors(lab))
         check("cache", lambda: _check_cache(lab))
+        check("kept answers", lambda: _check_answers(lab.home.answers))
     return findings
 
 
@@ -379,6 +380,13 @@ def _check_cache(lab: Lab) -> str:
     except FormerFormat:
         return f"of an earlier version of this program; its next use replaces it{was}"
     return f"{entries:,} entries can be read{was}"
+
+
+def _check_answers(answers: Path) -> str:
+    if not answers.is_dir() and (answers.exists() or answers.is_symlink()):
+        raise HomeNotWritable(f"{answers} is no folder, so no answer can be kept: delete it.")
+    kept = sum(1 for _ in answers.glob("*/*.answer"))
+    return f"{kept:,} of metrics, {_size(answers, '*/*.answer') / 1e6:,.1f} MB"
 
 
 def _lost_tables(lab: Lab, here: Collection[str]) -> list[str]:
