@@ -616,6 +616,24 @@ def test_what_others_wrote_of_a_person_stays_and_is_counted(plain):
     assert text == QUOTED
 
 
+def test_an_erasure_whose_file_was_lost_is_finished_as_far_as_it_is_known(plain, monkeypatch):
+    """Its rows are gone; nobody knows any more what else to search for."""
+
+    def full(*_arguments: object) -> None:
+        raise StorageError("The disk is full: free some space.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_warehouse", full)
+        with pytest.raises(StorageError):
+            plain.privacy.forget(user="person-ada")
+    plain.home.erasures.unlink()
+    assert [one.receipt["scope"] for one in plain.privacy.resume()] == [{"kind": "unknown"}]
+    assert plain.privacy.resume() == []
+    assert files_with(plain.home.path, *CANARIES) == set()
+    plain.primary.execute("DELETE FROM erasures")
+    assert plain.privacy.resume() == []
+
+
 def test_a_damaged_file_of_erasures_is_said(plain):
     plain.privacy.forget(user="person-ada")
     plain.home.erasures.write_bytes(b"{")
