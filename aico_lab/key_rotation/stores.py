@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.duckdb import ALIAS, DuckDBAdapter, copy_with_key
 from aico_lab.adapters.libsql import Connection
+from aico_lab.adapters.libsql_exclusive import ExclusiveConnection
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.adapters.sealed import reseal
 from aico_lab.errors import CorruptDatabase, HomeBusy, LibraryMissing, StorageError
@@ -42,23 +43,17 @@ def alone(home: Home, key: str | None) -> Iterator[Connection]:
     Raises:
         HomeBusy: Another program has it open.
     """
-    with Connection(home.primary, key, busy_timeout=_BUSY_SECONDS) as connection:
-        try:
-            connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-            # Another connection, even an idle one, makes this fail.
-            connection.fetch_all("PRAGMA journal_mode = DELETE")
-            connection.execute("BEGIN EXCLUSIVE")
-        except StorageError as locked:
-            if not locked.transient:
-                raise
-            raise HomeBusy(
-                "aico.db is open in another program: close that one, and run the command again."
-            ) from locked
-        try:
-            yield connection
-        finally:
-            with contextlib.suppress(StorageError):
-                connection.execute("ROLLBACK")
+    try:
+        connection = ExclusiveConnection(home.primary, key, busy_timeout=_BUSY_SECONDS)
+    except StorageError as locked:
+        if not locked.transient:
+            raise
+        raise HomeBusy(
+            "aico.db is open in another program: close that one, and run the command again."
+        ) from locked
+    with connection:
+        connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield connection
 
 
 def stage_primary(home: Home, connection: Connection, new: Keys) -> None:
