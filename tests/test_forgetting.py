@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from aico_lab.bus import outbox
 from aico_lab.bus.outbox import dead_letters
-from aico_lab.errors import ErasureBusy, StorageError, UnknownName, WrongUse
+from aico_lab.errors import (
+    CorruptDatabase,
+    ErasureBusy,
+    ErasureIncomplete,
+    StorageError,
+    UnknownName,
+    WrongUse,
+)
+from aico_lab.health import _check_erasures
 from aico_lab.home.files import held
 from aico_lab.importing.import_log import read_imports
 from aico_lab.importing.importer import import_batches
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
     from tests.databases import Homes
 
 SECRET = "zebras confide in canaries"
+QUOTED = "I asked person-ada about it"
 CANARIES = ("zebras", "canaries", "person-ada", "Ada Byron", "told-")
 
 TABLES = {
@@ -379,7 +388,10 @@ def test_an_erasure_that_failed_is_finished_by_the_next_one(plain, monkeypatch):
         assert plain.sync(only="warehouse").problems == (
             "An erasure is not finished: The disk is full: free some space.",
         )
+    with pytest.raises(ErasureIncomplete, match="1 erasures are not finished"):
+        _check_erasures(plain)
     plain.privacy.forget(channel="c")
+    assert _check_erasures(plain) == "2 finished, all with an authentic receipt"
     assert [one["scope"]["kind"] for one in plain.privacy.receipts()] == ["user", "channel"]
     assert plain.primary.fetch_all("SELECT count(*) FROM messages") == [(0,)]
 
@@ -584,6 +596,51 @@ def test_a_person_with_the_name_of_a_role_takes_nothing_of_others_along(plain):
     result = plain.privacy.forget(user="user")
     assert result.rows == {"messages": 1, "users": 1, "channels": 1}
     assert result.stores == {}
+
+
+def test_rows_of_plugins_with_the_id_go(plain):
+    """Although nobody declared a reference to the table of people."""
+    plain.primary.execute("CREATE TABLE diary_notes (user_id TEXT, note TEXT)")
+    plain.primary.execute_many(
+        "INSERT INTO diary_notes VALUES (?, ?)", [("person-ada", SECRET), ("u", "rain")]
+    )
+    result = plain.privacy.forget(user="person-ada")
+    assert result.rows["diary_notes"] == 1
+    assert plain.primary.fetch_all("SELECT user_id FROM diary_notes") == [("u",)]
+
+
+def test_what_others_wrote_of_a_person_stays_and_is_counted(plain):
+    add(plain.primary, other(50, message_id="of-ada") | {"content": QUOTED})
+    assert plain.privacy.forget(user="person-ada").mentioned == 1
+    [(text,)] = plain.primary.fetch_all("SELECT content FROM messages WHERE message_id = 'of-ada'")
+    assert text == QUOTED
+
+
+def test_an_erasure_whose_file_was_lost_is_finished_as_far_as_it_is_known(plain, monkeypatch):
+    """Its rows are gone; nobody knows any more what else to search for."""
+
+    def full(*_arguments: object) -> None:
+        raise StorageError("The disk is full: free some space.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_warehouse", full)
+        with pytest.raises(StorageError):
+            plain.privacy.forget(user="person-ada")
+    plain.home.erasures.unlink()
+    assert [one.receipt["scope"] for one in plain.privacy.resume()] == [{"kind": "unknown"}]
+    assert plain.privacy.resume() == []
+    assert files_with(plain.home.path, *CANARIES) == set()
+    plain.primary.execute("DELETE FROM erasures")
+    assert plain.privacy.resume() == []
+
+
+def test_a_damaged_file_of_erasures_is_said(plain):
+    plain.privacy.forget(user="person-ada")
+    plain.home.erasures.write_bytes(b"{")
+    with Lab.open(plain.home.path) as again:
+        assert again.primary.fetch_all("SELECT count(*) FROM messages") == [(8,)]
+        with pytest.raises(CorruptDatabase, match="is damaged or of another home"):
+            again.privacy.unfinished()
 
 
 async def test_dead_letters_can_be_discarded(plain):

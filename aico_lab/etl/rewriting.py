@@ -15,7 +15,7 @@ from aico_lab.etl.pins import pinned
 from aico_lab.etl.publishing import LOCK_SECONDS, busy
 from aico_lab.etl.snapshots import NOTE
 from aico_lab.etl.soundness import read_whole
-from aico_lab.etl.warehouse import open_warehouse
+from aico_lab.etl.warehouse import MEMORY_LIMIT_OF_LONG_ROWS, open_warehouse
 from aico_lab.home.files import held, os_errors, remove_whole
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def rewrite(home: Home, key: str | None) -> dict[str, int]:
         with open_warehouse(home.writer, key, temporary=home.temporary / "writer") as warehouse:
             generation = max(newest, warehouse.generation) + 1
             warehouse.connection.execute("UPDATE meta.state SET generation = ?", [generation])
-            copy_database(warehouse.connection, fresh, key)
+            with warehouse.memory(MEMORY_LIMIT_OF_LONG_ROWS):
+                copy_database(warehouse.connection, fresh, key)
             warehouse.connection.execute("CHECKPOINT")
         with os_errors(home.warehouse):
             (home.warehouse / NOTE).unlink(missing_ok=True)

@@ -27,7 +27,7 @@ _SAME: Final = {"other": "user_id", "reply_to": "message_id"}
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """What stores are searched for.
+    """The ids, names and parts of texts that stores are searched for.
 
     Attributes:
         ids: Ids of people, channels, conversations and some messages, by column.

@@ -104,6 +104,8 @@ def found(connection: Connection, hashed: Mapping[str, str], key: bytes) -> Scop
     kind = hashed["kind"]
     if kind == "before":
         return Scope("before", hashed["value"])
+    if kind not in _KNOWN:  # of an erasure whose entry in the sealed file was lost
+        return None
     for (value,) in connection.fetch_all(
         f"SELECT CAST({_column(kind)} AS BLOB) FROM ({_KNOWN[kind]})"
     ):

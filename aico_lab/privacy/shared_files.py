@@ -113,7 +113,7 @@ def _encrypted(file: BinaryIO, recipients: list[str]) -> Iterator[BinaryIO]:
 
 @dataclass(slots=True)
 class SharedCounts:
-    """What was written into the files of an export."""
+    """Counts of the messages that were written into the files of an export."""
 
     messages: int = 0
     people: set[str] = field(default_factory=set)
