@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pyrage
 import pytest
+from polars.testing import assert_frame_equal
 
 from aico_lab.errors import AicoLabError, InvalidValue, UnknownName
 from aico_lab.lab import Lab
@@ -91,7 +92,8 @@ def test_an_export_with_full_texts_gives_the_same_metrics_when_it_is_imported(mo
                 mine = model.metrics[name]().pl()
             except AicoLabError:  # it needs a parameter, or versions of a personality
                 continue
-            assert other.metrics[name]().pl().equals(mine), name
+            # Sums of floating-point numbers depend on the order in which DuckDB's threads add.
+            assert_frame_equal(other.metrics[name]().pl(), mine, rel_tol=1e-9, abs_tol=1e-9)
             compared += 1
     assert compared > 25
 
