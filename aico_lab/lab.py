@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from aico_lab.config import Settings, source_key
 from aico_lab.errors import (
+    AicoLabError,
     DatabaseLocked,
     EncoderError,
     HomeError,
@@ -19,8 +20,8 @@ from aico_lab.errors import (
 from aico_lab.etl.snapshots import published
 from aico_lab.home.files import private_files
 from aico_lab.home.folder import Home
-from aico_lab.home.keys import Protection, open_keys
-from aico_lab.home.os_keyring import with_passphrase
+from aico_lab.home.keys import open_keys
+from aico_lab.home.os_keyring import with_keyring
 from aico_lab.storage import Storage, create_home
 from aico_lab.zones import get_zone
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters import libsql
     from aico_lab.adapters.duckdb_relation import Relation
+    from aico_lab.backup.lab_backups import Backups
     from aico_lab.cache.lab_cache import Cache
     from aico_lab.dal import DataAccessLayer
     from aico_lab.embeddings.lab_embeddings import Embeddings
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.foreign import LoadResult
     from aico_lab.etl.sync import Progress, SyncResult
     from aico_lab.etl.verify import Proof
+    from aico_lab.home.credentials import Protection
     from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.importing.rescoring import RescoreResult
     from aico_lab.knowledge.lab_knowledge import Knowledge
@@ -45,12 +48,18 @@ if TYPE_CHECKING:
     from aico_lab.personality.lab_personality import Personality
     from aico_lab.pipeline.lab_pipelines import Pipelines
     from aico_lab.pipeline.lab_schedules import Schedules
+    from aico_lab.privacy.lab_privacy import Privacy
     from aico_lab.projections.lab_memories import Memories
     from aico_lab.projections.result import Projected
     from aico_lab.reports.lab_reports import Reports
     from aico_lab.search.passages import Passages
     from aico_lab.search.searching import Mode, Source
     from aico_lab.sources.exports.engine.conversation import Options
+
+
+RESUMED = (
+    "An erasure that was interrupted, or that a restored database had lost, was carried out again."
+)
 
 
 class _Moved:
@@ -86,6 +95,8 @@ class Lab:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        if storage.home.erasures.exists():
+            storage.when_opened = self.privacy.erase_again
 
     @classmethod
     @private_files()
@@ -153,7 +164,7 @@ class Lab:
         )
         folder = Home(settings.home)
         marker = folder.read_marker()
-        settings = with_passphrase(settings, marker)
+        settings = with_keyring(settings, marker)
         keys = open_keys(marker, settings)
         return cls(
             Storage(
@@ -348,8 +359,16 @@ class Lab:
                 None.
         """
         from aico_lab.etl.sync import sync
+        from aico_lab.integrity.guard import Guard
 
         primary, problems = self.primary, []
+        resumed: list[str] = []
+        try:
+            resumed = [RESUMED for _ in self.privacy.resume()]
+        except AicoLabError as error:
+            problems.append(f"An erasure is not finished: {error}")
+        guard = Guard(self.storage)
+        guard.before(full=full)
         # The cache first: the warehouse prunes the feed without waiting for the cache.
         if only is None:
             try:
@@ -366,8 +385,11 @@ class Lab:
             on_change=on_change,
             acknowledge=acknowledge,
             progress=progress,
+            examine=guard.all,
         )
-        warnings = result.warnings
+        if result.mode != "nothing":
+            guard.after()
+        warnings = [*resumed, *result.warnings]
         if only is None:
             try:
                 if self._sync_vectors(full=full).rebuilt:
@@ -392,6 +414,9 @@ class Lab:
             OtherModel: The vectors are of another model, and `full` is False.
             StorageError: A database failed.
         """
+        from aico_lab.integrity.guard import Guard
+
+        Guard(self.storage).before(full=full)
         return self._sync_vectors(full=full, examine=True, progress=progress)
 
     def _sync_vectors(
@@ -654,6 +679,20 @@ class Lab:
         return Knowledge(self.storage)
 
     @cached_property
+    def backups(self) -> Backups:
+        """The backups: write and check them."""
+        from aico_lab.backup.lab_backups import Backups
+
+        return Backups(self.storage)
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        """The people whose conversations these are: erase, and read the receipts."""
+        from aico_lab.privacy.lab_privacy import Privacy
+
+        return Privacy(self.storage, self._release_cache)
+
+    @cached_property
     def personality(self) -> Personality:
         """The companion's personality: its versions, policies, and changes with evidence."""
         from aico_lab.personality.lab_personality import Personality
@@ -666,6 +705,9 @@ class Lab:
         from aico_lab.cache.lab_cache import Cache
 
         return Cache(self.storage)
+
+    def _release_cache(self) -> None:
+        self.cache.release()
 
     def close(self) -> None:
         """Close all files; a second call has no effect."""

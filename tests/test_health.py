@@ -63,7 +63,7 @@ def test_backups_are_counted_and_read(synced):
     assert facts["backups"] == {"kept": 1, "newest": path.name}
     assert facts["bytes"]["backups"] == path.stat().st_size
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert str(path) in faults(synced)["backups"]
+    assert str(path) in faults(synced)["former databases"]
 
 
 @pytest.mark.slow

@@ -269,7 +269,7 @@ def test_without_a_backup_nothing_is_lost(connection, tmp_path, monkeypatch):
         drops.upgrade(connection)
     (tmp_path / "backups").unlink()
     let_copy("exit 1", tmp_path, monkeypatch)
-    with pytest.raises(MigrationFailed, match="No backup could be written"):
+    with pytest.raises(MigrationFailed, match="No copy could be written"):
         drops.upgrade(connection)
     assert everything(connection) == before
 
@@ -711,7 +711,7 @@ def test_only_the_master_password_opens_the_file(tmp_path):
         connection.execute("CREATE TABLE t (a)")
         connection.execute("INSERT INTO t VALUES (?)", [f"{SECRET} {START}"])
     slot = tmp_path / "user.db.key.json"
-    assert set(json.loads(slot.read_text())["key"]) >= {"salt", "time_cost", "memory_cost"}
+    assert set(json.loads(slot.read_text())["slots"][0]) >= {"salt", "time_cost", "memory_cost"}
     with pytest.raises(WrongKey, match="does not open"):
         EncryptedLibSQLConnection(path, master_password="wrong horse")
     with pytest.raises(KeyMissing):

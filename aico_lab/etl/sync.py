@@ -108,6 +108,7 @@ def sync(
     on_change: OnChange | None = None,
     acknowledge: bool = False,
     progress: Progress | None = None,
+    examine: Callable[[], None] | None = None,
 ) -> SyncResult:
     """Bring the warehouse up to date and publish a snapshot of it.
 
@@ -119,6 +120,7 @@ def sync(
         on_change: How to treat changed tables; None raises if the warehouse would lose anything.
         acknowledge: Accept the rows that are `unexplained` as misfits.
         progress: Called after every portion of rows.
+        examine: Called before a table is read whole; raises if the primary database is damaged.
 
     Raises:
         InvalidValue: `on_change` is not one of the modes.
@@ -142,7 +144,7 @@ def sync(
     def run() -> SyncResult:
         return _sync(
             primary, home, key, full=full, on_change=on_change, acknowledge=acknowledge,
-            progress=progress or silent,
+            progress=progress or silent, examine=examine,
         )  # fmt: skip
 
     try:
@@ -165,6 +167,7 @@ def _sync(
     on_change: OnChange | None,
     acknowledge: bool,
     progress: Progress,
+    examine: Callable[[], None] | None,
 ) -> SyncResult:
     notes: list[tuple[int, str]] = []
 
@@ -173,7 +176,7 @@ def _sync(
             _note(home, generation, state)
 
     with publishing(home, key, link=not full, then=note) as (warehouse, published):
-        run = _SyncRun(primary, warehouse, progress)
+        run = _SyncRun(primary, warehouse, progress, examine)
         damaged = published > 0 and not snapshots.is_sound(home.snapshots, published)
         with primary.snapshot():
             mode, target = run.load(
@@ -244,8 +247,15 @@ def _contracts(primary: Connection) -> list[Contract]:
 class _SyncRun:
     """One sync, from one consistent view of the primary database."""
 
-    def __init__(self, primary: Connection, warehouse: Warehouse, progress: Progress) -> None:
+    def __init__(
+        self,
+        primary: Connection,
+        warehouse: Warehouse,
+        progress: Progress,
+        examine: Callable[[], None] | None,
+    ) -> None:
         self._primary = primary
+        self._examine = examine
         self._warehouse = warehouse
         self._progress = progress
         self.rows: dict[str, int] = {}
@@ -324,6 +334,8 @@ class _SyncRun:
             # Reading messages makes the mart again; and other rules decided which rows fit.
             tables = {contract.table for contract in plan.contracts}
             reread = reread | {"messages", *known}.intersection(tables)
+        if reread and self._examine:
+            self._examine()
         mode: Mode = "full" if len(reread) == len(plan.contracts) else "increment"
         with self._warehouse.transaction():
             self._messages = Changes(self._warehouse.connection, reread="messages" in reread)
@@ -364,6 +376,7 @@ class _SyncRun:
         if not total:
             return
         gone: pa.Table | None = None
+        found = 0
         if since is None:
             extracted = extract(self._primary, contract)
         else:
@@ -374,6 +387,7 @@ class _SyncRun:
                 if deleted := self._warehouse.delete(contract, gone, rows, messages):
                     self.deleted[table] = deleted
                 gone = None
+            found += rows.num_rows + len(misfits)
             if misfits:
                 self._warehouse.quarantine(misfits)
                 self.quarantined[table] = self.quarantined.get(table, 0) + count_rows(misfits)
@@ -383,6 +397,17 @@ class _SyncRun:
                     messages.note_added(rows)
                 self.rows[table] = self.rows.get(table, 0) + rows.num_rows
                 self._progress(table, self.rows[table], total)
+        if since is not None and self._examine and found < self._changed(table, since, until):
+            self._examine()  # rows are missing: a page that leads to them may be damaged
+
+    def _changed(self, table: str, since: int, until: int) -> int:
+        """Return the number of rows that were changed, and were not deleted afterwards."""
+        row = self._primary.fetch_one(
+            "SELECT count(*) FROM (SELECT op, max(seq) FROM change_log WHERE seq > ? AND seq <= ? "
+            "AND table_name = ? GROUP BY row_key) WHERE op <> 'delete'",
+            [since, until, table],
+        )
+        return row[0] if row else 0
 
     def _settle(self, contract: Contract) -> Contract:
         settled, warnings = settle(self._primary, contract)

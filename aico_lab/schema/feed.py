@@ -299,6 +299,11 @@ def untrack(connection: Connection, table: str) -> None:
         connection.execute(_MARK)
 
 
+def mark(connection: Connection) -> None:
+    """Log a change of the feed itself, so that the last change names no row."""
+    connection.execute(_MARK)
+
+
 def _break_off(connection: Connection) -> None:
     """Delete every change and leave a gap in the numbers, so that every cursor is invalid."""
     connection.execute(_MARK)

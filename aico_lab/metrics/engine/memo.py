@@ -218,6 +218,10 @@ class Memo:
                 )  # fmt: skip
         return sorted(found, key=lambda one: one.computed_at, reverse=True)
 
+    def damaged(self) -> list[Path]:
+        """Return the files of answers that cannot be read."""
+        return [path for path in self._home.answers.glob("*/*.answer") if self._read(path) is None]
+
     def forget(self) -> None:
         """Remove all answers."""
         remove_whole(self._home.answers)

@@ -8,11 +8,13 @@ The ETL relies on the declared types, which keep SQLite's affinity: `TIMESTAMP T
 from aico_lab.schema.core import (
     conversations,
     embeddings,
+    integrity,
     item_words,
     operations,
     people,
     personality,
     pipelines,
+    privacy,
     search,
     text_index,
 )
@@ -33,3 +35,6 @@ CORE.register("embeddings", "core", embeddings.EMBEDDINGS, priority=8)
 CORE.register("text_index", "core", text_index.TEXT_INDEX, priority=9)
 CORE.register("pipelines", "core", pipelines.PIPELINES, priority=10)
 CORE.register("item_words", "core", item_words.ITEM_WORDS, priority=11)
+CORE.register("imports", "core", privacy.IMPORTS, priority=12)
+CORE.register("erasures", "core", privacy.ERASURES, priority=13)
+CORE.register("integrity", "core", integrity.INTEGRITY, priority=14)
