@@ -135,6 +135,9 @@ def test_a_wrong_passphrase_is_as_slow_as_a_right_one_and_changes_nothing(
     """Each slot of a passphrase costs one Argon2id; the error does not tell them apart."""
     for passphrase in (PASSPHRASE, OTHER):
         add_credential(folder, settings, "passphrase", passphrase=passphrase)
+    assert status_of(folder, Settings(folder.path, passphrase="wrong horse battery")) == {
+        **status_of(folder, settings), "intact": None,
+    }  # fmt: skip
     before, calls, stretched = folder.marker.read_bytes(), [], slots._stretched
     monkeypatch.setattr(
         slots, "_stretched", lambda slot, secret: calls.append(slot) or stretched(slot, secret)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from aico_lab.errors import HomeBusy, InvalidValue, KeyMissing, UnknownName
+from aico_lab.errors import (
+    AicoLabError,
+    HomeBusy,
+    HomeMissing,
+    InvalidValue,
+    KeyMissing,
+    MarkerAltered,
+    UnknownName,
+)
 from aico_lab.home.files import held
 from aico_lab.home.keys import (
     UNFINISHED,
@@ -103,7 +111,7 @@ def remove_slot(home: Home, marker: Marker, keys: Keys, number: int) -> Slot:
 def status_of(home: Home, settings: Settings) -> dict[str, Any]:
     """Return what opens a home, and whether its marker is as it was written.
 
-    No key is needed: without one, `intact` is None.
+    No key is needed: without one that opens the home, `intact` is None.
 
     Raises:
         HomeMissing: There is no home, or its marker is damaged.
@@ -111,9 +119,13 @@ def status_of(home: Home, settings: Settings) -> dict[str, Any]:
     """
     marker = home.read_marker()
     intact: bool | None = None
-    with contextlib.suppress(KeyMissing):
+    try:
         open_keys(marker, with_keyring(settings, marker))
         intact = None if is_of_former_version(marker) else True
+    except (MarkerAltered, HomeMissing):
+        raise
+    except AicoLabError:  # such as a lost key, for which the list is wanted
+        pass
     rotation = marker.get("rotation")
     return {
         "home": str(home.path),
