@@ -14,7 +14,7 @@ from aico_lab.adapters.libsql_seal import PageSeal
 from aico_lab.deep_verify import _check_pages
 from aico_lab.errors import CorruptDatabase, StorageError
 from aico_lab.health import _check_seal, check_one
-from aico_lab.integrity.guard import Guard, reseal
+from aico_lab.integrity.guard import SyncGuard, reseal
 from aico_lab.lab import Lab
 from tests.messages import add, message
 from tests.test_soundness import flip
@@ -97,7 +97,7 @@ def test_every_flip_of_the_database_is_noticed(closed, model):
     for at in [30, 100, path.stat().st_size - 1, *chance.sample(range(path.stat().st_size), 9)]:
         flip(path, at)
         with pytest.raises(StorageError), opened(closed, model) as lab:
-            Guard(lab.storage).before(full=True)
+            SyncGuard(lab.storage).before(full=True)
             pytest.fail(f"byte {at}")
         flip(path, at)
     with opened(closed, model) as lab:

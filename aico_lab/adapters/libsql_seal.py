@@ -64,7 +64,7 @@ _ENTRY_AT: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class FeedHead:
     """The end of the change feed.
 
     Attributes:
@@ -97,7 +97,7 @@ class Seal:
         entries: The entries of all pages in order, each of `ENTRY` bytes.
     """
 
-    head: Head
+    head: FeedHead
     schema: str
     log: tuple[int, int, int]
     sealed_at: float
@@ -172,7 +172,7 @@ class PageSeal:
             ) from damage
         header, _, entries = body.partition(b"\n")
         read = json.loads(header)
-        read["head"], read["log"] = Head(**read["head"]), tuple(read["log"])
+        read["head"], read["log"] = FeedHead(**read["head"]), tuple(read["log"])
         return Seal(**read, entries=entries)
 
     def lost(self, connection: Connection) -> str | None:
@@ -415,11 +415,11 @@ class PageSeal:
         )
         return bytes([flags]) + code.digest()
 
-    def _head(self, connection: Connection) -> Head:
+    def _head(self, connection: Connection) -> FeedHead:
         (database_id,) = connection.fetch_one(_DATABASE_ID) or ("",)
         (seq,) = connection.fetch_one(LAST_CHANGE) or (0,)
         entry, at = connection.fetch_one(_ENTRY_AT, [seq]) or ("", 0)
-        return Head(database_id, seq, at, self._anchor(entry) if entry else "")
+        return FeedHead(database_id, seq, at, self._anchor(entry) if entry else "")
 
     def _anchor(self, entry: str) -> str:
         return hashlib.blake2b(entry.encode(), digest_size=16, key=self._code_key).hexdigest()

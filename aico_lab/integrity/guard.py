@@ -83,7 +83,7 @@ def _record(connection: Connection, event: str, reason: str, pages: int) -> None
     connection.execute(f"INSERT INTO integrity_log VALUES ({NOW}, ?, ?, ?)", [event, reason, pages])
 
 
-class Guard:
+class SyncGuard:
     """The checks of one sync."""
 
     def __init__(self, storage: Storage) -> None:
