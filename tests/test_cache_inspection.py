@@ -140,8 +140,9 @@ def test_values_are_masked_unless_asked_for() -> None:
     cache.put("recent:z", 1)
     first, count = entries_of(store, "", 2, content=True)
     assert ([one.key for one in first], count) == (["recent:z", "session:a"], 8)
-    with pytest.raises(UnknownName):
-        entries_of(store, "sessions:", 2, content=True)
+    for unknown in ("sessions:", "sesion"):
+        with pytest.raises(UnknownName, match="did you mean session"):
+            entries_of(store, unknown, 2, content=True)
 
 
 def test_the_commands(lab: Lab, cli: Callable) -> None:
@@ -166,6 +167,7 @@ def test_the_commands(lab: Lab, cli: Callable) -> None:
     assert "hello" in cli("cache", "get", "session:07", "--show-values").stdout
     gone = json.loads(cli("cache", "get", "recent:gone", "--json").stdout)
     assert (gone["expired"], gone["value"]) == (True, None)
+    assert cli("cache", "get", "recent:gone").stdout.endswith(" UTC, expired\n")
     absent = cli("cache", "get", "session:absent", "--json")
     assert (absent.returncode, absent.stdout) == (1, "null\n")
     assert cli("cache", "get", "nowhere:a").returncode == 2
@@ -216,23 +218,40 @@ def test_findings_and_charts_of_an_inspection(lab: Lab) -> None:
     empty = lab.cache.inspect()
     assert views.contents(empty).finding == "The cache is empty"
     assert [view.plot() for view in all_views(empty)] == [None] * 8
+    assert all_views(empty)[1]._repr_markdown_() == "How old are the entries? There is none."
     fill(lab.cache.store)
     lab.cache.store.close()
     del lab.__dict__["cache"]
     found = lab.cache.inspect()
     assert views.contents(found).finding.startswith("32 entries of 0.00 MB, 99% of it in session")
-    assert views.left(found).finding.startswith("1 of 32 entries have expired")
+    assert views.left(found).finding == "1 of 32 entries expired, and waits for a sweep"
     assert views.hits(found).finding == "80% of 5 reads found a value"
     hottest, largest = views.keys(found, content=False)
     assert hottest.finding == "session 1 was read most: 3 times"
     assert views.keys(found, content=True)[1].finding.startswith("session:large is the largest")
     assert "large" not in str(largest.rows)
+    assert largest.rows[0]["entry"] != "session 1"  # another key than the one that is read most
+    assert hottest.plot().to_dict()["encoding"]["x"]["axis"]["values"] == [0, 1, 2, 3]
     for view in all_views(found)[:-1]:
         assert view.plot().to_dict()["title"]["text"] == [view.finding]
     kept = KeptAnswer("turns", {}, {}, 1, datetime.now(UTC), 2.5, 1_000)
     answers = views.answers([kept, kept])
     assert answers.finding == "2 answers are kept, which took 5.0 s to compute"
     assert answers.plot().to_dict()["data"]
+
+
+def test_entries_that_are_alike_are_not_the_most(lab: Lab) -> None:
+    """One of them would be the first by chance."""
+    pytest.importorskip("rocksdict")
+    cache = lab.cache.store
+    cache.put_many({"recent:a": "same", "recent:b": "same"})
+    cache.get_many(["recent:a", "recent:b"])
+    hottest, largest = views.keys(lab.cache.inspect(), content=True)
+    assert hottest.finding == "Several keys were read most: 1 time each"
+    assert largest.finding == "Several entries are the largest: 0.0 KB each"
+    assert {row["key"]: row["entry"] for row in hottest.rows} == {
+        row["key"]: row["entry"] for row in largest.rows
+    }
 
 
 def all_views(found: Inspection) -> list[views.CacheView]:

@@ -12,14 +12,16 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aico_lab.adapters import rocksdb_codec
-from aico_lab.adapters.rocksdb import RocksDBAdapter
+from aico_lab.adapters.rocksdb import RocksDBAdapter, RocksDBConnection, translate
 from aico_lab.adapters.rocksdb_codec import FormerFormat
+from aico_lab.cache import typed
 from aico_lab.cache.lab_cache import open_cache
 from aico_lab.cache.namespaces import NAMESPACES
 from aico_lab.cache.store import MemoryStore, open_for_reading, past_damage
@@ -28,6 +30,7 @@ from aico_lab.errors import (
     ConnectionIsClosed,
     CorruptDatabase,
     DatabaseLocked,
+    DiskFull,
     InvalidValue,
     NotADatabase,
     UnknownName,
@@ -37,7 +40,7 @@ from aico_lab.home.keys import Keys
 from tests.effort import examples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from aico_lab.cache.store import KeyValueStore
 
@@ -309,6 +312,117 @@ def test_bytes_are_limited_too(cache: CacheStore, clock: Hands) -> None:
     assert cache.get("session:other") is not None
 
 
+def test_keys_are_read_while_others_are_evicted(
+    cache: CacheStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread, which changes the order of use meanwhile."""
+    cache.put_many({f"recent:{number}": 1 for number in range(100)})
+
+    class Reading(float):
+        def __add__(self, place: float) -> float:
+            cache.get(f"recent:{place}")
+            return float(self) + place
+
+    cache.get_many(["recent:7", "recent:8"])
+    monkeypatch.setattr(typed, "_USED", Reading(typed._USED))
+    cache.put("recent:new", 1)
+    assert set(cache.get_many(["recent:7", "recent:8", "recent:new"]).values()) == {1}
+    assert cache.counters()["recent"].evictions == 11
+
+
+def test_one_sweep_waits_for_another(clock: Hands) -> None:
+    """Each counts what it removed, and removes nothing that was put meanwhile."""
+    others: list[threading.Thread] = []
+    removed: list[int] = []
+
+    class Slow(MemoryStore):
+        def scan(self, namespace: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+            for item in super().scan(namespace):
+                if not others:
+                    others.append(threading.Thread(target=sweep))
+                    others[0].start()
+                    others[0].join(0.05)
+                    cache.put("session:0", "new")
+                yield item
+
+    def sweep() -> None:
+        removed.append(cache.sweep().expired)
+
+    cache = CacheStore(Slow(), clock=clock)
+    cache.put_many({f"session:{number}": "old" for number in range(5)}, ttl=1)
+    clock.now += 2
+    sweep()
+    others[0].join()
+    assert removed == [4, 0]
+    assert cache.items("session:") == [("session:0", "new")]
+
+
+class FullDisk(MemoryStore):
+    """Takes nothing while it is full."""
+
+    full = True
+
+    def write(self, puts: Mapping[bytes, bytes], deletes: Iterable[bytes] = ()) -> None:
+        if self.full:
+            raise DiskFull("full")
+        super().write(puts, deletes)
+
+
+def test_a_full_disk_loses_counters_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading goes on, and so does closing."""
+    monkeypatch.setattr(typed, "_FLUSH_CALLS", 1)
+    store = FullDisk()
+    store.full = False
+    cache = CacheStore(store)
+    cache.put("session:a", 1)
+    store.full = True
+    assert cache.get("session:a") == 1
+    with pytest.raises(DiskFull):
+        cache.put("session:a", 2)
+    cache.flush()
+    cache.close()
+    with pytest.raises(ConnectionIsClosed):
+        store.get(b"session:a")
+
+
+def test_a_cache_that_cannot_be_replaced_goes_on_in_memory() -> None:
+    """The error is raised once; a restart tries again."""
+
+    class Damaged(MemoryStore):
+        def get(self, key: bytes) -> bytes | None:
+            if key.startswith(b"session"):
+                raise CorruptDatabase("damaged")
+            return super().get(key)
+
+    def rebuild(_reason: str) -> KeyValueStore:
+        raise DiskFull("full")
+
+    cache = CacheStore(Damaged(), rebuild=rebuild)
+    with pytest.raises(DiskFull):
+        cache.get("session:a")
+    cache.put("session:a", 1)
+    assert cache.get("session:a") == 1
+    assert cache.in_memory() is not None
+
+
+@pytest.mark.parametrize("reason", ["No space left on device", "File too large",
+                                    "Disk quota exceeded"])  # fmt: skip
+def test_a_disk_without_space_is_no_damage(reason: str) -> None:
+    """RocksDB writes nothing more until it is opened again."""
+    error = Exception(f"IO error: {reason}: While appending to file: 4.log: {reason}")
+    found = translate(error, "cache")
+    assert type(found) is DiskFull
+    assert "free some space, and open it again" in str(found)
+
+
+def test_closing_after_a_write_that_failed_is_no_error(tmp_path: Path) -> None:
+    """RocksDB tells the failure again, which was told before."""
+    driver = Mock()
+    driver.close.side_effect = Exception("IO error: Writer has previous error.")
+    RocksDBConnection(tmp_path, driver, None, None, None).close()
+    assert driver.close.called
+
+
 def test_an_entry_that_is_replaced_evicts_no_other(cache: CacheStore) -> None:
     """Entries are counted before any is evicted."""
     cache.put_many({f"recent:{number}": number for number in range(50)})
@@ -451,7 +565,8 @@ def test_another_key_and_another_holder_are_errors(home: Home) -> None:
 
 KILLED = """if True:
     import os, pathlib, signal, sys, threading
-    from aico_lab.cache.lab_cache import open_cache
+    from aico_lab.cache import typed
+from aico_lab.cache.lab_cache import open_cache
     from aico_lab.home.folder import Home
     from aico_lab.home.keys import Keys
     cache = open_cache(Home(pathlib.Path(sys.argv[1])), Keys(b"m" * 32))

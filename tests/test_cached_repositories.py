@@ -124,12 +124,14 @@ async def damage(world: World, lab: Lab, home: Path) -> None:
     """Fill the cache, and damage its table under the open store."""
     await world.agree()
     assert world.cache is not None
-    world.cache.put_many({f"session:{number}": os.urandom(1_000) for number in range(60)})
+    for name in ("session", "configuration"):
+        world.cache.put_many({f"{name}:{number}": os.urandom(1_000) for number in range(60)})
     store = world.cache._store
     store._driver.flush()
     for table in (home / "cache").glob("*.sst"):
         content = table.read_bytes()
-        table.write_bytes(bytes(len(content) // 2) + content[len(content) // 2 :])
+        entries = len(content) - 4_096  # the index follows
+        table.write_bytes(bytes(entries) + content[entries:])
     store.close()  # RocksDB has its blocks in memory: open it again
     world.cache._store = _reopened(lab)
 
@@ -229,6 +231,33 @@ def test_a_cache_that_cannot_be_used_is_none(lab: Lab, monkeypatch: pytest.Monke
     lab.close()
     with pytest.raises(ConnectionIsClosed):
         _ = cache.available
+
+
+async def test_a_value_of_somebody_else_is_not_taken(lab: Lab) -> None:
+    """Under the same key, as a program may put what it knows of a person there."""
+    async with lab.data_access() as dal:
+        cache = CacheStore(MemoryStore())
+        world = World(dal, cache)
+        await world.plain_users.save(User("Ada", id="ada"))
+        await world.service.process_user_message("ada", "hello")
+        for value in ({"name": "Ada"}, ["hello"], "hello", None, b"x", {"files": None}):
+            for key in ("configuration:users", "configuration:preferences", "session:turns"):
+                cache.put(f"{key}:ada", value)
+            await world.agree()
+
+
+async def test_a_cache_that_fails_costs_reading_only(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a damaged one cannot be replaced, since its folder may not be changed."""
+    async with lab.data_access() as dal:
+        cache = CacheStore(MemoryStore())
+        world = World(dal, cache)
+        await world.plain_users.save(User("Ada", id="ada"))
+        for call in ("get", "put", "delete"):
+            monkeypatch.setattr(cache, call, Mock(side_effect=HomeNotWritable("x")))
+            await world.agree()
+            await world.users.save(User("Ada Byron", id="ada"))
 
 
 @pytest.mark.parametrize("removed", ["'m-1', NULL", "'m-2', 1"])

@@ -13,7 +13,7 @@ from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.config import Settings
 from aico_lab.embeddings import index as index_
-from aico_lab.health import describe, diagnose
+from aico_lab.health import _check_answers, describe, diagnose
 from aico_lab.lab import Lab
 from aico_lab.schema import SchemaRegistry, backup, discovery, feed
 from tests.messages import START, add, add_memories, message
@@ -109,6 +109,16 @@ def test_rows_that_are_missing_are_a_fault(synced):
         "warehouse": "messages has 1 rows in aico.db and 2 in snapshot 1: "
         "run `aico-lab sync --full`."
     }
+
+
+def test_something_in_the_place_of_kept_answers_is_a_fault(synced):
+    """Metrics are answered all the same, each time anew."""
+    synced.metrics.overview()
+    assert _check_answers(synced.home.answers) == "1 of metrics, 0.0 MB"
+    synced.metrics.memo.forget()
+    assert _check_answers(synced.home.answers).startswith("0 of")
+    synced.home.answers.write_text("no folder")
+    assert "delete it" in faults(synced)["kept answers"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -181,6 +182,54 @@ def test_something_else_in_the_place_of_the_answers_stops_no_sync(synced: Lab) -
     add(synced.primary, message(100))
     synced.sync()
     assert synced.metrics.overview().generation == 2
+
+
+def test_a_warehouse_made_anew_has_other_answers(synced: Lab, home: Path) -> None:
+    """Its snapshot has the number of the one that is open here, and what nobody knows is asked."""
+    before = synced.metrics.overview()
+    add(synced.primary, message(100))
+    shutil.rmtree(synced.home.warehouse)
+    with Lab.open(home) as other:
+        other.sync()
+        assert other.generation == before.generation
+    assert synced.metrics.overview().pl()["n"][0] == before.pl()["n"][0] + 1
+    with Lab.open(home) as other:
+        assert same(other.metrics.overview(), synced.metrics.overview())
+
+
+def test_an_answer_of_replaced_files_is_not_kept(
+    synced: Lab, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they are replaced while it is computed, or the old ones are pinned and open."""
+    (snapshot,) = synced.home.snapshots.glob("*.duckdb")
+    ask, times = asking.ask, iter(range(10**9, 2 * 10**9, 10**8))
+
+    def replacing(*asked):
+        answer = ask(*asked)
+        os.utime(snapshot, ns=(0, next(times)))
+        return answer
+
+    monkeypatch.setattr(asking, "ask", replacing)
+    with Lab.open(home, generation=1) as pinned:
+        for _ in range(2):
+            synced.metrics.turns()
+            pinned.metrics.overview()
+    assert synced.metrics.memo.remembered() == []
+
+
+def test_answers_that_go_meanwhile_are_left_out(
+    synced: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So are links to nothing; the others are listed and kept."""
+    synced.metrics.turns()
+    (file,) = synced.home.answers.glob("*/*.answer")
+    (file.parent / "0.answer").symlink_to("nothing")
+    synced.metrics.overview()
+    assert len(synced.metrics.memo.remembered()) == 2
+    read = memo.Memo._read
+    monkeypatch.setattr(memo.Memo, "_read", lambda self, path: (read(self, path), path.unlink())[0])
+    assert len(synced.metrics.memo.remembered()) == 2
+    assert synced.metrics.memo.remembered() == []
 
 
 def test_kept_answers_are_encrypted(synced: Lab, tmp_path: Path) -> None:

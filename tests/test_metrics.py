@@ -221,8 +221,9 @@ def test_parameters_of_the_wrong_type_are_refused_in_a_sentence(a_day, name):
         a_day.ask(name, nonsense=1)
     for parameter in CATALOGUE[name].parameters:
         bad = "nonsense" if parameter.type is not str or parameter.choices else None
-        with pytest.raises(InvalidValue, match=parameter.name):
-            a_day.ask(name, **{parameter.name: bad})
+        for value in (bad, "\udcff"):  # a byte of the command line
+            with pytest.raises(InvalidValue, match=parameter.name):
+                a_day.ask(name, **{parameter.name: value})
         if parameter.type is not str:
             with pytest.raises(InvalidValue, match=r"\w"):
                 a_day.ask(name, **{parameter.name: -1})

@@ -232,6 +232,12 @@ def test_people_and_channels_are_named(name, names):
         Metrics(made, timezone="UTC").turns(**{name: names})
 
 
+def test_names_are_text():
+    """Bytes of a command line that are not UTF-8 are none."""
+    with pytest.raises(InvalidValue, match="encode it in UTF-8"):
+        Filters(channel=["c", "\udcff"])
+
+
 def test_one_name_is_a_list_of_one():
     assert Filters(user="u").users == Filters(user=["u"]).users == ("u",)
     assert Filters(channel=("c", "d")).channels == ("c", "d")

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 NOT_INSTALLED = "RocksDB is not installed: run `pip install 'aico-lab[cache]'`."
 
 _REMEDY = "run `aico-lab sync --full`"
+_FULL = "lies on a full disk: free some space, and open it again"  # RocksDB writes nothing else
 _NO_STORE = f"is not a RocksDB folder: {_REMEDY}"
 
 # The files that a reader needs; it has its own lock, log and configuration.
@@ -84,7 +85,9 @@ CALLS = ".get(KEY), .put(KEY, VALUE), .delete(KEY), .items(NAMESPACE); all of th
 _MESSAGES: Meanings = (
     ("lock hold by current process", DatabaseLocked, "is open already: close it first"),
     ("while lock file", DatabaseLocked, "is in use by another program: close that one"),
-    ("no space left", DiskFull, "lies on a full disk: free some space"),
+    ("no space left", DiskFull, _FULL),
+    ("quota exceeded", DiskFull, _FULL),
+    ("file too large", DiskFull, _FULL),
     ("read only mode", NotPermitted, "was opened read-only: open it for writing to change it"),
     ("permission denied", NotPermitted, "may not be opened: check its permissions"),
     ("read-only file system", NotPermitted, "may not be written: check its permissions"),
@@ -282,7 +285,8 @@ class RocksDBConnection:
 
     def close(self) -> None:
         """Release the files; a second call does nothing."""
-        with contextlib.suppress(ConnectionIsClosed), translated(self.name):
+        # After a write that failed, RocksDB says so again; what was put before is in its log.
+        with contextlib.suppress(StorageError), translated(self.name):
             self._driver.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)

@@ -190,7 +190,7 @@ class EntryUse:
         written: When it was written.
         expires: Until when it lives.
         expired: Whether it has expired.
-        value: The value, or its kind and size unless it was asked for.
+        value: The value, or its kind and size unless it was asked for; None if it has expired.
     """
 
     key: str
@@ -233,9 +233,12 @@ def entries_of(
         prefix: The beginning of the keys: of one namespace if it has a colon, else of all.
         limit: The most entries to return.
         content: Show the values.
+
+    Raises:
+        UnknownName: No namespace begins like this.
     """
     name, colon, _ = prefix.partition(":")
-    if colon:
+    if colon or not any(one.startswith(name) for one in NAMESPACES):
         namespace(name)
     clock, now = _clock(store)
     count = 0

@@ -39,10 +39,10 @@ from aico_lab.cache.entries import (
 from aico_lab.cache.eviction import EXPIRED_PLACE, Placed, choose
 from aico_lab.cache.namespaces import DAY, NAMESPACES, namespace
 from aico_lab.cache.store import MemoryStore
-from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, InvalidValue
+from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, DiskFull, InvalidValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from aico_lab.cache.namespaces import Namespace
     from aico_lab.cache.store import KeyValueStore
@@ -145,6 +145,7 @@ class CacheStore:
         self._clock = clock
         self._namespaces = namespaces
         self._lock = threading.RLock()
+        self._sweeping = threading.Lock()
         self._calls = 0
         self._fresh: set[bytes] | None = None
         self._counters: dict[str, Counters] = {}
@@ -202,8 +203,11 @@ class CacheStore:
         now = self._now()
         entry = self._entry(name, value, ttl, now)
         with self._lock:
-            self._run(lambda store: store.put(raw, entry))
-            self._count_puts(name, {raw: entry})
+            try:  # `_run` alone would take longer
+                self._store.put(raw, entry)
+            except (CorruptDatabase, ConnectionIsClosed):
+                self._run(lambda store: store.put(raw, entry))
+            self._count_puts(name, (raw,), len(raw) + len(entry))
         self._counters[name].wrote_in(time.perf_counter_ns() - started)
         self._count_call(now)
 
@@ -289,33 +293,8 @@ class CacheStore:
         Raises:
             CorruptDatabase: The store is damaged; it was replaced by an empty one.
         """
-        expired = 0
-        for name, counters in self._counters.items():
-            before, before_bytes = counters.entries, counters.size
-            entries = size = removed = 0
-            with self._lock:
-                self._fresh = set()
-            try:
-                found = self._ages(name)
-                while batch := list(islice(found, _BATCH)):
-                    with self._lock:
-                        old = [key for key, _, live in batch if not live and key not in self._fresh]
-                        self._run(lambda store, old=old: store.write({}, old))  # type: ignore[misc]
-                    removed += len(old)
-                    entries += sum(live for _, _, live in batch)
-                    size += sum(length for _, length, live in batch if live)
-            finally:
-                self._fresh = None
-            counters.expiries += removed
-            counters.entries += entries - before
-            counters.size += size - before_bytes
-            expired += removed
-        if expired:
-            self._run(lambda store: store.compact())
-        self._swept = self._now()
-        self.flush()
-        counted = self._counters.values()
-        return Swept(expired, sum(one.entries for one in counted), sum(one.size for one in counted))
+        with self._sweeping:
+            return self._sweep()
 
     def is_sweep_due(self) -> bool:
         """Return whether the last sweep was an hour ago."""
@@ -370,7 +349,7 @@ class CacheStore:
         return self._store if isinstance(self._store, MemoryStore) else None
 
     def flush(self) -> None:
-        """Store the counters."""
+        """Store the counters; those that a full disk does not take are lost as after a crash."""
         with self._lock:
             now = self._now()
             self._calls, self._flushed = 0, now
@@ -382,13 +361,16 @@ class CacheStore:
                 puts[counters_key(name)] = orjson.dumps(counters.record())
             if ticks:
                 puts[ENGINE] = orjson.dumps({"ticks": total, "gauges": self._store.gauges()})
-            self._run(lambda store: store.write(puts))
+            with contextlib.suppress(DiskFull):
+                self._run(lambda store: store.write(puts))
 
     def close(self) -> None:
         """Store the counters and close the store; a second call does nothing."""
-        with self._lock, contextlib.suppress(ConnectionIsClosed):
-            self.flush()
-        self._store.close()
+        try:
+            with self._lock, contextlib.suppress(ConnectionIsClosed):
+                self.flush()
+        finally:
+            self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -444,21 +426,20 @@ class CacheStore:
             together = {raw: entry for ours in puts.values() for raw, entry in ours.items()}
             self._run(lambda store: store.write(together, deletes))
             for name, ours in puts.items():
-                self._count_puts(name, ours)
+                self._count_puts(name, ours, sum(len(raw) + len(ours[raw]) for raw in ours))
         for name in deletes.values():
             self._counters[name].deletes += 1
         for name in {*puts, *deletes.values()}:
             self._counters[name].wrote_in(time.perf_counter_ns() - started)
         self._count_call(now)
 
-    def _count_puts(self, name: str, puts: Mapping[bytes, bytes]) -> None:
+    def _count_puts(self, name: str, keys: Collection[bytes], size: int) -> None:
         counters, one = self._counters[name], self._namespaces[name]
         if self._fresh is not None:
-            self._fresh.update(puts)
-        counters.puts += len(puts)
-        counters.entries += len(puts)
-        for raw, entry in puts.items():
-            counters.size += len(raw) + len(entry)
+            self._fresh.update(keys)
+        counters.puts += len(keys)
+        counters.entries += len(keys)
+        counters.size += size
         if counters.entries > one.max_entries or counters.size > one.max_bytes:
             self._evict(one)
 
@@ -514,6 +495,7 @@ class CacheStore:
             if self._rebuild is None:
                 raise damage
             damaged.close()
+            self._store = MemoryStore()  # if the disk takes no other one
             self._store = self._rebuild(str(damage))
             for counters in self._counters.values():
                 counters.entries = counters.size = 0
@@ -535,10 +517,39 @@ class CacheStore:
         for key, entry in self._scan(name):
             yield key, len(key) + len(entry), times_of(entry, self._state, now)[2]
 
+    def _sweep(self) -> Swept:
+        expired = 0
+        for name, counters in self._counters.items():
+            before, before_bytes = counters.entries, counters.size
+            entries = size = removed = 0
+            with self._lock:
+                self._fresh = set()
+            try:
+                found = self._ages(name)
+                while batch := list(islice(found, _BATCH)):
+                    with self._lock:
+                        old = [key for key, _, live in batch if not live and key not in self._fresh]
+                        self._run(lambda store, old=old: store.write({}, old))  # type: ignore[misc]
+                    removed += len(old)
+                    entries += sum(live for _, _, live in batch)
+                    size += sum(length for _, length, live in batch if live)
+            finally:
+                self._fresh = None
+            counters.expiries += removed
+            counters.entries += entries - before
+            counters.size += size - before_bytes
+            expired += removed
+        if expired:
+            self._run(lambda store: store.compact())
+        self._swept = self._now()
+        self.flush()
+        counted = self._counters.values()
+        return Swept(expired, sum(one.entries for one in counted), sum(one.size for one in counted))
+
     def _evict(self, one: Namespace) -> None:
         """Remove the entries that a full namespace loses; those that were used lately go last."""
         counters = self._counters[one.name]
-        recent = {key: _USED + place for place, key in enumerate(counters.used)}
+        recent = {key: _USED + place for place, key in enumerate(tuple(counters.used))}
         now = self._now()
 
         def read() -> Iterator[Placed]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab import charts
 from aico_lab.cache.inspection import EXPIRED_CLASS, LONGER, SPANS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aico_lab.cache.inspection import Inspection
+
+_NONE: Final = "There is none"
+_MOST_KEYS: Final = 15
+_FEW: Final = 5
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ class CacheView:
         chart = self._draw(alt.Chart(pl.DataFrame(self.rows), width=charts.WIDTH))
         return chart.properties(title=title)
 
+    def _repr_markdown_(self) -> str:
+        return f"{self.question} {self.finding}."
+
 
 def contents(found: Inspection) -> CacheView:
     """Return the entries and bytes of each namespace."""
@@ -54,7 +61,7 @@ def contents(found: Inspection) -> CacheView:
     whole = sum(row["MB"] for row in rows)
     most = max(rows, key=lambda row: row["MB"], default=None)
     finding = "The cache is empty" if most is None else (
-        f"{sum(row['entries'] for row in rows):,} entries of {whole:,.2f} MB, "
+        f"{_counted(sum(row['entries'] for row in rows), 'entry', 'entries')} of {whole:,.2f} MB, "
         f"{most['MB'] / whole:.0%} of it in {most['namespace']}"
     )  # fmt: skip
     return CacheView("What is in the cache?", finding, rows, _bars("MB", "namespace"))
@@ -65,7 +72,7 @@ def ages(found: Inspection) -> CacheView:
     rows = _classes(found, "ages")
     young = sum(row["entries"] for row in rows if row["time"] in ("1 min", "1 h"))
     whole = sum(row["entries"] for row in rows)
-    finding = f"{young / whole:.0%} of the entries were written in the last hour" if rows else ""
+    finding = f"{young / whole:.0%} of the entries were written in the last hour" if rows else _NONE
     return CacheView("How old are the entries?", finding, rows, _stacked("less than … ago"))
 
 
@@ -74,7 +81,8 @@ def left(found: Inspection) -> CacheView:
     rows = _classes(found, "left")
     gone = sum(row["entries"] for row in rows if row["time"] == EXPIRED_CLASS)
     whole = sum(row["entries"] for row in rows)
-    finding = f"{gone:,} of {whole:,} entries have expired, and wait for a sweep"
+    waits = "waits" if gone == 1 else "wait"
+    finding = f"{gone:,} of {whole:,} entries expired, and {waits} for a sweep" if rows else _NONE
     return CacheView("How long are entries valid?", finding, rows, _stacked("less than … left"))
 
 
@@ -87,7 +95,10 @@ def hits(found: Inspection) -> CacheView:
         for hour, (hit, miss) in one.hours.items()
     ]  # fmt: skip
     hit, miss = (sum(one.counters[name] for one in found.namespaces) for name in ("hits", "misses"))
-    finding = f"{hit / (hit + miss):.0%} of {hit + miss:,} reads found a value" if rows else ""
+    reads = _counted(hit + miss, "read", "reads")
+    finding = (
+        f"{hit / (hit + miss):.0%} of {reads} found a value" if rows else "Nothing was read yet"
+    )
 
     def draw(chart: Any) -> Any:
         import altair as alt
@@ -112,7 +123,7 @@ def times(found: Inspection) -> CacheView:
         if (number := one.counters[f"{call}s"])
     ]  # fmt: skip
     slowest = max(rows, key=lambda row: row["µs"], default=None)
-    finding = "" if slowest is None else (
+    finding = "Nothing was read or written yet" if slowest is None else (
         f"A {slowest['call']} in {slowest['namespace']} takes {slowest['µs']:,.0f} µs on average, "
         "the slowest of all"
     )  # fmt: skip
@@ -127,42 +138,54 @@ def times(found: Inspection) -> CacheView:
 
 
 def keys(found: Inspection, *, content: bool) -> tuple[CacheView, CacheView]:
-    """Return the keys that were hit most, and the largest ones.
+    """Return the keys that were hit most, and the largest ones; the same number is the same key.
 
     Args:
         found: The inspection.
-        content: Whether keys are shown; they contain ids of people. Otherwise they are numbered.
+        content: Whether keys are shown beside their numbers; they contain ids of people.
     """
+    numbers: dict[str, str] = {}
+    for one in found.namespaces:
+        for number, key in enumerate(dict.fromkeys([*one.hottest, *one.largest]), 1):
+            numbers[key] = f"{one.name} {number}"
 
-    def shown(key: str, number: int) -> str:
-        return key if content else f"{key.partition(':')[0]} {number}"
+    def most(unit: str, named: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
+        rows = sorted(named, key=lambda item: -item[1])[:_MOST_KEYS]
+        return [
+            {"entry": numbers[key], unit: value} | ({"key": key} if content else {})
+            for key, value in rows
+        ]
 
-    hot: list[dict[str, Any]] = [
-        {"key": shown(key, number), "hits": count}
-        for one in found.namespaces
-        for number, (key, count) in enumerate(one.hottest.items(), 1)
-    ]
-    hot = sorted(hot, key=lambda row: -row["hits"])[:15]
-    large: list[dict[str, Any]] = [
-        {"key": shown(key, number), "KB": size / 1_000}
-        for one in found.namespaces
-        for number, (key, size) in enumerate(one.largest.items(), 1)
-    ]
-    large = sorted(large, key=lambda row: -row["KB"])[:15]
+    hot = most("hits", (item for one in found.namespaces for item in one.hottest.items()))
+    large = most(
+        "KB",
+        ((key, size / 1_000) for one in found.namespaces for key, size in one.largest.items()),
+    )
+
+    def first(rows: list[dict[str, Any]], unit: str, one: str, several: str) -> str:
+        is_alone = len(rows) == 1 or rows[0][unit] > rows[1][unit]
+        return f"{rows[0].get('key', rows[0]['entry'])} {one}" if is_alone else several
+
     return (
         CacheView(
             "Which keys are read most?",
-            f"{hot[0]['key']} was read most: {hot[0]['hits']:,} times" if hot else "",
+            first(
+                hot, "hits", f"was read most: {_counted(hot[0]['hits'], 'time', 'times')}",
+                f"Several keys were read most: {_counted(hot[0]['hits'], 'time', 'times')} each",
+            ) if hot else _NONE,
             hot,
-            _bars("hits", "key"),
+            _bars("hits", "entry", counts=True),
         ),
         CacheView(
             "Which entries are largest?",
-            f"{large[0]['key']} is the largest: {large[0]['KB']:,.1f} KB" if large else "",
+            first(
+                large, "KB", f"is the largest: {large[0]['KB']:,.1f} KB",
+                f"Several entries are the largest: {large[0]['KB']:,.1f} KB each",
+            ) if large else _NONE,
             large,
-            _bars("KB", "key"),
+            _bars("KB", "entry"),
         ),
-    )
+    )  # fmt: skip
 
 
 def levels(found: Inspection) -> CacheView:
@@ -189,7 +212,8 @@ def levels(found: Inspection) -> CacheView:
         )
         if share is not None
     ]
-    finding = "; ".join(said) or "Nothing is measured yet"
+    finding = "; ".join(said) or "nothing is measured yet"
+    finding = finding[0].upper() + finding[1:]
     return CacheView("What does RocksDB do?", finding, rows, _bars("MB", "level"))
 
 
@@ -208,7 +232,8 @@ def answers(kept: Sequence[Any]) -> CacheView:
         row["answers"] += 1
         row["KB"] += one.bytes / 1_000
     whole = sum(row["seconds"] for row in rows.values())
-    finding = f"{len(kept):,} answers are kept, which took {whole:,.1f} s to compute"
+    number = _counted(len(kept), "answer is", "answers are")
+    finding = f"{number} kept, which took {whole:,.1f} s to compute" if rows else _NONE
     most = sorted(rows.values(), key=lambda row: -row["seconds"])[:20]
     question = "Which answers of metrics are kept?"
     return CacheView(question, finding, most, _bars("seconds", "metric"))
@@ -224,14 +249,29 @@ def _classes(found: Inspection, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _bars(value: str, name: str) -> Callable[[Any], Any]:
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def _counts(most: float) -> Any:
+    """Return the axis of a count, whose ticks are whole numbers."""
+    import altair as alt
+
+    if most <= _FEW:  # Vega has ticks at 0.5 here, in spite of the step
+        return alt.Axis(values=list(range(int(most) + 1)), format="d")
+    return alt.Axis(tickMinStep=1, format=",d")
+
+
+def _bars(value: str, name: str, *, counts: bool = False) -> Callable[[Any], Any]:
     def draw(chart: Any) -> Any:
         import altair as alt
 
+        x = alt.X(f"{value}:Q")
+        shown = [f"{column}:N" for column in ("key",) if column in chart.data.columns]
         return chart.mark_bar().encode(
-            x=alt.X(f"{value}:Q"),
+            x=x.axis(_counts(chart.data[value].max())) if counts else x,
             y=alt.Y(f"{name}:N", sort="-x", title=None),
-            tooltip=[f"{name}:N", f"{value}:Q"],
+            tooltip=[f"{name}:N", *shown, f"{value}:Q"],
         )
 
     return draw
@@ -242,8 +282,9 @@ def _stacked(title: str) -> Callable[[Any], Any]:
         import altair as alt
 
         order = [EXPIRED_CLASS, *SPANS, LONGER]
+        most = chart.data.select("time", "entries").group_by("time").sum()["entries"].max()
         return chart.mark_bar().encode(
-            x=alt.X("entries:Q", title="entries"),
+            x=alt.X("entries:Q", axis=_counts(most)),
             y=alt.Y("time:N", sort=order, title=title),
             color="namespace:N",
             tooltip=["namespace:N", "time:N", "entries:Q"],

@@ -109,6 +109,9 @@ def cache_clear(
 
 
 def _show(one: EntryUse) -> None:
-    until = "expired" if one.expired else f"until {one.expires:%Y-%m-%d %H:%M:%S}"
+    written = f"{one.key}  {one.bytes:,} bytes, {one.written:%Y-%m-%d %H:%M:%S}"
+    if one.expired:
+        show(f"{written} UTC, expired")
+        return
     value = one.value if isinstance(one.value, str) else json_text(one.value)
-    show(f"{one.key}  {one.bytes:,} bytes, {one.written:%Y-%m-%d %H:%M:%S} {until} UTC  {value}")
+    show(f"{written} until {one.expires:%Y-%m-%d %H:%M:%S} UTC  {value}")

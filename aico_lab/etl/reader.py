@@ -53,7 +53,7 @@ class Reader:
         self._confined = not external_access
         self._open: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
         self._newest: duckdb.DuckDBPyConnection | None = None
-        self._generation = 0
+        self._opened: tuple[str, ...] = ()  # the state of the files of `_newest`
         self._pin: Pin | None = None
         if pinned in published(home.snapshots):
             self._pin = Pin(home, pinned)
@@ -67,7 +67,8 @@ class Reader:
         """Return the generation that queries read now, and what tells its files from others.
 
         These are the recorded checksums of its file and its log, and the sizes and times of both as
-        they lie there. None if there is no checksum, or if queries may reach beyond the snapshot.
+        they lie there. None if there is no checksum, if queries may reach beyond the snapshot, or
+        if a pinned snapshot is open whose files were replaced since.
 
         Raises:
             NeverSynced: There is no snapshot yet.
@@ -78,8 +79,11 @@ class Reader:
         noted = read_checksums(path.parent.with_name(CHECKSUMS))
         if path.name not in noted or not self._confined:
             return None
-        files = path, log(path)
-        return generation, tuple(noted.get(file.name, "") + _state(file) for file in files)
+        states = _states(path)
+        if self._pinned is not None and self._newest is not None and states != self._opened:
+            return None
+        recorded = (noted.get(file.name, "") for file in (path, log(path)))
+        return generation, tuple(map(str.__add__, recorded, states))
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
@@ -122,7 +126,8 @@ class Reader:
             return self._newest  # even if its file was removed
         while True:
             generation, path = find(self._home.snapshots, self._pinned)
-            if self._newest is not None and generation == self._generation:
+            states = _states(path)  # a warehouse that was made anew counts from 1 again
+            if self._newest is not None and states == self._opened:
                 return self._newest
             try:
                 _check_log(path)
@@ -134,7 +139,7 @@ class Reader:
                 continue
             self._open.add(connection)
             if path.exists():  # else its log may have been removed before DuckDB read it
-                self._newest, self._generation = connection, generation
+                self._newest, self._opened = connection, states
 
     def _connect(self, path: Path) -> duckdb.DuckDBPyConnection:
         return DuckDBAdapter(
@@ -155,13 +160,17 @@ class Reader:
             self._pin.close()
 
 
+def _states(snapshot: Path) -> tuple[str, ...]:
+    """Return the names of a snapshot's files, their sizes, and the times of their last changes."""
+    return tuple(map(_state, (snapshot, log(snapshot))))
+
+
 def _state(file: Path) -> str:
-    """Return the size of a file and the time of its last change; empty text if it is not there."""
     try:
         found = file.stat()
     except OSError:
-        return ""
-    return f" {found.st_size} {found.st_mtime_ns}"
+        return f" {file.name} absent"
+    return f" {file.name} {found.st_size} {found.st_mtime_ns}"
 
 
 def _check_log(snapshot: Path) -> None:

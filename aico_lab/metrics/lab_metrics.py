@@ -162,16 +162,17 @@ class Question:
         )
         checked = self.metric.check(parameters)
         memo = self._memo
-        if memo is not None:
-            kept = memo.find(self.metric, self._reader, filters, checked)
+        place = memo and memo.place(self.metric, self._reader, filters, checked)
+        if memo and place:
+            kept = memo.find(place, self.metric, filters, checked)
             if kept is not None:  # an answer without rows is false
                 return kept
         from aico_lab.metrics.engine.asking import ask
 
         started_ms = time.time_ns() // 1_000_000
         answer = ask(self.metric, self._reader, filters, checked)
-        if memo is not None:
-            memo.keep(answer, self._reader, filters, started_ms=started_ms)
+        if memo and place:
+            memo.keep(place, answer, self._reader, filters, started_ms=started_ms)
         return answer
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aico_lab.embeddings.encoders.base import Encoder
-from aico_lab.errors import StorageError
+from aico_lab.errors import HomeError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,13 +43,13 @@ class QueryEncoder(Encoder):
         said = f"{self.model}\0{texts[0]}".encode(errors="surrogatepass")
         key = f"computed:vector:{hashlib.blake2b(said, digest_size=24).hexdigest()}"
         kept = None
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(StorageError, HomeError):
             kept = cache.get(key)
         if isinstance(kept, bytes) and len(kept) == self.dimensions * 4:
             return np.frombuffer(kept, np.float32).reshape(1, -1), [True]
         vectors, usable = self._encoder.encode_usable(texts)
         if usable == [True]:
-            with contextlib.suppress(StorageError):
+            with contextlib.suppress(StorageError, HomeError):
                 cache.put(key, vectors[0].astype(np.float32).tobytes())
         return vectors, usable
 

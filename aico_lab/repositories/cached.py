@@ -24,7 +24,7 @@ from aico_lab.domain import (
     UserPreferences,
     UserRepository,
 )
-from aico_lab.errors import InvalidValue, StorageError
+from aico_lab.errors import HomeError, InvalidValue, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,6 +39,8 @@ File systems count time in steps of some milliseconds; so two changes within one
 """
 
 _MOST_CHANGES: Final = 200
+_FAILURES: Final = (StorageError, HomeError, InvalidValue)
+_FIELDS: Final = {"position", "files", "value"}
 
 
 class _Position(NamedTuple):
@@ -89,18 +91,19 @@ class ReadThrough:
     def forget(self, key: str) -> None:
         """Remove the value of a key."""
         if self._cache is not None:
-            with contextlib.suppress(StorageError, InvalidValue):
+            with contextlib.suppress(*_FAILURES):
                 self._cache.delete(key)
 
     def _kept(self, key: str) -> dict[str, Any] | None:
-        with contextlib.suppress(StorageError, InvalidValue):
-            found: dict[str, Any] | None = self._cache.get(key) if self._cache else None
-            return found
+        with contextlib.suppress(*_FAILURES):
+            found = self._cache.get(key) if self._cache else None
+            if isinstance(found, dict) and found.keys() == _FIELDS:  # else somebody else's
+                return found
         return None
 
     def _keep(self, key: str, value: Any, position: _Position, files: object) -> None:
         # A value that is too large, or a failed cache, only costs reading it again.
-        with contextlib.suppress(StorageError, InvalidValue):
+        with contextlib.suppress(*_FAILURES):
             if self._cache is not None:
                 self._cache.put(key, {"position": list(position), "files": files, "value": value})
 

@@ -106,4 +106,9 @@ def _names(what: str, given: str | Sequence[str] | None) -> tuple[str, ...] | No
         names = ()
     if not names or not all(isinstance(name, str) for name in names):
         raise InvalidValue(f"{what} must be one id or a list of ids, not {given!r}.")
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # bytes of a command line
+            raise InvalidValue(f"{what}={name!r} is not valid text: encode it in UTF-8.") from None
     return names

@@ -100,13 +100,34 @@ class Memo:
         self._home = home
         self._key = key
 
-    def find(
+    def place(
         self, metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, Any]
-    ) -> Answer | None:
-        """Return the answer to a question if it is kept, else None."""
-        path = self._path(metric, reader, filters, parameters)
-        if path is None:
+    ) -> Path | None:
+        """Return the file of the answer to a question; None if it must not be kept."""
+        if not self.on or not CATALOGUE.ships(metric.name):
             return None
+        try:
+            snapshot = reader.identity()
+        except AicoLabError:  # the question itself will say why
+            return None
+        if snapshot is None:
+            return None
+        folds = [getattr(one, "fold", 0) for one in (filters.since, filters.until)]
+        question = [
+            metric.name, sorted(parameters.items()), _plain(filters), folds, snapshot,
+            _definition(), _rules_of(filters.timezone),
+        ]  # fmt: skip
+        try:
+            asked = orjson.dumps(question)
+        except TypeError:  # not text, as no kept answer is about
+            return None
+        name = hashlib.blake2b(asked, key=self._key or b"", digest_size=24).hexdigest()
+        return self._home.answers / f"{snapshot[0]:08d}" / f"{name}.answer"
+
+    def find(
+        self, path: Path, metric: Metric, filters: Filters, parameters: dict[str, Any]
+    ) -> Answer | None:
+        """Return the answer to a question if it is kept in its place, else None."""
         read = self._read(path)
         if read is None:
             return None
@@ -142,17 +163,19 @@ class Memo:
             names=kept["names"],
         )
 
-    def keep(self, answer: Answer, reader: Reader, filters: Filters, *, started_ms: int) -> None:
-        """Keep an answer.
+    def keep(
+        self, path: Path, answer: Answer, reader: Reader, filters: Filters, *, started_ms: int
+    ) -> None:
+        """Keep an answer, unless the snapshot's files were replaced meanwhile.
 
         Args:
+            path: Its place, from before it was computed.
             answer: The answer.
             reader: The reader of the snapshot that it was computed from.
             filters: The filters as they were given.
             started_ms: When its computation began, in UTC milliseconds.
         """
-        path = self._path(answer.metric, reader, filters, answer.parameters)
-        if path is None or answer.generation != int(path.parent.name):
+        if path != self.place(answer.metric, reader, filters, answer.parameters):
             return
         if _depends_on_now(filters, started_ms):
             return
@@ -178,6 +201,10 @@ class Memo:
         """Return what is kept of all snapshots, the newest first."""
         found = []
         for path in self._home.answers.glob("*/*.answer"):
+            try:
+                size = path.stat().st_size
+            except OSError:  # a sync may remove it meanwhile
+                continue
             read = self._read(path)
             if read is not None:
                 kept, _ = read
@@ -185,7 +212,7 @@ class Memo:
                 found.append(
                     KeptAnswer(
                         kept["metric"], kept["parameters"], kept["filters"], kept["generation"],
-                        computed, kept["seconds"], path.stat().st_size,
+                        computed, kept["seconds"], size,
                     )
                 )  # fmt: skip
         return sorted(found, key=lambda one: one.computed_at, reverse=True)
@@ -203,30 +230,6 @@ class Memo:
             f"<Answers kept: {len(self.remembered()):,}. .on = False keeps and finds none, "
             ".remembered() lists them, .forget() removes them>"
         )
-
-    def _path(
-        self, metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, Any]
-    ) -> Path | None:
-        """Return the file of an answer; None if it must not be kept."""
-        if not self.on or not CATALOGUE.ships(metric.name):
-            return None
-        try:
-            snapshot = reader.identity()
-        except AicoLabError:  # the question itself will say why
-            return None
-        if snapshot is None:
-            return None
-        folds = [getattr(one, "fold", 0) for one in (filters.since, filters.until)]
-        question = [
-            metric.name, sorted(parameters.items()), _plain(filters), folds, snapshot,
-            _definition(), _rules_of(filters.timezone),
-        ]  # fmt: skip
-        try:
-            asked = orjson.dumps(question)
-        except TypeError:  # not text, as no kept answer is about
-            return None
-        name = hashlib.blake2b(asked, key=self._key or b"", digest_size=24).hexdigest()
-        return self._home.answers / f"{snapshot[0]:08d}" / f"{name}.answer"
 
     def _read(self, path: Path) -> tuple[dict[str, Any], bytes] | None:
         """Return the description and the rows of an answer; None if the file is not sound."""
@@ -292,7 +295,10 @@ def _make_room(folder: Path, size: int) -> None:
         folder: The answers of a snapshot.
         size: The bytes of an answer that is added.
     """
-    found = [(one, one.stat()) for one in os.scandir(folder)]
+    found = []
+    for one in os.scandir(folder):
+        with contextlib.suppress(OSError):  # another process may remove it meanwhile
+            found.append((one, one.stat(follow_symlinks=False)))
     number, used = len(found) + 1, sum(state.st_size for _, state in found) + size
     if number <= MOST and used <= MOST_BYTES:
         return

@@ -115,6 +115,7 @@ class Parameter:
             raise refused
         try:
             taken = self.type(value)
+            str(taken).encode()  # no bytes of a command line that are not UTF-8
         except (ValueError, OverflowError):
             raise refused from None
         if self.type is int and not isinstance(value, str) and value != taken:
