@@ -116,6 +116,12 @@ class Seal:
         """Return the code of a page; empty if the page is not sealed."""
         return self.entries[(number - 1) * ENTRY + 1 : number * ENTRY]
 
+    @property
+    def has_fresh(self) -> bool:
+        """Whether pages were sealed since the last sync."""
+        flags = self.entries[::ENTRY]
+        return flags != flags.translate(_NOT_FRESH)
+
     def flagged(self, flags: int) -> list[int]:
         """Return the numbers of pages that have one of these flags."""
         return [number for number, has in enumerate(self.entries[::ENTRY], 1) if has & flags]
@@ -146,6 +152,7 @@ class PageSeal:
         self._database = database
         self._key = key
         self._code_key = _derived(key)
+        self._was_read: tuple[tuple[int, int, int], Seal] | None = None
         self.log = WriteAheadLog(database, self._code_key)
 
     @property
@@ -160,6 +167,11 @@ class PageSeal:
             CorruptDatabase: It is missing or damaged, or belongs to another key.
         """
         try:
+            status = self.path.stat()
+            # It is only ever replaced by another file.
+            same = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if self._was_read is not None and self._was_read[0] == same:
+                return self._was_read[1]
             content = self.path.read_bytes()
             body, tag = content[:-_TAG], content[-_TAG:]
             if not hmac.compare_digest(self._tag(body), tag):
@@ -173,7 +185,9 @@ class PageSeal:
         header, _, entries = body.partition(b"\n")
         read = json.loads(header)
         read["head"], read["log"] = FeedHead(**read["head"]), tuple(read["log"])
-        return Seal(**read, entries=entries)
+        seal = Seal(**read, entries=entries)
+        self._was_read = same, seal
+        return seal
 
     def lost(self, connection: Connection) -> str | None:
         """Return what is missing in a database that is older than its seal; None if nothing is."""
@@ -289,6 +303,23 @@ class PageSeal:
             # Nobody can commit now, so that no frame is copied into the file that is not sealed.
             through.fetch_all("PRAGMA wal_checkpoint(PASSIVE)")
         return ()
+
+    def has_news(self) -> bool:
+        """Return whether pages were written since the last sync."""
+        seal = self.read()
+        return seal.has_fresh or bool(_split(self.log.read(), seal)[1])
+
+    def find_damaged(self, through: Connection) -> tuple[int, ...]:
+        """Return the pages of the log that is not sealed yet whose former content was damaged.
+
+        Args:
+            through: A connection that is in no transaction.
+        """
+        seal = self.read()
+        sealed, unsealed = _split(self.log.read(), seal)
+        if not self._damaged_before(seal, self._entries(through, unsealed), sealed):
+            return ()
+        return self.renew(through)  # looks again, while nobody can write
 
     def make_anew(self, through: Connection) -> None:
         """Seal every page as it is now, whatever it was.
