@@ -139,11 +139,10 @@ def diagnose_stores(lab: Lab) -> list[Finding]:
         check("warehouse", _check_warehouse)
     check("snapshots", _check_snapshots)
     check("writer", _check_writer)
-    check("answers", _check_answers)
     check("temporary files", _check_temporary)
     check("vectors", _check_vectors)
     check("cache", _check_cache)
-    check("kept answers", lambda lab: _check_kept_answers(lab.home.answers))
+    check("kept answers", _check_answers)
     return findings
 
 
@@ -388,19 +387,6 @@ def _check_own_backups(lab: Lab) -> str:
     )
 
 
-def _check_answers(lab: Lab) -> str:
-    """Read every kept answer of metrics; a damaged one is computed again when it is asked for."""
-    memo = lab.metrics.memo
-    if memo is None:
-        return "none kept"
-    if damaged := memo.damaged():
-        raise CorruptDatabase(
-            f"{len(damaged):,} kept answers of metrics are damaged: delete "
-            f"{lab.home.answers}, they are computed again."
-        )
-    return f"{len(memo.remembered()):,} kept, all readable"
-
-
 def _check_backups(lab: Lab) -> str:
     """Read every copy from before a change, to find damage before a backup is needed."""
     kept = backups_of(lab.home.primary)
@@ -481,9 +467,17 @@ def _check_cache(lab: Lab) -> str:
     return f"{entries:,} entries can be read{was}"
 
 
-def _check_kept_answers(answers: Path) -> str:
+def _check_answers(lab: Lab) -> str:
+    """Read every kept answer of metrics; a damaged one is computed again when it is asked for."""
+    answers = lab.home.answers
     if not answers.is_dir() and (answers.exists() or answers.is_symlink()):
         raise HomeNotWritable(f"{answers} is no folder, so no answer can be kept: delete it.")
+    memo = lab.metrics.memo
+    if memo is not None and (damaged := memo.damaged()):
+        raise CorruptDatabase(
+            f"{len(damaged):,} kept answers of metrics are damaged: delete {answers}, they are "
+            "computed again."
+        )
     kept = sum(1 for _ in answers.glob("*/*.answer"))
     return f"{kept:,} of metrics, {_size(answers, '*/*.answer') / 1e6:,.1f} MB"
 

@@ -359,7 +359,7 @@ class Lab:
                 None.
         """
         from aico_lab.etl.sync import sync
-        from aico_lab.integrity.guard import Guard
+        from aico_lab.integrity.guard import SyncGuard
 
         primary, problems = self.primary, []
         resumed: list[str] = []
@@ -367,7 +367,7 @@ class Lab:
             resumed = [RESUMED for _ in self.privacy.resume()]
         except AicoLabError as error:
             problems.append(f"An erasure is not finished: {error}")
-        guard = Guard(self.storage)
+        guard = SyncGuard(self.storage)
         guard.before(full=full)
         # The cache first: the warehouse prunes the feed without waiting for the cache.
         if only is None:
@@ -414,9 +414,9 @@ class Lab:
             OtherModel: The vectors are of another model, and `full` is False.
             StorageError: A database failed.
         """
-        from aico_lab.integrity.guard import Guard
+        from aico_lab.integrity.guard import SyncGuard
 
-        Guard(self.storage).before(full=full)
+        SyncGuard(self.storage).before(full=full)
         return self._sync_vectors(full=full, examine=True, progress=progress)
 
     def _sync_vectors(

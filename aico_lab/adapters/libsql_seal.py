@@ -64,7 +64,7 @@ _ENTRY_AT: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class FeedHead:
     """The end of the change feed.
 
     Attributes:
@@ -97,7 +97,7 @@ class Seal:
         entries: The entries of all pages in order, each of `ENTRY` bytes.
     """
 
-    head: Head
+    head: FeedHead
     schema: str
     log: tuple[int, int, int]
     sealed_at: float
@@ -115,6 +115,12 @@ class Seal:
     def code(self, number: int) -> bytes:
         """Return the code of a page; empty if the page is not sealed."""
         return self.entries[(number - 1) * ENTRY + 1 : number * ENTRY]
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether pages were sealed since the last sync."""
+        flags = self.entries[::ENTRY]
+        return flags != flags.translate(_NOT_FRESH)
 
     def flagged(self, flags: int) -> list[int]:
         """Return the numbers of pages that have one of these flags."""
@@ -146,6 +152,7 @@ class PageSeal:
         self._database = database
         self._key = key
         self._code_key = _derived(key)
+        self._was_read: tuple[tuple[int, int, int], Seal] | None = None
         self.log = WriteAheadLog(database, self._code_key)
 
     @property
@@ -160,6 +167,11 @@ class PageSeal:
             CorruptDatabase: It is missing or damaged, or belongs to another key.
         """
         try:
+            status = self.path.stat()
+            # It is only ever replaced by another file.
+            same = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if self._was_read is not None and self._was_read[0] == same:
+                return self._was_read[1]
             content = self.path.read_bytes()
             body, tag = content[:-_TAG], content[-_TAG:]
             if not hmac.compare_digest(self._tag(body), tag):
@@ -172,8 +184,10 @@ class PageSeal:
             ) from damage
         header, _, entries = body.partition(b"\n")
         read = json.loads(header)
-        read["head"], read["log"] = Head(**read["head"]), tuple(read["log"])
-        return Seal(**read, entries=entries)
+        read["head"], read["log"] = FeedHead(**read["head"]), tuple(read["log"])
+        seal = Seal(**read, entries=entries)
+        self._was_read = same, seal
+        return seal
 
     def lost(self, connection: Connection) -> str | None:
         """Return what is missing in a database that is older than its seal; None if nothing is."""
@@ -289,6 +303,23 @@ class PageSeal:
             # Nobody can commit now, so that no frame is copied into the file that is not sealed.
             through.fetch_all("PRAGMA wal_checkpoint(PASSIVE)")
         return ()
+
+    def has_news(self) -> bool:
+        """Return whether pages were written since the last sync."""
+        seal = self.read()
+        return seal.has_fresh or bool(_split(self.log.read(), seal)[1])
+
+    def find_damaged(self, through: Connection) -> tuple[int, ...]:
+        """Return the pages of the log that is not sealed yet whose former content was damaged.
+
+        Args:
+            through: A connection that is in no transaction.
+        """
+        seal = self.read()
+        sealed, unsealed = _split(self.log.read(), seal)
+        if not self._damaged_before(seal, self._entries(through, unsealed), sealed):
+            return ()
+        return self.renew(through)  # looks again, while nobody can write
 
     def make_anew(self, through: Connection) -> None:
         """Seal every page as it is now, whatever it was.
@@ -415,11 +446,11 @@ class PageSeal:
         )
         return bytes([flags]) + code.digest()
 
-    def _head(self, connection: Connection) -> Head:
+    def _head(self, connection: Connection) -> FeedHead:
         (database_id,) = connection.fetch_one(_DATABASE_ID) or ("",)
         (seq,) = connection.fetch_one(LAST_CHANGE) or (0,)
         entry, at = connection.fetch_one(_ENTRY_AT, [seq]) or ("", 0)
-        return Head(database_id, seq, at, self._anchor(entry) if entry else "")
+        return FeedHead(database_id, seq, at, self._anchor(entry) if entry else "")
 
     def _anchor(self, entry: str) -> str:
         return hashlib.blake2b(entry.encode(), digest_size=16, key=self._code_key).hexdigest()

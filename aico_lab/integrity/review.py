@@ -33,7 +33,7 @@ SHADOWS: Final = ("_data", "_idx", "_docsize", "_config")
 
 
 @dataclass(frozen=True, slots=True)
-class Review:
+class PageReview:
     """The outcome of a review.
 
     Attributes:
@@ -54,8 +54,10 @@ class Review:
         return "; ".join(filter(None, [pages, *self.unexplained]))
 
 
-def review(primary: Connection, reader: Reader, seal: PageSeal, numbers: Collection[int]) -> Review:
-    """Review pages of the primary database that differ from the seal.
+def review(
+    primary: Connection, reader: Reader, seal: PageSeal, numbers: Collection[int]
+) -> PageReview:
+    """PageReview pages of the primary database that differ from the seal.
 
     Args:
         primary: A connection to the database that is in no transaction.
@@ -77,7 +79,7 @@ def review(primary: Connection, reader: Reader, seal: PageSeal, numbers: Collect
         if seal.has_schema_of(primary):
             explained.add(SCHEMA)
     except StorageError as error:
-        return Review({"unreadable pages": len(numbers)}, (str(error).rstrip("."),))
+        return PageReview({"unreadable pages": len(numbers)}, (str(error).rstrip("."),))
     reasons = [unsound] if unsound else []
     if not foreign:
         reasons.append("no program has recorded a change")
@@ -87,7 +89,7 @@ def review(primary: Connection, reader: Reader, seal: PageSeal, numbers: Collect
     reasons += [
         f"no record of changes is kept of {name}" for name in sorted(pages.keys() - explained)
     ]
-    return Review(pages, tuple(reasons))
+    return PageReview(pages, tuple(reasons))
 
 
 def find_unsoundness(primary: Connection) -> str | None:
