@@ -93,5 +93,5 @@ def forget(
 
 
 def _say_rows(result: ErasureResult, done: str) -> None:
-    counts = ", ".join(f"{count:,} of {table}" for table, count in result.rows.items())
+    counts = ", ".join(f"{table} {count:,}" for table, count in result.rows.items())
     say(f"Rows {done}: {counts or 'none'}.")

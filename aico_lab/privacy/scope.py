@@ -81,7 +81,7 @@ class Scope:
             f"SELECT 1 FROM ({_KNOWN[self.kind]}) AS known WHERE known.{_column(self.kind)} = ?",
             [self.value],
         ):
-            where = ": see `aico-lab sources`" if self.kind == "import" else ""
+            where = ": see `aico-lab sources --imports`" if self.kind == "import" else ""
             raise UnknownName(
                 f"There is no {_NOUN[self.kind]} with the id {self.value!r} in this home{where}."
             )

@@ -77,7 +77,9 @@ _UNUSED: Final = {
         OR EXISTS (SELECT 1 FROM user_profiles AS p WHERE p.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM preferences AS p WHERE p.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM relationships AS r WHERE r.user_id = t.user_id)
-        OR EXISTS (SELECT 1 FROM personality_profiles AS p WHERE p.user_id = t.user_id)""",
+        OR EXISTS (SELECT 1 FROM personality_profiles AS p WHERE p.user_id = t.user_id)
+        OR EXISTS (SELECT 1 FROM personality_policies AS p WHERE p.user_id = t.user_id)
+        OR EXISTS (SELECT 1 FROM personality_changes AS p WHERE p.user_id = t.user_id)""",
     "channels": """EXISTS (SELECT 1 FROM messages AS m WHERE m.channel_id = t.channel_id
             AND m.id NOT IN (SELECT id FROM temp.gone_messages))""",
 }
