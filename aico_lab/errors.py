@@ -64,6 +64,7 @@
     │   ├── LeakFound               it would have published a key, or text of a message
     │   ├── NotebookFailed
     │   └── NotebookTimedOut
+    ├── ChangeRefused               a change of the personality cannot be made now
     └── PipelineError
         ├── PipelineBusy            it is running already; transient, exit code 75
         ├── PeriodDone              a scheduled run was begun already
@@ -382,6 +383,10 @@ class NotebookFailed(ReportError):
 
 class NotebookTimedOut(ReportError):
     """The notebook exceeded its timeout."""
+
+
+class ChangeRefused(AicoLabError):
+    """A change of the companion's personality cannot be made now; the profiles are unchanged."""
 
 
 class PipelineError(AicoLabError):

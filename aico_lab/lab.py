@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from aico_lab.knowledge.lab_knowledge import Knowledge
     from aico_lab.messages.records import Batch
     from aico_lab.metrics.lab_metrics import Metrics
+    from aico_lab.personality.lab_personality import Personality
     from aico_lab.pipeline.lab_pipelines import Pipelines
     from aico_lab.pipeline.lab_schedules import Schedules
     from aico_lab.projections.lab_memories import Memories
@@ -275,13 +276,15 @@ class Lab:
 
         Raises:
             WrongUse: A file is missing or superfluous, or an option is invalid, or answers are
-                given beside `options`. Nothing is read.
+                given beside `options`, or the data of the home are simulated. Nothing is read.
             WhoIsWho: An export does not say who the companion is.
             SourceError: The input cannot be read.
         """
         from aico_lab.importing.from_file import choose, import_from
+        from aico_lab.personality.stored_policies import refuse_if_simulated
         from aico_lab.sources.exports.engine.conversation import Options
 
+        refuse_if_simulated(self.primary)
         given = Options.read(
             timezone=timezone, me=me, companion=companion, start=start, step=step,
             day_first=day_first, trust_times=trust_times, map=map, role_map=role_map,
@@ -658,6 +661,13 @@ class Lab:
         from aico_lab.knowledge.lab_knowledge import Knowledge
 
         return Knowledge(self.storage)
+
+    @cached_property
+    def personality(self) -> Personality:
+        """The companion's personality: its versions, policies, and changes with evidence."""
+        from aico_lab.personality.lab_personality import Personality
+
+        return Personality(self.storage)
 
     @cached_property
     def cache(self) -> Cache:

@@ -36,7 +36,8 @@ LONGEST = (
 
 LONG = (
     "bench", "charts_in_browser", "exports_fuzz", "jupyterlab", "metrics_coverage",
-    "metrics_spark", "page_in_browser", "real_data", "segmenting_quality", "tables_fuzz",
+    "metrics_spark", "page_in_browser", "personality_evidence", "real_data", "segmenting_quality",
+    "tables_fuzz",
 )  # fmt: skip
 """The modules whose slow tests are for changes that are about to land."""
 

@@ -54,6 +54,14 @@ OTHERS = {
     "personality_profiles": {
         "profile_id": pl.String, "user_id": pl.String, "version": pl.Int64, "traits": pl.String,
         "active_from": pl.Datetime("us", "UTC"), "active_until": pl.Datetime("us", "UTC"),
+        "context": pl.String,
+    },
+    "personality_decisions": {
+        "message_id": pl.String, "user_id": pl.String, "conversation_id": pl.String,
+        "profile_id": pl.String, "policy": pl.String, "context": pl.String, "features": pl.String,
+        "arms": pl.String, "arm": pl.String, "propensity": pl.Float64,
+        "propensity_kind": pl.String, "decided_at": pl.Datetime("us", "UTC"),
+        "simulated": pl.Boolean,
     },
     "preference_changes": {
         "change_id": pl.Int64, "user_id": pl.String, "preference_key": pl.String,

@@ -271,3 +271,83 @@ def test_the_reward_of_a_trajectory_is_a_rating(tmp_path):
     assert [(one.message_id, one.name, one.value) for one in ratings] == [
         ("aico:c1:c1-m1", "thumbs_up", 1.0)
     ]
+
+
+def write_skills(folder):
+    """Write the tables of AICO's procedural memory, as its version 15 has them."""
+    dimensions = json.dumps([0.2, 0.8, *[0.5] * 14])
+    write_feedback(folder, "skills", ["skill_id", "skill_name", "dimensions"],
+                   ("concise", "Concise", dimensions), ("casual", "Casual", "broken"))  # fmt: skip
+    write_feedback(
+        folder, "context_skill_stats",
+        ["user_id", "context_bucket INTEGER", "skill_id", "alpha REAL", "beta REAL",
+         "last_updated_at TEXT"],
+        ("u1", 42, "concise", 4.0, 2.0, "2026-03-02 10:00:00"),
+        ("u1", 42, "casual", 1.0, 1.0, "2026-03-01 10:00:00"),
+        ("u1", 7, "casual", -1.0, float("inf"), None),
+    )  # fmt: skip
+    write_feedback(
+        folder, "context_preference_vectors",
+        ["user_id", "context_bucket INTEGER", "dimensions", "last_updated_at TEXT"],
+        ("u1", 42, dimensions, "2026-03-02 11:00:00+00:00"), ("u1", 7, "[]", None),
+    )  # fmt: skip
+    write_feedback(
+        folder, "trajectories",
+        ["trajectory_id", "user_id", "conversation_id", "turn_number", "ai_response",
+         "selected_skill_id", "feedback_reward", "timestamp", "message_id", "context_bucket"],
+        ("t1", "u1", "c1", 1, "c1 1", "concise", None, "2026-03-01 10:01:00", "c1-m1", 42),
+        ("t2", "u1", "c1", 2, "c1 3 ", "casual", 1, "2026-03-01 10:02:00", None, None),
+        ("t3", "u1", "c9", 2, "gone", "casual", None, "2026-03-01 10:02:00", None, None),
+        ("t4", "u1", "c1", 2, "c1 0", None, None, "2026-03-01 10:02:00", "c1-m0", None),
+    )  # fmt: skip
+    write_feedback(
+        folder, "ams_behavioral_feedback",
+        ["event_id", "user_id", "message_id", "skill_id", "reward INTEGER", "timestamp"],
+        ("f1", "u1", "c1-m1", "casual", 1, "2026-03-01 10:03:00"),
+    )  # fmt: skip
+
+
+def test_skills_become_decisions_without_propensities_and_a_policy(tmp_path, lab):
+    """The policy goes on where AICO stopped; a later import updates what was learned since."""
+    data = tmp_path / "data"
+    write_working(data, *talk())
+    write_skills(data)
+    result = lab.import_from(data)
+    assert (result.decisions, result.feedback) == (2, 1)
+    assert result.skipped == {"skill for a forgotten message": 1}
+    columns = "message_id, user_id, arm, context, policy, propensity, arms"
+    decisions = f"SELECT {columns} FROM personality_decisions ORDER BY message_id"
+    expected = [
+        ("aico:c1:c1-m1", "u1", "concise", "aico-42", "aico:u1", None, None),
+        ("aico:c1:c1-m3", "u1", "casual", None, "aico:u1", None, None),
+    ]
+    assert lab.primary.fetch_all(decisions) == expected
+    policy = lab.personality.policy("aico:u1")
+    assert policy.policy.arms == {"concise": {"verbosity": -0.3, "formality": 0.3}, "casual": {}}
+    assert policy.state["contexts"] == {"aico-42": {"concise": [4, 2], "casual": [1, 1]}}
+    assert policy.state["preferences"]["aico-42"]["formality"] == 0.8
+    assert (policy.rounds, policy.user_id) == (4, "u1")
+    shares = policy.choose("aico-42").probabilities
+    assert shares["concise"] > shares["casual"]
+    policy.learn(1.0)
+    learned = policy.state
+    assert lab.import_from(data).added == 0
+    assert lab.primary.fetch_all(decisions) == expected
+    assert policy.state == learned  # AICO has no more outcomes than the stored policy
+    connection = sqlite3.connect(data / "aico.db")
+    connection.execute("UPDATE context_skill_stats SET alpha = 40 WHERE skill_id = 'concise'")
+    connection.commit()
+    connection.close()
+    lab.import_from(data)
+    assert policy.state["contexts"]["aico-42"]["concise"] == [40, 2]
+
+
+def test_a_copy_in_long_term_memory_has_the_decision(tmp_path, lab):
+    """Whichever memory was imported first."""
+    write_segments(tmp_path / "semantic", *talk())
+    assert lab.import_from(tmp_path / "semantic").added == 4
+    write_working(tmp_path / "working", *talk())
+    write_skills(tmp_path / "working")
+    assert lab.import_from(tmp_path / "working").added == 0
+    found = lab.primary.fetch_all("SELECT message_id FROM personality_decisions ORDER BY 1")
+    assert found == [("aico:c1:segment-c1-m1",), ("aico:c1:segment-c1-m3",)]

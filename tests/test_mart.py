@@ -591,14 +591,18 @@ def test_traits_are_the_numbers_of_every_version_of_a_personality(lab):
         ["q", None, 2, "[1, 2]", at(60), None],
         ["r", None, 3, '{"dry": 1e2}', at(60), None],
     ]  # fmt: skip
-    lab.primary.execute_many("INSERT INTO personality_profiles VALUES (?, ?, ?, ?, ?, ?)", rows)
+    lab.primary.execute_many(
+        "INSERT INTO personality_profiles (profile_id, user_id, version, traits, active_from, "
+        "active_until) VALUES (?, ?, ?, ?, ?, ?)",
+        rows,
+    )
     lab.sync()
     start = 1_709_294_400_000
     assert sorted(lab.sql("FROM mart.traits").fetchall()) == [
-        ("p", "u", 1, "n", 3.0, start, start + 60_000),
-        ("p", "u", 1, "neg", -2.0, start, start + 60_000),
-        ("p", "u", 1, "warm", 0.5, start, start + 60_000),
-        ("r", None, 3, "dry", 100.0, start + 60_000, None),
+        ("p", "u", 1, "n", 3.0, start, start + 60_000, None),
+        ("p", "u", 1, "neg", -2.0, start, start + 60_000, None),
+        ("p", "u", 1, "warm", 0.5, start, start + 60_000, None),
+        ("r", None, 3, "dry", 100.0, start + 60_000, None, None),
     ]
 
 

@@ -63,7 +63,7 @@ def people(number: int, weeks: int = 13) -> World:
     rows = {
         "feedback_events": ratings,
         "preference_changes": settings,
-        "personality_profiles": [("p", None, 1, '{"warmth": 0.9}', FIRST, None)],
+        "personality_profiles": [("p", None, 1, '{"warmth": 0.9}', FIRST, None, None)],
     }
     tables = {
         name: pl.DataFrame(values, schema=OTHERS[name], orient="row")

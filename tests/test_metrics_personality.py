@@ -18,12 +18,13 @@ from tests.talks_by_hand import messages_of, sessions_of, smallest_reaching
 WARM, DRY = {"warmth": 0.9, "wit": 3, "note": "x"}, {"warmth": 0.1, "wit": 9, "note": None}
 
 
-def profile(name, version, traits, *, user=None, since=-1, until=None):
+def profile(name, version, traits, *, user=None, since=-1, until=None, context=None):
     """A profile that is active for some hours after `START`."""
     return {
         "profile_id": name, "user_id": user, "version": version, "traits": json.dumps(traits),
         "active_from": START + timedelta(hours=since),
         "active_until": None if until is None else START + timedelta(hours=until),
+        "context": context,
     }  # fmt: skip
 
 
@@ -218,6 +219,7 @@ def test_ones_own_version_goes_before_that_for_everybody():
     profiles = [
         profile("all", 1, WARM), profile("us", 2, DRY, user="u", until=1),
         profile("over", 9, DRY, user="w", since=-5, until=-1),
+        profile("evenings", 4, DRY, user="u", context="evening"),
     ]  # fmt: skip
     ratings = [
         rating("witty", 0.5, 8, event="1"),

@@ -89,11 +89,11 @@ def profiles(people: list[str]) -> pl.DataFrame:
     first, second = datetime(2018, 1, 1, tzinfo=UTC), datetime(2018, 5, 10, tzinfo=UTC)
     common = {"warmth": 0.2, "wit": 1}, {"warmth": 0.9, "wit": 2.5}
     rows: list[tuple[Any, ...]] = [
-        ("v1", None, 1, json.dumps(common[0]), first, second),
-        ("v2", None, 2, json.dumps(common[1]), second, None),
+        ("v1", None, 1, json.dumps(common[0]), first, second, None),
+        ("v2", None, 2, json.dumps(common[1]), second, None, None),
     ]
     rows += [
-        (f"own {who}", who, 1, json.dumps({"warmth": number % 10 / 10}), first, None)
+        (f"own {who}", who, 1, json.dumps({"warmth": number % 10 / 10}), first, None, None)
         for number, who in enumerate(people[::5])
     ]
     return pl.DataFrame(rows, schema=OTHERS["personality_profiles"], orient="row")

@@ -186,8 +186,11 @@ def test_it_is_tidy_for_every_home(page, situation):
 )
 @pytest.mark.parametrize(
     ("notebook", "parameters"),
-    [("review", {"content": True, "names": True}), ("data_quality", {"names": True})],
-)
+    [
+        ("review", {"content": True, "names": True}), ("data_quality", {"names": True}),
+        ("personality_adaptation", {}),
+    ],
+)  # fmt: skip
 def test_other_notebooks_are_tidy_and_readable_everywhere(page, notebook, parameters, situation):
     with visit(page(situation, notebook, **parameters), width=390) as seen:
         for width, scheme in ((390, "light"), (1280, "dark"), (1920, "light")):

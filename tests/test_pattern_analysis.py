@@ -20,9 +20,10 @@ NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "pattern_analysis.ipynb"
 TEXT = "I love this wonderful day"  # VADER gives it a positive score
 LEFT_OUT = {
     "overview", "extremes", "daily_activity", "monthly_activity", "highlights", "milestones",
+    "version_change", "style_and_ratings",
 }  # fmt: skip
-"""Without a chart of their own: the tiles have the first two, weeks stand for the next two, and the
-last two are for the notebook `review`."""
+"""Without a chart of their own: the tiles have the first two, weeks stand for the next two, two are
+for the notebook `review`, and two for `personality_adaptation`."""
 
 
 @pytest.fixture

@@ -103,7 +103,10 @@ def test_the_command_line_runs_a_notebook_of_the_folder_that_one_is_in(
     assert "succeeded" in shown
     assert str(Path(json.loads(ran.stdout)["html"])) in shown
     listed = report("list").stdout.splitlines()
-    expected = "cache_inspection, data_quality, embedding_exploration, pattern_analysis, review"
+    expected = (
+        "cache_inspection, data_quality, embedding_exploration, pattern_analysis, "
+        "personality_adaptation, review"
+    )
     assert listed[0] == f"Reports: {expected}"
     assert any("succeeded" in line and line.endswith("my  snapshot 1") for line in listed)
     assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  ", listed[-1])  # wherever the machine is
@@ -120,6 +123,7 @@ def test_names_are_those_of_the_package_and_of_the_homes_notebooks(lab):
         "embedding_exploration": SHIPPED.with_stem("embedding_exploration"),
         "mine": folder / "mine.ipynb",
         "pattern_analysis": SHIPPED,
+        "personality_adaptation": SHIPPED.with_stem("personality_adaptation"),
         "review": SHIPPED.with_stem("review"),
     }
     write_notebook(folder / "pattern_analysis.ipynb", "1")

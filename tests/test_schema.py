@@ -27,7 +27,8 @@ CORE_TABLES = {
     "users", "user_profiles", "preferences", "preference_changes", "relationships", "channels",
     "messages",
     "conversation_segments", "segment_messages", "embeddings", "memories", "devices",
-    "personality_profiles", "feedback_events", "system_state", "change_log", "outbox",
+    "personality_profiles", "personality_decisions", "personality_policies",
+    "personality_changes", "feedback_events", "system_state", "change_log", "outbox",
     "report_runs", "pipeline_runs", "schema_metadata", "schema_migration_history",
 }  # fmt: skip
 TIME = "2018-05-02T19:38:15.000000Z"

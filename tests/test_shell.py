@@ -195,12 +195,13 @@ def test_control_c_while_threads_write_is_no_fault(home, tmp_path):
 
 
 READERS = {
-    "bench cache", "bench etl", "bench import", "bench metrics", "bench report", "bench start",
-    "bench storage", "bench vectors", "cache get", "cache keys", "cache stats", "doctor",
-    "info", "knowledge list", "metrics list", "metrics show",
-    "pipeline check", "pipeline list", "pipeline runs", "pipeline show", "report diff",
-    "report list", "report open", "report show", "schedule list", "schedule status",
-    "schema describe", "schema status", "schema verify", "sources", "sql", "verify",
+    "bench cache", "bench etl", "bench import", "bench metrics", "bench personality",
+    "bench report", "bench start", "bench storage", "bench vectors", "cache get", "cache keys",
+    "cache stats", "doctor", "info", "knowledge list", "metrics list", "metrics show",
+    "personality show", "personality status", "pipeline check", "pipeline list", "pipeline runs",
+    "pipeline show", "report diff", "report list", "report open", "report show", "schedule list",
+    "schedule status", "schema describe", "schema status", "schema verify", "sources", "sql",
+    "verify",
 }  # fmt: skip
 """The commands that change nothing in a home."""
 

@@ -154,7 +154,8 @@ def test_every_value_arrives_bit_for_bit(lab, rows):
     ]  # fmt: skip
     add(lab.primary, *messages)
     lab.primary.execute_many(
-        "INSERT INTO personality_profiles VALUES (?, NULL, ?, '{}', ?, NULL)",
+        "INSERT INTO personality_profiles (profile_id, version, traits, active_from) "
+        "VALUES (?, ?, '{}', ?)",
         [[str(i), row[3], at(0)] for i, row in enumerate(rows)],
     )
     lab.primary.execute_many(
@@ -223,7 +224,8 @@ def test_integers_and_truth_values_that_are_none_are_set_aside(lab):
     """A fraction, a text, a 2."""
     for profile, version in (("a", 1.5), ("b", "x"), ("c", 3)):
         lab.primary.execute(
-            "INSERT INTO personality_profiles VALUES (?, NULL, ?, '{}', ?, NULL)",
+            "INSERT INTO personality_profiles (profile_id, version, traits, active_from) "
+            "VALUES (?, ?, '{}', ?)",
             [profile, version, at(0)],
         )
     for device, trusted in (("a", 0), ("b", 1), ("c", 2)):

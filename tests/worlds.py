@@ -13,7 +13,9 @@ from aico_lab.repositories import (
     InMemoryDatabase,
     InMemoryDeviceRepository,
     InMemoryMemoryRepository,
+    InMemoryPersonalityChangeRepository,
     InMemoryPreferencesRepository,
+    InMemoryProfileRepository,
     InMemoryRelationshipRepository,
     InMemorySystemStateRepository,
     InMemoryUnitOfWork,
@@ -21,7 +23,9 @@ from aico_lab.repositories import (
     LibSQLConversationRepository,
     LibSQLDeviceRepository,
     LibSQLMemoryRepository,
+    LibSQLPersonalityChangeRepository,
     LibSQLPreferencesRepository,
+    LibSQLProfileRepository,
     LibSQLRelationshipRepository,
     LibSQLSystemStateRepository,
     LibSQLUserRepository,
@@ -73,6 +77,8 @@ class LibSQLWorld:
         self.memories = LibSQLMemoryRepository(self.dal, self.index)
         self.devices = LibSQLDeviceRepository(self.dal)
         self.system_state = LibSQLSystemStateRepository(self.dal)
+        self.profiles = LibSQLProfileRepository(self.dal)
+        self.personality_changes = LibSQLPersonalityChangeRepository(self.dal)
 
     def unit_of_work(self) -> UnitOfWork:
         return UnitOfWork(self.dal, self.index)
@@ -108,6 +114,8 @@ class InMemoryWorld:
         self.memories = InMemoryMemoryRepository(self.database)
         self.devices = InMemoryDeviceRepository(self.database)
         self.system_state = InMemorySystemStateRepository(self.database)
+        self.profiles = InMemoryProfileRepository(self.database)
+        self.personality_changes = InMemoryPersonalityChangeRepository(self.database)
 
     def unit_of_work(self) -> InMemoryUnitOfWork:
         return InMemoryUnitOfWork(self.database)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aico_lab.bench.etl_jobs import JOBS, SETUP
 from aico_lab.bench.etl_peers import PEERS, require_peers
-from aico_lab.bench.harness import OnRun, Outcome, measure
+from aico_lab.bench.harness import BenchResult, OnRun, measure
 
 OURS = "aico_lab.bench.etl_jobs"
 RATIOS = {
@@ -26,7 +26,7 @@ RATIOS = {
 }
 
 
-def run_bench(rows: int, repeat: int, progress: OnRun) -> Outcome:
+def run_bench(rows: int, repeat: int, progress: OnRun) -> BenchResult:
     """Measure an import, a full load, increments, a sync with nothing to do, and the peers.
 
     Args:

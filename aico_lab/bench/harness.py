@@ -36,7 +36,7 @@ FEWEST_ROWS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BenchResult:
     """The results of a benchmark.
 
     Attributes:
@@ -76,7 +76,7 @@ def measure(
     rows: int,
     repeat: int,
     progress: OnRun,
-) -> Outcome:
+) -> BenchResult:
     """Run the setup once and every job `repeat` times, in turns.
 
     Args:
@@ -122,7 +122,7 @@ def measure(
     medians = {job: statistics.median(times) for job, times in seconds.items()}
     divided = {name: round(medians[a] / medians[b], 3) for name, (a, b) in ratios.items()}
     found = {name: statistics.median(values) for name, values in figures.items()}
-    return Outcome(rows, medians, peaks, divided, found)
+    return BenchResult(rows, medians, peaks, divided, found)
 
 
 def bench_of(
@@ -131,7 +131,7 @@ def bench_of(
     jobs: Collection[str],
     setup: Collection[str] = (),
     ratios: Mapping[str, tuple[str, str]],
-) -> Callable[[int, int, OnRun], Outcome]:
+) -> Callable[[int, int, OnRun], BenchResult]:
     """Return a benchmark whose jobs are all run by one module.
 
     Args:
@@ -141,7 +141,7 @@ def bench_of(
         ratios: The name of each ratio, and the two jobs whose medians it divides.
     """
 
-    def run_bench(rows: int, repeat: int, progress: OnRun) -> Outcome:
+    def run_bench(rows: int, repeat: int, progress: OnRun) -> BenchResult:
         """Run the setup once and every job `repeat` times, with `rows` messages; see `measure`."""
         return measure(
             setup=dict.fromkeys(setup, module),

@@ -27,6 +27,7 @@ from aico_lab.cli.knowledge import knowledge
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
 from aico_lab.cli.output import Bar, emit, note, say
+from aico_lab.cli.personality import personality
 from aico_lab.cli.pipeline import pipeline
 from aico_lab.cli.report import report
 from aico_lab.cli.schedule import schedule
@@ -53,6 +54,7 @@ ORDER: Final = (
     "load",
     "index",
     "knowledge",
+    "personality",
     "pipeline",
     "schedule",
     "keyring",
@@ -90,6 +92,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")
 app.add_typer(metrics, name="metrics")
 app.add_typer(knowledge, name="knowledge")
+app.add_typer(personality, name="personality")
 app.command("lab")(open_jupyterlab)
 app.command("sql")(sql)
 app.command("search")(search)
@@ -98,6 +101,7 @@ app.command("sources")(sources)
 app.command("index")(index)
 
 DEMO_HOME = "aico-lab-demo"
+PERSONALITY_HOME = "aico-lab-demo-personality"
 
 
 def _say_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
@@ -136,24 +140,37 @@ def demo(
     limit: Annotated[
         int | None, typer.Option(min=1, help="The maximum number of messages to import.")
     ] = None,
+    personality: Annotated[
+        bool,
+        typer.Option(
+            "--personality",
+            help="Simulate conversations for the tuning of a personality instead, in a home of "
+            "their own.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Import real conversations, analyse them, and write a report."""
-    from aico_lab.cli.demo import run_demo
+    from aico_lab.cli.demo import run_demo, run_personality_demo
     from aico_lab.config import usual_home
-    from aico_lab.errors import HomeMissing
+    from aico_lab.errors import HomeMissing, WrongUse
     from aico_lab.lab import Lab
 
     # Ignore the home of the environment: the demo's messages would mix with the user's own. Ignore
     # its passphrase too, unless the demo's home is protected by one.
-    folder = home or usual_home(DEMO_HOME)
+    if personality and limit is not None:
+        raise WrongUse("--limit is for real conversations, and --personality simulates others.")
+    folder = home or usual_home(PERSONALITY_HOME if personality else DEMO_HOME)
     try:
         secret = ask_passphrase(folder) if has_passphrase(folder) else ""
         lab = Lab.open(folder, passphrase=secret)
     except HomeMissing:
         lab = Lab.create(folder, passphrase="")
     with lab:
-        run_demo(lab, limit=limit, json=json)
+        if personality:
+            run_personality_demo(lab, json=json)
+        else:
+            run_demo(lab, limit=limit, json=json)
 
 
 @app.command()
@@ -442,7 +459,7 @@ def load(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Copy a table of another program's database into the warehouse.
+    """Copy a table of another program into the warehouse.
 
     The variable AICO_LAB_SOURCE_KEY holds the key of an encrypted file.
     """
@@ -471,7 +488,7 @@ def load(
 def info(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Show versions, sizes, counts of rows and the warehouse's state."""
+    """Show versions, sizes, counts and the warehouse's state."""
     from aico_lab.health import describe
 
     with open_lab(home, key_file) as lab:

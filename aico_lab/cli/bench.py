@@ -11,7 +11,7 @@ from aico_lab.cli.common import JsonOption
 from aico_lab.cli.output import Bar, emit, say
 
 if TYPE_CHECKING:
-    from aico_lab.bench.harness import Outcome
+    from aico_lab.bench.harness import BenchResult
 
 bench = typer.Typer(
     help="Measure speed, also of other tools on the same data.", no_args_is_help=True
@@ -111,8 +111,26 @@ def bench_cache(
     _show(run_bench, rows, repeat, json=json)
 
 
+@bench.command("personality")
+def bench_personality(
+    *,
+    rows: Annotated[
+        int,
+        typer.Option(
+            "--rows", min=1000, help="The number of decisions; one simulated home per 2,000."
+        ),
+    ] = 1_000_000,
+    repeat: RepeatOption = 1,
+    json: JsonOption = False,
+) -> None:
+    """Time estimates of a policy, and test them on simulated homes."""
+    from aico_lab.bench.personality import run_bench
+
+    _show(run_bench, rows, repeat, json=json)
+
+
 def _show(
-    run_bench: Callable[[int, int, Callable[[str, int, int | None], None]], Outcome],
+    run_bench: Callable[[int, int, Callable[[str, int, int | None], None]], BenchResult],
     rows: int,
     repeat: int,
     *,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.lab import Lab
+    from aico_lab.messages.records import Batch
 
 HEADLINES = """
     SELECT
@@ -27,6 +28,16 @@ HEADLINES = """
         round(avg(sentiment_score), 3) AS average_sentiment,
         median(response_time) AS median_response_seconds
     FROM conversations
+"""
+
+PERSONALITY_REPORT = "personality_adaptation"
+
+SIMULATED_HEADLINES = """
+    SELECT
+        count(*) AS decisions,
+        count(DISTINCT user_id) AS people,
+        (SELECT count(*) FROM raw.feedback_events) AS ratings
+    FROM mart.decisions
 """
 
 LAST_PEOPLE = """
@@ -87,6 +98,50 @@ def run_demo(lab: Lab, *, limit: int | None, json: bool) -> None:
     say(f"  {program()} {shlex.join(['import', '--home', str(own.path), 'jsonl'])} FILE")
 
 
+def run_personality_demo(lab: Lab, *, json: bool) -> None:
+    """Simulate, sync and report; skip the steps that were done before."""
+    from aico_lab.personality.simulated_home import write_simulated_home
+
+    started = time.perf_counter()
+    with Bar("messages") as bar:
+        done = 0
+
+        def show(batch: Batch) -> None:
+            nonlocal done
+            done += len(batch.messages)
+            bar.show("simulate", done, None)
+
+        write_simulated_home(lab.primary, progress=show)
+    with Bar("rows") as bar:
+        synced = lab.sync(progress=lambda table, rows, all_: bar.show(f"sync {table}", rows, all_))
+    report = _existing_report(lab, synced.generation, PERSONALITY_REPORT)
+    if report is None:
+        with Bar("cells") as bar:
+            report = lab.reports.run(
+                PERSONALITY_REPORT,
+                on_cell=lambda cell, all_: bar.show(f"report {PERSONALITY_REPORT}", cell, all_),
+            ).html
+    relation = lab.sql(SIMULATED_HEADLINES)
+    assert relation is not None  # noqa: S101 - a SELECT has a result
+    headlines = dict(zip(relation.columns, relation.fetchone() or (), strict=True))
+    seconds = time.perf_counter() - started
+    if json:
+        emit(
+            {"simulated": True, **headlines, "generation": synced.generation,
+             "seconds": round(seconds, 2), "report": report, "home": lab.home.path}
+        )  # fmt: skip
+        return
+    say(
+        f"Simulated data: {headlines['decisions']:,} decisions about {headlines['people']:,} "
+        f"people, with {headlines['ratings']:,} ratings; this took {seconds:.1f} s"
+    )
+    say(f"\nReport: {report}")
+    say("\nNext:")
+    here = ["--home", str(lab.home.path)]
+    for command in (["personality", "status", *here], ["personality", "propose", *here]):
+        say(f"  {program()} {shlex.join(command)}")
+
+
 def _talk_again(lab: Lab) -> None:
     """Read the context of the last conversations, as a companion does, which fills the cache."""
     import asyncio
@@ -134,9 +189,9 @@ def _own_home(demo: Path) -> Home:
     return Home(usual if usual != demo else demo.with_name(f"{demo.name}-own"))
 
 
-def _existing_report(lab: Lab, generation: int) -> Path | None:
-    """Return the path of the demo's report on this snapshot, or None if it does not exist."""
-    for run in lab.reports.list(REPORT):
+def _existing_report(lab: Lab, generation: int, name: str = REPORT) -> Path | None:
+    """Return the path of a report on this snapshot, or None if it does not exist."""
+    for run in lab.reports.list(name):
         file = lab.reports.page(run)
         if run.status == "succeeded" and run.generation == generation and file.exists():
             return file

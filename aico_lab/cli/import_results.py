@@ -214,9 +214,14 @@ def say_imported(
         )
     if result.local and not result.zoneless:  # of which a note tells
         say(f"{_counted(result.local, 'time')} without a zone read as those of {zone}.")
-    for number, noun in ((result.feedback, "rating"), (result.memories, "memory")):
+    for number, noun in (
+        (result.feedback, "rating"), (result.memories, "memory"),
+        (result.decisions, "decision on a style"),
+    ):  # fmt: skip
         if number:
-            plural = "memories" if noun == "memory" else f"{noun}s"
+            plural = {
+                "memory": "memories", "decision on a style": "decisions on styles",
+            }.get(noun, f"{noun}s")  # fmt: skip
             say(f"With {_counted(number, noun, plural)}.")
     if result.missing:
         are = "message is" if result.missing == 1 else "messages are"

@@ -18,7 +18,9 @@ from aico_lab.domain.interfaces import (
     DeviceRepository,
     MemoryIndex,
     MemoryRepository,
+    PersonalityChangeRepository,
     PreferencesRepository,
+    ProfileRepository,
     Publisher,
     RelationshipRepository,
     Responder,
@@ -26,6 +28,7 @@ from aico_lab.domain.interfaces import (
     SystemStateRepository,
     UserRepository,
 )
+from aico_lab.domain.personality import PersonalityChange, Profile
 from aico_lab.domain.services import (
     ConversationService,
     MemoryService,
@@ -45,8 +48,12 @@ __all__ = [
     "MemoryRepository",
     "MemoryService",
     "MemoryType",
+    "PersonalityChange",
+    "PersonalityChangeRepository",
     "PreferenceService",
     "PreferencesRepository",
+    "Profile",
+    "ProfileRepository",
     "Publisher",
     "Relationship",
     "RelationshipRepository",

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """Return a new id, which no other entity has."""
     return uuid4().hex
 
 
@@ -102,7 +103,7 @@ class Conversation(Entity):
     is_ai_response: bool = False
     sentiment_score: float | None = None
     response_time: float | None = None
-    id: str = field(default_factory=_new_id)
+    id: str = field(default_factory=new_id)
     conversation_id: str = ""
     channel_id: str = ""
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -158,7 +159,7 @@ class User(Entity):
     name: str | None
     preferences: UserPreferences = field(default_factory=UserPreferences)
     created_at: datetime = field(default_factory=values.now)
-    id: str = field(default_factory=_new_id)
+    id: str = field(default_factory=new_id)
 
     _aliases: ClassVar[Mapping[str, str]] = {"user_id": "id"}
 
@@ -203,7 +204,7 @@ class Memory(Entity):
     content: str
     memory_type: MemoryType = MemoryType.EPISODIC
     importance: float = 0.5
-    id: str = field(default_factory=_new_id)
+    id: str = field(default_factory=new_id)
     created_at: datetime = field(default_factory=values.now)
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)
 
@@ -260,7 +261,7 @@ class Relationship(Entity):
     kind: str
     strength: float | None = None
     notes: str | None = None
-    id: str = field(default_factory=_new_id)
+    id: str = field(default_factory=new_id)
     updated_at: datetime = field(default_factory=values.now)
 
     _aliases: ClassVar[Mapping[str, str]] = {"relationship_id": "id"}
@@ -287,7 +288,7 @@ class Device(Entity):
     name: str
     public_key: str
     trusted: bool = False
-    id: str = field(default_factory=_new_id)
+    id: str = field(default_factory=new_id)
     added_at: datetime = field(default_factory=values.now)
     last_seen_at: datetime | None = None
 
@@ -339,6 +340,7 @@ _LOADERS: Mapping[str, Callable[[str, Any], object]] = {
     "datetime": _load_moment,
     "bool": _load_bool,
     "dict[str, Any]": _load_object,
+    "dict[str, float]": _load_object,
     "UserPreferences": _load_preferences,
 }
 """For each field type, the function that converts the form stored in a database or in JSON."""

@@ -13,7 +13,9 @@ import inspect
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from aico_lab.domain import values
 from aico_lab.domain.entities import Memory, MemoryType
+from aico_lab.domain.personality import active_profile
 from aico_lab.errors import WrongUse
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from aico_lab.domain.entities import Conversation, Device, Relationship, User
+    from aico_lab.domain.personality import PersonalityChange, Profile
 
 
 EVERYTHING: Final = 2**31 - 1
@@ -237,6 +240,67 @@ class SystemStateRepository(ABC):
         Raises:
             InvalidEntity: The key is empty or reserved, or the key or value is not storable text.
         """
+
+
+class ProfileRepository(ABC):
+    """Versions of the companion's personality. A version is added once, and only ended later."""
+
+    @abstractmethod
+    async def save(self, profile: Profile) -> None:
+        """Add a version.
+
+        Raises:
+            DuplicateId: A version with that id exists already.
+            UnknownUser: No user has that id.
+        """
+
+    @abstractmethod
+    async def end(self, profile_id: str, at: datetime) -> None:
+        """End a version; one that is unknown, or ended before, stays as it is."""
+
+    @abstractmethod
+    async def get_by_id(self, profile_id: str) -> Profile | None:
+        """Return the version with that id, or None."""
+
+    @abstractmethod
+    async def get_by_user(self, user_id: str | None) -> list[Profile]:
+        """Return the versions for a person, or for everybody, in order of activation."""
+
+    async def get_active(
+        self, user_id: str | None, context: str | None = None, at: datetime | None = None
+    ) -> Profile | None:
+        """Return the version that applies to a person in a context, or None.
+
+        Args:
+            user_id: The person; None for somebody without versions of their own.
+            context: The context bucket; None for an unknown one.
+            at: The time; None for now.
+        """
+        known = await self.get_by_user(None)
+        if user_id is not None:
+            known += await self.get_by_user(user_id)
+        moment = values.now() if at is None else values.moment("at", at)
+        return active_profile(known, user_id, context, moment)
+
+
+class PersonalityChangeRepository(ABC):
+    """Proposed changes of profiles, and what became of them."""
+
+    @abstractmethod
+    async def save(self, change: PersonalityChange) -> None:
+        """Add a change, or update the change with that id.
+
+        Raises:
+            UnknownUser: No user has that id.
+        """
+
+    @abstractmethod
+    async def get_by_id(self, change_id: str) -> PersonalityChange | None:
+        """Return the change with that id, or None."""
+
+    @abstractmethod
+    async def all(self) -> list[PersonalityChange]:
+        """Return all changes, the latest proposal first."""
 
 
 class MemoryIndex(Protocol):

@@ -103,6 +103,7 @@ _WHOSE_PROFILE: Final = Field(
 _ACTIVE: Final = (
     Field("active_from_ms", _WHOLE, "when the version became active", _MS_OF_UTC),
     Field("active_until_ms", _WHOLE, "when the version ended; NULL while it is active", _MS_OF_UTC),
+    Field("context", _TEXT, "the context bucket, such as 'evening'; NULL for every context"),
 )
 
 _THEME: Final = Field("theme", _WHOLE, "number of the theme, from 0; the largest theme is first")
@@ -394,6 +395,33 @@ TABLES: Final = (
             Field("trait", _TEXT, "the trait's name"),
             Field("level", _NUMBER, "the trait's value, on the profile's own scale"),
             *_ACTIVE,
+        ),
+    ),
+    Table(
+        "mart.decisions",
+        "a decision of the companion on the style or skill of a message",
+        (
+            Field("message_id", _TEXT, "id of the companion's message"),
+            Field("user_id", _TEXT, "id of the person it was for; NULL if unknown"),
+            _CONVERSATION,
+            Field("profile_id", _TEXT, "id of the personality's version; NULL if unknown"),
+            Field("policy", _TEXT, "id of the policy that decided; NULL if unknown"),
+            Field("context", _TEXT, "the context bucket, such as 'evening'; NULL if unknown"),
+            Field("arm", _TEXT, "the chosen style or skill"),
+            Field(
+                "propensity",
+                _NUMBER,
+                "probability with which the arm was chosen, 0 to 1; NULL if it was not logged",
+            ),
+            Field(
+                "propensity_kind",
+                _TEXT,
+                "'exact', or 'monte-carlo' if estimated by drawing; NULL without a propensity",
+            ),
+            Field("arms", _TEXT, "all arms that could be chosen, with probabilities, as JSON"),
+            Field("features", _TEXT, "numbers that the policy knew, by name, as JSON"),
+            Field("simulated", _TRUTH, "whether a simulation wrote the decision"),
+            Field("ts_ms", _WHOLE, "when the decision was made", _MS_OF_UTC),
         ),
     ),
     Table(

@@ -28,6 +28,10 @@ _ROW_KEY: Final = Field(
     "the row's key: text as it is, other values as SQL literals, several columns as a JSON array",
 )
 _EXPLORATION: Final = Field("exploration_id", _TEXT, "id of the exploration")
+_CONTEXT: Final = Field(
+    "context", _TEXT, "the context bucket, such as 'evening'; NULL for every context"
+)
+_SIMULATED: Final = Field("simulated", _TRUTH, "whether a simulation wrote the row")
 _GENERATION: Final = Field("generation", _WHOLE, "number of the snapshot")
 
 RAW: Final = (
@@ -213,6 +217,71 @@ RAW: Final = (
             Field("traits", _TEXT, "values of traits by name, as a JSON object"),
             Field("active_from", _TIME, "when the version became active"),
             Field("active_until", _TIME, "when the version ended; NULL while it is active"),
+            _CONTEXT,
+            Field(
+                "stability", _NUMBER, "a trait moves by at most 1 - stability in a change, 0 to 1"
+            ),
+            Field("based_on", _TEXT, "id of the version that it replaced; NULL for a first one"),
+            Field("reason", _TEXT, "reason of the change; NULL if none was stated"),
+            _SIMULATED,
+        ),
+    ),
+    Table(
+        "raw.personality_decisions",
+        "a decision of the companion on the style or skill of a message",
+        (
+            Field("message_id", _TEXT, "id of the companion's message"),
+            Field("user_id", _TEXT, "id of the person it was for; NULL if unknown"),
+            Field("conversation_id", _TEXT, "id of the conversation; NULL if unknown"),
+            Field("profile_id", _TEXT, "id of the personality's version; NULL if unknown"),
+            Field("policy", _TEXT, "id of the policy that decided; NULL if unknown"),
+            Field("context", _TEXT, "the context bucket, such as 'evening'; NULL if unknown"),
+            Field("features", _TEXT, "numbers that the policy knew, by name, as a JSON object"),
+            Field("arms", _TEXT, "all arms that could be chosen, with probabilities, as JSON"),
+            Field("arm", _TEXT, "the chosen style or skill"),
+            Field(
+                "propensity",
+                _NUMBER,
+                "probability with which the arm was chosen, 0 to 1; NULL if it was not logged",
+            ),
+            Field(
+                "propensity_kind",
+                _TEXT,
+                "'exact', or 'monte-carlo' if estimated by drawing; NULL without a propensity",
+            ),
+            Field("decided_at", _TIME, "when the decision was made"),
+            _SIMULATED,
+        ),
+    ),
+    Table(
+        "raw.personality_policies",
+        "a policy by which the companion chooses a style or skill",
+        (
+            Field("policy_id", _TEXT, "the policy's id"),
+            Field("user_id", _TEXT, "id of the person it is for; NULL if it is for everybody"),
+            Field("kind", _TEXT, "the kind of policy, such as 'epsilon-greedy'"),
+            Field("parameters", _TEXT, "parameters, such as the arms, as a JSON object"),
+            Field("state", _TEXT, "state learned so far, as a JSON object"),
+            Field("rounds", _WHOLE, "number of changes of the state"),
+            _UPDATED,
+        ),
+    ),
+    Table(
+        "raw.personality_changes",
+        "a proposal to change the companion's personality, and its end",
+        (
+            Field("change_id", _TEXT, "the change's id"),
+            Field("proposal", _TEXT, "the whole proposal, as a JSON object"),
+            Field("status", _TEXT, "'proposed', 'applied', 'kept', 'rolled back' or 'refused'"),
+            Field("user_id", _TEXT, "id of the person it is for; NULL if it is for everybody"),
+            _CONTEXT,
+            Field("old_profile_id", _TEXT, "id of the version before; NULL if there was none"),
+            Field("new_profile_id", _TEXT, "id of the version after; NULL if it was not applied"),
+            Field("generation", _WHOLE, "number of the snapshot that it was made from"),
+            Field("reason", _TEXT, "reason of the change"),
+            Field("proposed_at", _TIME, "when it was proposed"),
+            Field("applied_at", _TIME, "when it was applied; NULL if it was not"),
+            Field("ended_at", _TIME, "when it was kept, rolled back or refused; NULL until then"),
         ),
     ),
     Table(

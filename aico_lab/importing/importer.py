@@ -21,9 +21,11 @@ from aico_lab.importing.same_chat import SameChats
 from aico_lab.importing.twins import Twins
 from aico_lab.messages.records import (
     ChannelRecord,
+    DecisionRecord,
     FeedbackRecord,
     MemoryRecord,
     MessageRecord,
+    PolicyRecord,
     Rejected,
     UserRecord,
 )
@@ -78,6 +80,7 @@ class ImportResult:
         skipped: What an export has beside messages, such as notices, counted by reason.
         feedback: Ratings and other feedback that the source has.
         memories: Memories of the companion that the source has.
+        decisions: Messages for which the source says which style or skill the companion chose.
         estimated: Messages whose time is estimated.
         zoneless: Messages whose time has no zone and was read as UTC.
         updated: Stored messages that were updated.
@@ -112,6 +115,7 @@ class ImportResult:
     skipped: dict[str, int] = field(default_factory=dict)
     feedback: int = 0
     memories: int = 0
+    decisions: int = 0
     estimated: int = 0
     zoneless: int = 0
     updated: int = 0
@@ -138,6 +142,7 @@ class ImportResult:
             self.skipped[reason] = self.skipped.get(reason, 0) + count
         self.feedback += len(batch.feedback)
         self.memories += len(batch.memories)
+        self.decisions += len(batch.decisions)
         self.estimated += batch.estimated
         self.zoneless += batch.zoneless
         self.local += batch.local
@@ -280,7 +285,7 @@ def write_batch(
     messages: list[MessageRecord],
     edits: Sequence[MessageRecord] = (),
 ) -> None:
-    """Insert new messages of a batch, with its new channels, users and feedback.
+    """Insert new messages of a batch, with its new channels, users, feedback and the like.
 
     Args:
         connection: The primary database, inside a transaction.
@@ -292,6 +297,7 @@ def write_batch(
     named = {message.user_id for message in (*messages, *edits)}
     named |= {event.user_id for event in batch.feedback}
     named |= {memory.user_id for memory in batch.memories}
+    named |= {policy.user_id for policy in batch.policies}
     users = [user for user in batch.users if user.user_id in named]
     connection.insert_many("users", UserRecord._fields, users, on_conflict=known_stay)
     used = {message.channel_id for message in messages}
@@ -302,6 +308,17 @@ def write_batch(
         "feedback_events", FeedbackRecord._fields, batch.feedback, on_conflict=known_stay
     )
     connection.insert_many("memories", MemoryRecord._fields, batch.memories, on_conflict=known_stay)
+    connection.insert_many(
+        "personality_decisions", DecisionRecord._fields, batch.decisions, on_conflict=known_stay
+    )
+    connection.insert_many(
+        "personality_policies",
+        PolicyRecord._fields,
+        batch.policies,
+        on_conflict="ON CONFLICT (policy_id) DO UPDATE SET parameters = excluded.parameters, "
+        "state = excluded.state, rounds = excluded.rounds, updated_at = excluded.updated_at "
+        "WHERE excluded.rounds > personality_policies.rounds",
+    )
 
 
 def _replace(connection: Connection, edits: list[MessageRecord]) -> None:

@@ -56,7 +56,13 @@ class Twins:
                 self._copies[digest].pop(message.message_id, None)
         messages = [self._named(message) for message in batch.messages]
         feedback = [self._renamed(event) for event in batch.feedback]
-        return replace(batch, messages=messages, feedback=feedback)
+        decisions = [
+            one._replace(message_id=self._names[one.message_id][0])
+            if one.message_id in self._names
+            else one
+            for one in batch.decisions
+        ]
+        return replace(batch, messages=messages, feedback=feedback, decisions=decisions)
 
     def _read(self, format_name: str) -> None:
         """Read the stored messages of a format."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-VERSION: Final = 4
+VERSION: Final = 5
 """The version of the tables and views of `mart`: a sync that finds another one in the warehouse
 reads all messages again. Add 1 when the same messages give other rows, and say what changed.
 
@@ -50,9 +50,10 @@ reads all messages again. Add 1 when the same messages give other rows, and say 
 3: the person of a session is that of its first message by a user, not the first by name.
 4: replies with an estimated time have no time of reply, missing messages are left out, an address
 within an address is no link of its own, and a time after an @ is no mention.
+5: the views `profiles` and `traits` have a context, and there is the view `decisions`.
 """
 
-DIGEST: Final = "d3e9d96cd13a422ab712803e00b37a14d48250e553fae8c54c864dc301de313c"
+DIGEST: Final = "883afddaea1c47ef09227eabba432085721afcbaf39801da8e2cbd83ba740b0e"
 """SHA-256 of the SQL and of sample places, as they are in `VERSION`; checked by a test."""
 
 MEMORY_LIMIT: Final = "150MB"

@@ -61,21 +61,29 @@ TEXTS: Final = """CREATE OR REPLACE VIEW mart.texts AS
 PROFILES: Final = """CREATE OR REPLACE VIEW mart.profiles AS
     SELECT
         profile_id, user_id AS profile_user_id, version, epoch_ms(active_from) AS active_from_ms,
-        epoch_ms(active_until) AS active_until_ms
+        epoch_ms(active_until) AS active_until_ms, context
     FROM raw.personality_profiles"""
 """Every version of a companion's personality, whatever its traits. A NULL `profile_user_id` means
-that it is for everybody, and a NULL `active_until_ms` that it is still active."""
+that it is for everybody, a NULL `active_until_ms` that it is still active, and a NULL `context`
+that it is for every context."""
 
 TRAITS: Final = """CREATE OR REPLACE VIEW mart.traits AS
     SELECT
         profile_id, p.user_id AS profile_user_id, version, t.key AS trait,
         CAST(t.value AS DOUBLE) AS level, epoch_ms(active_from) AS active_from_ms,
-        epoch_ms(active_until) AS active_until_ms
+        epoch_ms(active_until) AS active_until_ms, context
     FROM raw.personality_profiles p, json_each(p.traits) t
     WHERE json_type(p.traits) = 'OBJECT'
         AND json_type(t.value) IN ('BIGINT', 'UBIGINT', 'DOUBLE')"""
 """The numeric traits of every version of a companion's personality; a NULL `active_until_ms` means
 that the version is still active."""
+
+DECISIONS: Final = """CREATE OR REPLACE VIEW mart.decisions AS
+    SELECT
+        message_id, user_id, conversation_id, profile_id, policy, context, arm, propensity,
+        propensity_kind, arms, features, simulated, epoch_ms(decided_at) AS ts_ms
+    FROM raw.personality_decisions"""
+"""The companion's decisions on a style or skill, as they were logged."""
 
 FEEDBACK: Final = """CREATE OR REPLACE VIEW mart.feedback AS
     SELECT
@@ -195,7 +203,7 @@ VIEWS: Final = (
         PROFILES,
         {
             "personality_profiles": {
-                "profile_id", "user_id", "version", "active_from", "active_until"
+                "profile_id", "user_id", "version", "active_from", "active_until", "context"
             }
         },
     ),
@@ -203,7 +211,18 @@ VIEWS: Final = (
         TRAITS,
         {
             "personality_profiles": {
-                "profile_id", "user_id", "version", "traits", "active_from", "active_until"
+                "profile_id", "user_id", "version", "traits", "active_from", "active_until",
+                "context",
+            }
+        },
+    ),
+    (
+        DECISIONS,
+        {
+            "personality_decisions": {
+                "message_id", "user_id", "conversation_id", "profile_id", "policy", "context",
+                "arm", "propensity", "propensity_kind", "arms", "features", "simulated",
+                "decided_at",
             }
         },
     ),

@@ -83,6 +83,30 @@ class MemoryRecord(NamedTuple):
     metadata: str | None
 
 
+class DecisionRecord(NamedTuple):
+    """A row of `personality_decisions` of which nobody logged probabilities."""
+
+    message_id: str
+    user_id: str | None
+    conversation_id: str
+    policy: str | None
+    context: str | None
+    arm: str
+    decided_at: str
+
+
+class PolicyRecord(NamedTuple):
+    """A row of `personality_policies`."""
+
+    policy_id: str
+    user_id: str
+    kind: str
+    parameters: str
+    state: str
+    rounds: int
+    updated_at: str
+
+
 @dataclass(frozen=True)
 class Rejected:
     """A line, or a part of an export, that was rejected.
@@ -110,6 +134,8 @@ class Batch:
         users: Users, at least those that `messages` name.
         feedback: Ratings and other feedback.
         memories: Memories of the companion.
+        decisions: Styles or skills that the companion chose for messages.
+        policies: What the companion learned about people's liking of them.
         rejected: Invalid lines between these messages.
         lines_read: The number of lines consumed, or of messages if the source has no lines.
         progress: The amount consumed, in the unit of the source's total.
@@ -159,6 +185,8 @@ class Batch:
     zoneless: int = 0
     local: int = 0
     memories: list[MemoryRecord] = field(default_factory=list)
+    decisions: list[DecisionRecord] = field(default_factory=list)
+    policies: list[PolicyRecord] = field(default_factory=list)
     whole: frozenset[str] = frozenset()
     ends_known: bool = False
     uncompared: int = 0

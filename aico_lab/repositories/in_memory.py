@@ -22,7 +22,11 @@ from aico_lab.domain import (
     DeviceRepository,
     Memory,
     MemoryRepository,
+    PersonalityChange,
+    PersonalityChangeRepository,
     PreferencesRepository,
+    Profile,
+    ProfileRepository,
     Relationship,
     RelationshipRepository,
     SystemStateRepository,
@@ -52,6 +56,8 @@ class Tables:
     relationships: dict[str, Relationship] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
     system_state: dict[str, str] = field(default_factory=dict)
+    personality_profiles: dict[str, Profile] = field(default_factory=dict)
+    personality_changes: dict[str, PersonalityChange] = field(default_factory=dict)
     outbox: list[tuple[str, str]] = field(default_factory=list)
 
     def copied(self) -> Tables:
@@ -274,6 +280,59 @@ class InMemorySystemStateRepository(SystemStateRepository):
         values.text("value", value)
         async with self._database.transaction():
             self._database.tables.system_state[key] = value
+
+
+class InMemoryProfileRepository(ProfileRepository):
+    """Versions of the personality, in memory."""
+
+    def __init__(self, database: InMemoryDatabase) -> None:
+        self._database = database
+
+    async def save(self, profile: Profile) -> None:
+        async with self._database.transaction():
+            tables = self._database.tables
+            if profile.user_id is not None:
+                _require_user(tables, profile.user_id)
+            if profile.id in tables.personality_profiles:
+                raise DuplicateId("A version with that id exists already: use another id.")
+            tables.personality_profiles[profile.id] = copy.deepcopy(profile)
+
+    async def end(self, profile_id: str, at: datetime) -> None:
+        moment = values.moment("at", at)
+        async with self._database.transaction():
+            profiles = self._database.tables.personality_profiles
+            known = profiles.get(profile_id)
+            if known is not None and known.active_until is None:
+                profiles[profile_id] = replace(known, active_until=moment)
+
+    async def get_by_id(self, profile_id: str) -> Profile | None:
+        return copy.deepcopy(self._database.tables.personality_profiles.get(profile_id))
+
+    async def get_by_user(self, user_id: str | None) -> list[Profile]:
+        known = self._database.tables.personality_profiles.values()
+        theirs = [copy.deepcopy(one) for one in known if one.user_id == user_id]
+        return sorted(theirs, key=lambda one: (one.active_from, one.version, one.id))
+
+
+class InMemoryPersonalityChangeRepository(PersonalityChangeRepository):
+    """Proposed changes of the personality, in memory."""
+
+    def __init__(self, database: InMemoryDatabase) -> None:
+        self._database = database
+
+    async def save(self, change: PersonalityChange) -> None:
+        async with self._database.transaction():
+            tables = self._database.tables
+            if change.user_id is not None:
+                _require_user(tables, change.user_id)
+            tables.personality_changes[change.id] = copy.deepcopy(change)
+
+    async def get_by_id(self, change_id: str) -> PersonalityChange | None:
+        return copy.deepcopy(self._database.tables.personality_changes.get(change_id))
+
+    async def all(self) -> list[PersonalityChange]:
+        known = sorted(self._database.tables.personality_changes.values(), key=lambda one: one.id)
+        return copy.deepcopy(sorted(known, key=lambda one: one.proposed_at, reverse=True))
 
 
 def overlap(one: str, other: str) -> float:

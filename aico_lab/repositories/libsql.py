@@ -11,7 +11,11 @@ from aico_lab.domain import (
     ConversationRepository,
     Device,
     DeviceRepository,
+    PersonalityChange,
+    PersonalityChangeRepository,
     PreferencesRepository,
+    Profile,
+    ProfileRepository,
     Relationship,
     RelationshipRepository,
     SystemStateRepository,
@@ -293,6 +297,86 @@ class LibSQLSystemStateRepository(SystemStateRepository):
             "DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
             [values.state_key(key), values.text("value", value), values.now()],
         )
+
+
+class LibSQLProfileRepository(ProfileRepository):
+    """Versions of the personality: rows of `personality_profiles`."""
+
+    def __init__(self, data_access: DataAccessLayer) -> None:
+        self.dal = data_access
+
+    async def save(self, profile: Profile) -> None:
+        row = profile.to_dict()
+        row["profile_id"] = row.pop("id")
+        row["traits"] = values.to_json("traits", row["traits"])
+        try:
+            saved = await self.dal.fetch_one(
+                f"INSERT INTO personality_profiles ({', '.join(row)}) "
+                f"VALUES ({', '.join('?' * len(row))}) ON CONFLICT (profile_id) DO NOTHING "
+                "RETURNING profile_id",
+                list(row.values()),
+            )
+        except ConstraintViolated:
+            await require_user(self.dal, profile.user_id or "")
+            raise
+        if saved is None:
+            raise DuplicateId("A version with that id exists already: use another id.")
+
+    async def end(self, profile_id: str, at: datetime) -> None:
+        await self.dal.execute(
+            "UPDATE personality_profiles SET active_until = ? "
+            "WHERE profile_id = ? AND active_until IS NULL",
+            [values.moment("at", at), profile_id],
+        )
+
+    async def get_by_id(self, profile_id: str) -> Profile | None:
+        row = await self.dal.fetch_one(
+            "SELECT * FROM personality_profiles WHERE profile_id = ?", [profile_id]
+        )
+        return None if row is None else Profile.from_dict(row)
+
+    async def get_by_user(self, user_id: str | None) -> list[Profile]:
+        rows = await self.dal.fetch_all(
+            "SELECT * FROM personality_profiles WHERE user_id IS ? "
+            "ORDER BY active_from, version, profile_id",
+            [user_id],
+        )
+        return [Profile.from_dict(row) for row in rows]
+
+
+class LibSQLPersonalityChangeRepository(PersonalityChangeRepository):
+    """Proposed changes of the personality: rows of `personality_changes`."""
+
+    def __init__(self, data_access: DataAccessLayer) -> None:
+        self.dal = data_access
+
+    async def save(self, change: PersonalityChange) -> None:
+        row = change.to_dict()
+        row["change_id"] = row.pop("id")
+        row["proposal"] = values.to_json("proposal", row["proposal"])
+        updates = ", ".join(f"{name} = excluded.{name}" for name in row if name != "change_id")
+        try:
+            await self.dal.execute(
+                f"INSERT INTO personality_changes ({', '.join(row)}) "
+                f"VALUES ({', '.join('?' * len(row))}) "
+                f"ON CONFLICT (change_id) DO UPDATE SET {updates}",
+                list(row.values()),
+            )
+        except ConstraintViolated:
+            await require_user(self.dal, change.user_id or "")
+            raise
+
+    async def get_by_id(self, change_id: str) -> PersonalityChange | None:
+        row = await self.dal.fetch_one(
+            "SELECT * FROM personality_changes WHERE change_id = ?", [change_id]
+        )
+        return None if row is None else PersonalityChange.from_dict(row)
+
+    async def all(self) -> list[PersonalityChange]:
+        rows = await self.dal.fetch_all(
+            "SELECT * FROM personality_changes ORDER BY proposed_at DESC, change_id"
+        )
+        return [PersonalityChange.from_dict(row) for row in rows]
 
 
 async def require_user(dal: DataAccessLayer, user_id: str) -> None:

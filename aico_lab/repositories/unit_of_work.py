@@ -20,7 +20,9 @@ if TYPE_CHECKING:
         DeviceRepository,
         MemoryIndex,
         MemoryRepository,
+        PersonalityChangeRepository,
         PreferencesRepository,
+        ProfileRepository,
         RelationshipRepository,
         SystemStateRepository,
         UserRepository,
@@ -51,6 +53,8 @@ class AbstractUnitOfWork(ABC):
     memories: MemoryRepository
     devices: DeviceRepository
     system_state: SystemStateRepository
+    profiles: ProfileRepository
+    personality_changes: PersonalityChangeRepository
 
     def __init__(self) -> None:
         self._transaction: AbstractAsyncContextManager[object] | None = None
@@ -168,6 +172,8 @@ class UnitOfWork(AbstractUnitOfWork):
             "memories": LibSQLMemoryRepository(self._dal, self._index),
             "devices": libsql.LibSQLDeviceRepository(self._dal),
             "system_state": libsql.LibSQLSystemStateRepository(self._dal),
+            "profiles": libsql.LibSQLProfileRepository(self._dal),
+            "personality_changes": libsql.LibSQLPersonalityChangeRepository(self._dal),
         }
 
     async def _enqueue(self, topic: str, payload: dict[str, Any]) -> None:
@@ -193,6 +199,8 @@ class InMemoryUnitOfWork(AbstractUnitOfWork):
             "memories": in_memory.InMemoryMemoryRepository(self._database),
             "devices": in_memory.InMemoryDeviceRepository(self._database),
             "system_state": in_memory.InMemorySystemStateRepository(self._database),
+            "profiles": in_memory.InMemoryProfileRepository(self._database),
+            "personality_changes": in_memory.InMemoryPersonalityChangeRepository(self._database),
         }
 
     async def _enqueue(self, topic: str, payload: dict[str, Any]) -> None:

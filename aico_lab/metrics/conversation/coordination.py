@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import ibis
 import polars as pl
-from ibis import _
 
-from aico_lab.messages.function_words import MARKERS
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import at_least
+from aico_lab.metrics.engine.exchanges import CLASSES, exchanges_by
 from aico_lab.metrics.engine.intervals import estimate, mean
 from aico_lab.metrics.engine.metric import Column, Parameter, interval, metric
 
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
 
 
 _ALL: Final = "all classes"
-
-
-_CLASSES: Final = tuple(enumerate(MARKERS))
 
 
 def _finish(rows: pl.DataFrame, _talk: Talk, *, min_exchanges: int) -> pl.DataFrame:
@@ -41,7 +36,7 @@ def _finish(rows: pl.DataFrame, _talk: Talk, *, min_exchanges: int) -> pl.DataFr
             value=pl.col(f"both{at}") / pl.col(f"first{at}")
             - pl.col(f"second{at}") / pl.col("exchanges"),
         ).filter(pl.col("seen") > 0)
-        for at, name in _CLASSES
+        for at, name in CLASSES
     )
     of_people = of_classes.group_by("role", "user_id").agg(pl.col("value").mean())
     overall = of_people.join(enough, on=["role", "user_id"], nulls_equal=True).select(
@@ -55,7 +50,7 @@ def _finish(rows: pl.DataFrame, _talk: Talk, *, min_exchanges: int) -> pl.DataFr
         unit="people",
         statistics={"coordination": mean("value", "pairs", within=(-1, 1))},
     )
-    places = {_ALL: 0, **{name: at + 1 for at, name in _CLASSES}}
+    places = {_ALL: 0, **{name: at + 1 for at, name in CLASSES}}
     return found.rename({"seen": "n"}).sort(
         "role", pl.col("marker").replace_strict(places, return_dtype=pl.Int64)
     )
@@ -130,53 +125,4 @@ def coordination(talk: Talk, *, min_exchanges: int) -> ir.Table:
     Only for English.
     """
     at_least("min_exchanges", min_exchanges, 1)
-    classes = _classes()
-    marked = talk.words.join(classes, talk.words.word == classes.marker)
-    # The classes of a turn are the bits of one number, so one window function covers all of them.
-    found = marked.group_by("conversation_id", "turn_idx").agg(
-        has=sum((marked.bits & 2**at).max() for at, _name in _CLASSES)
-    )
-    turns = talk.turns
-    joined = turns.left_join(found, ["conversation_id", "turn_idx"]).select(
-        turns.conversation_id,
-        turns.turn_idx,
-        turns.session_idx,
-        turns.user_id,
-        turns.role,
-        has=ibis.coalesce(found.has, 0),
-    )
-    order = ibis.window(group_by="conversation_id", order_by="turn_idx")
-    replies = joined.mutate(
-        replies=(joined.turn_idx.lag().over(order) == joined.turn_idx - 1)
-        & (joined.session_idx.lag().over(order) == joined.session_idx)
-        & (joined.role.lag().over(order) != joined.role),
-        had=joined.has.lag().over(order),
-    ).filter(_.replies)
-    counts: dict[str, ir.Value] = {}
-    for at, _name in _CLASSES:
-        counts |= {
-            name: (bits & 2**at > 0).cast("int64").sum()
-            for name, bits in (
-                (f"first{at}", replies.had),
-                (f"second{at}", replies.has),
-                (f"both{at}", replies.had & replies.has),
-            )
-        }
-    return replies.group_by("role", "user_id").agg(exchanges=_.count(), **counts)
-
-
-def _classes() -> ir.Table:
-    """Return each function word once, with its classes as the bits of a number."""
-    bits = {
-        word: sum(2**at for at, name in _CLASSES if word in MARKERS[name])
-        for words in MARKERS.values()
-        for word in words
-    }
-    listed = ibis.array(
-        [
-            ibis.struct({"marker": word, "bits": ibis.literal(number, "int64")})
-            for word, number in sorted(bits.items())
-        ]
-    )
-    table = listed.unnest().name("listed").as_table()
-    return table.select(marker=table.listed["marker"], bits=table.listed["bits"])
+    return exchanges_by(talk, "user_id")

@@ -75,6 +75,7 @@ class Answer:
             people than `min_people`.
         called: The names of the chosen people and channels, by the column of their ids.
         names: Whether they are called by names rather than pseudonyms.
+        simulated: Whether the data are simulated.
     """
 
     metric: Metric
@@ -90,6 +91,7 @@ class Answer:
     values_left_out: int = 0
     called: Mapping[Key, Sequence[Called]] = field(default_factory=dict)
     names: bool = False
+    simulated: bool = False
 
     def pl(self) -> pl.DataFrame:
         """Return the rows as a polars frame."""
@@ -221,7 +223,8 @@ class Answer:
     @property
     def caption(self) -> str:
         """Parameters, filters, time zone, snapshot, notes, and counts of what was left out."""
-        said = [
+        said = ["simulated data"] if self.simulated else []
+        said += [
             f"{name} {in_cell(value, written) if isinstance(value, bool) else value}"
             for name, value in self.parameters.items()
             if value != ""

@@ -91,7 +91,19 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         values_left_out=values_left_out,
         called=called,
         names=parameters.get("names") is True,
+        simulated=is_simulated(connection),
     )
+
+
+def is_simulated(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether the data of a snapshot are simulated."""
+    known = connection.execute(
+        "SELECT 1 FROM duckdb_views() WHERE schema_name = 'mart' AND view_name = 'decisions'"
+    ).fetchall()
+    if not known:  # another program removed the table
+        return False
+    found = connection.execute("SELECT 1 FROM mart.decisions WHERE simulated LIMIT 1").fetchall()
+    return bool(found)
 
 
 def select(

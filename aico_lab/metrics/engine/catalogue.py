@@ -62,6 +62,8 @@ MODULES: Final = {
     "personality": {
         "outcomes_by_profile": "outcomes",
         "outcomes_by_style": "outcomes",
+        "version_change": "version_change",
+        "style_and_ratings": "style_and_ratings",
         "feedback": "feedback",
     },
     "usage": {

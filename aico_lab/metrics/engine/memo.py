@@ -161,6 +161,7 @@ class Memo:
             values_left_out=kept["values_left_out"],
             called=called,
             names=kept["names"],
+            simulated=kept["simulated"],
         )
 
     def keep(
@@ -285,6 +286,7 @@ class Memo:
 
 _FIELDS: Final = (
     "generation", "left_out", "begins", "far", "estimated", "nothing", "values_left_out", "names",
+    "simulated",
 )  # fmt: skip
 
 

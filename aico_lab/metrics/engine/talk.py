@@ -105,6 +105,7 @@ VIEWS: Final = {
         "version": "int64",
         "active_from_ms": "int64",
         "active_until_ms": "int64",
+        "context": "string",
     },
     "preference_changes": {
         "change_id": "int64",
@@ -121,6 +122,7 @@ VIEWS: Final = {
         "level": "float64",
         "active_from_ms": "int64",
         "active_until_ms": "int64",
+        "context": "string",
     },
 }
 """The columns and types of the views in `mart`."""

@@ -45,12 +45,14 @@ _VALUES: Final = (
 def _with_profile(moments: ir.Table, talk: Talk, *, key: Sequence[str]) -> ir.Table:
     """Return each moment with the profile version active for its person; others are left out.
 
+    Versions for one context only are no versions of a whole session, so they are left out, too.
+
     Args:
         moments: A table with `user_id` and `at_ms`.
         talk: The source of the versions.
         key: The columns that identify a moment.
     """
-    profiles = talk.profiles
+    profiles = talk.profiles.filter(_.context.isnull())
     own = moments.join(profiles, moments.user_id == profiles.profile_user_id)
     shared = moments.cross_join(profiles.filter(profiles.profile_user_id.isnull()))
     both = own.mutate(is_own=True).union(shared.mutate(is_own=False))

@@ -200,7 +200,7 @@ def _draw(answer: Answer) -> Chart:
     texts = alt.Chart(rows.drop("after")).encode(series.axis(answer))
     base = alt.Chart(_broken(rows, answer.hidden())).encode(series.axis(answer))
     y = alt.Y("level:Q", title=f"{series.TITLES[measure]} of a {unit}, mean")
-    y = y.scale(zero=measure != "sentiment")
+    y = y.scale(zero=measure != "sentiment" or rows.height == 1)
     changes = [texts.mark_rule(color=charts.GREY, strokeDash=[4, 4], strokeWidth=1)]
     return alt.layer(
         *(changes if (rows["phases"] > 1).any() else []),

@@ -12,6 +12,7 @@ from aico_lab.schema.core import (
     item_words,
     operations,
     people,
+    personality,
     pipelines,
     search,
     text_index,
@@ -25,7 +26,7 @@ CORE.register("system", "core", people.SYSTEM, priority=0)
 CORE.register("users", "core", people.USERS, priority=1)
 CORE.register("conversations", "core", conversations.CONVERSATIONS, priority=2)
 CORE.register("memories", "core", people.MEMORIES, priority=3)
-CORE.register("personality", "core", people.PERSONALITY, priority=4)
+CORE.register("personality", "core", personality.PERSONALITY, priority=4)
 CORE.register("operations", "core", operations.OPERATIONS, priority=5)
 CORE.register("bus", "core", operations.BUS, priority=6)
 CORE.register("search", "core", search.SEARCH, priority=7)

@@ -1,4 +1,4 @@
-"""The state of the installation; people, their memories, and personalities."""
+"""The state of the installation; people and their memories."""
 
 from __future__ import annotations
 
@@ -137,44 +137,5 @@ MEMORIES = {
         ],
         rollback_statements=["DROP TABLE memories"],
         tracked={"memories": ("memory_id",)},
-    )
-}
-
-PERSONALITY = {
-    1: SchemaVersion(
-        version=1,
-        name="Personality",
-        description="Versions of the companion's personality, and people's feedback on it.",
-        sql_statements=[
-            """CREATE TABLE personality_profiles (
-                profile_id TEXT PRIMARY KEY NOT NULL,
-                user_id TEXT REFERENCES users ON DELETE CASCADE,
-                version INTEGER NOT NULL,
-                traits JSON TEXT NOT NULL,
-                active_from TIMESTAMP TEXT NOT NULL,
-                active_until TIMESTAMP TEXT
-            )""",
-            "CREATE INDEX personality_profiles_by_user ON personality_profiles (user_id)",
-            # `name` is the rated quality ('witty', 'interesting' …), `value` the rating.
-            """CREATE TABLE feedback_events (
-                event_id TEXT PRIMARY KEY NOT NULL,
-                user_id TEXT REFERENCES users ON DELETE CASCADE,
-                conversation_id TEXT,
-                message_id TEXT REFERENCES messages (message_id) ON DELETE CASCADE,
-                kind TEXT NOT NULL,
-                name TEXT NOT NULL,
-                value REAL,
-                timestamp TIMESTAMP TEXT NOT NULL,
-                metadata JSON TEXT
-            )""",
-            "CREATE INDEX feedback_by_conversation ON feedback_events (conversation_id)",
-            "CREATE INDEX feedback_by_message ON feedback_events (message_id)",
-            "CREATE INDEX feedback_by_user ON feedback_events (user_id)",
-        ],
-        rollback_statements=["DROP TABLE feedback_events", "DROP TABLE personality_profiles"],
-        tracked={
-            "personality_profiles": ("profile_id",),
-            "feedback_events": ("event_id",),
-        },
     )
 }

@@ -1,13 +1,13 @@
 """AICO's folder of data: conversations in LMDB (working memory) and Chroma (long-term memory).
 
-The libSQL database has no messages, only feedback on them and memories. Any of the three may be
-missing.
+The libSQL database has no messages, only feedback on them, skills chosen for them, and memories.
+Any of the three may be missing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from aico_lab.adapters.lmdb_readonly import MAGIC, MAGIC_AT
 from aico_lab.errors import DatabaseLocked, LibraryMissing, StorageError
@@ -21,9 +21,12 @@ from aico_lab.sources.exports.aico.memory import (
     read_working,
     united,
 )
+from aico_lab.sources.exports.aico.skills import spoken
 from aico_lab.sources.exports.engine.conversation import (
+    Chosen,
     ExportedConversation,
     Kept,
+    Learned,
     Rating,
     Said,
     Traits,
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
     from aico_lab.sources.exports.engine.conversation import Options
     from aico_lab.sources.exports.engine.opened import Member, Opened
+
+Notes: TypeAlias = "dict[str, list[Rating | Chosen]]"
+"""Ratings and chosen skills, by the id or `spoken` name of their message."""
 
 TRAITS: Final = Traits(has_twins=True)
 
@@ -58,11 +64,11 @@ def recognise(export: Opened) -> str | None:
 
 def conversations(
     export: Opened, options: Options
-) -> Generator[ExportedConversation | Kept | Unreadable]:
+) -> Generator[ExportedConversation | Kept | Learned | Unreadable]:
     """Yield the conversations of an export, after the memories of its database."""
     del options
     working: dict[str, list[Remembered]] = {}
-    feedback: dict[str, list[Rating]] = {}
+    feedback: Notes = {}
     yield from _gather_working(export, working)
     yield from _gather_feedback(export, feedback)
     for member in _stores(export):
@@ -76,8 +82,14 @@ def conversations(
     for name, messages in working.items():
         yield _conversation(name, united([], messages), feedback)
     if feedback:
-        count = sum(map(len, feedback.values()))
-        skipped = Counter({"feedback on a forgotten message": count})
+        left = Counter(type(one) for notes in feedback.values() for one in notes)
+        skipped = Counter(
+            {
+                f"{what} a forgotten message": left[kind]
+                for kind, what in ((Rating, "feedback on"), (Chosen, "skill for"))
+                if left[kind]
+            }
+        )
         yield ExportedConversation("feedback", [], skipped=skipped)
 
 
@@ -94,12 +106,10 @@ def _gather_working(export: Opened, working: dict[str, list[Remembered]]) -> Ite
             yield Unreadable(where, "the file is damaged")
 
 
-def _gather_feedback(
-    export: Opened, feedback: dict[str, list[Rating]]
-) -> Iterator[Kept | Unreadable]:
-    """Add the ratings by message, and yield the memories and what cannot be read."""
+def _gather_feedback(export: Opened, feedback: Notes) -> Iterator[Kept | Learned | Unreadable]:
+    """Add ratings and chosen skills by message, and yield the rest and what cannot be read."""
     for part in read_feedback(export):
-        if isinstance(part, Kept | Unreadable):
+        if isinstance(part, Kept | Learned | Unreadable):
             yield part
         else:
             feedback.setdefault(part[0], []).append(part[1])
@@ -108,7 +118,7 @@ def _gather_feedback(
 def _of_store(
     connection: Connection,
     working: dict[str, list[Remembered]],
-    feedback: dict[str, list[Rating]],
+    feedback: Notes,
 ) -> Iterator[ExportedConversation | Unreadable]:
     """Yield the conversations of long-term memory, with messages that only working memory has."""
     for name in conversations_in(connection):
@@ -140,9 +150,7 @@ def _working(export: Opened) -> Iterator[Member]:
                     last = piece[-len(WORKING) :]
 
 
-def _conversation(
-    name: str, messages: list[Remembered], feedback: dict[str, list[Rating]]
-) -> ExportedConversation:
+def _conversation(name: str, messages: list[Remembered], feedback: Notes) -> ExportedConversation:
     skipped: Counter[str] = Counter()
     said = []
     for message in messages:
@@ -150,8 +158,14 @@ def _conversation(
             skipped["message of another role"] += 1
             continue
         ratings: dict[str, Rating] = {}
-        for key in {message.message_id, message.other_id} - {None}:
-            ratings |= {rating.name: rating for rating in feedback.pop(key or "", [])}
+        chosen: Chosen | None = None
+        by_text = spoken(name, message.content) if message.role == "assistant" else None
+        for key in (message.message_id, message.other_id, by_text):
+            for note in feedback.pop(key, []) if key else []:
+                if isinstance(note, Rating):
+                    ratings[note.name] = note
+                else:
+                    chosen = chosen or note
         said.append(
             Said(
                 message.content,
@@ -160,6 +174,7 @@ def _conversation(
                 author=message.user if message.role == "user" else None,
                 message_id=message.message_id,
                 ratings=list(ratings.values()),
+                chosen=chosen,
             )
         )
     person = next((message.user for message in messages if message.user), None)

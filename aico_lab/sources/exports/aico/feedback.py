@@ -1,4 +1,4 @@
-"""Feedback and memories in AICO's libSQL database, by the columns: its versions differ."""
+"""Feedback, memories and skills in AICO's libSQL database, by the columns: its versions differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.config import SOURCE_KEY_VARIABLE, source_key
 from aico_lab.errors import NotADatabase, StorageError
-from aico_lab.sources.exports.engine.conversation import Kept, Rating, Unreadable
+from aico_lab.sources.exports.aico.skills import read_choices, read_learned
+from aico_lab.sources.exports.engine.conversation import Kept, Learned, Rating, Unreadable
 from aico_lab.sources.exports.engine.databases import database, databases
 from aico_lab.sources.exports.engine.epochs import to_any_time
 from aico_lab.sources.exports.engine.fields import to_id, to_object, to_text
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.sources.exports.engine.conversation import Chosen
     from aico_lab.sources.exports.engine.opened import Opened
 
 _TABLES: Final = ("feedback_events", "ams_behavioral_feedback", "trajectories")
@@ -41,8 +43,13 @@ _PEOPLE: Final = ("user_uuid", "user_id")
 _THUMBS: Final = {1.0: "thumbs_up", -1.0: "thumbs_down", 0.0: "neutral"}
 
 
-def read_feedback(export: Opened) -> Iterator[tuple[str, Rating] | Kept | Unreadable]:
-    """Yield the ratings, each with the id of its message in working memory, and the memories."""
+def read_feedback(
+    export: Opened,
+) -> Iterator[tuple[str, Rating | Chosen] | Kept | Learned | Unreadable]:
+    """Yield ratings and chosen skills, each with the id of its message in working memory.
+
+    The memories and what was learned about skills are yielded, too.
+    """
     plain = {member.name for member in databases(export)}
     for member in export.members:
         if member.name not in plain and member.base.casefold() != _OURS:
@@ -53,6 +60,8 @@ def read_feedback(export: Opened) -> Iterator[tuple[str, Rating] | Kept | Unread
                     yield from _ratings(connection, table)
                 for table in _MEMORIES:
                     yield from _memories(connection, table)
+                yield from read_choices(connection)
+                yield from read_learned(connection)
         except NotADatabase:
             yield Unreadable(
                 f"feedback in {member.name}",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from aico_lab.errors import InvalidValue
@@ -69,6 +69,21 @@ class Rating:
     author: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The style or skill that a companion chose for a message, which becomes a decision.
+
+    Attributes:
+        arm: The style or skill.
+        context: The context bucket, if the export says it.
+        policy: The id of the policy that chose, if there is one.
+    """
+
+    arm: str
+    context: str | None = None
+    policy: str | None = None
+
+
 @dataclass(slots=True)
 class Said:
     """One message as its export has it.
@@ -85,6 +100,7 @@ class Said:
         metadata: Anything else to keep, under the keys of `aico_lab.messages.metadata` and of this
             module where one fits.
         ratings: Ratings of the message.
+        chosen: The style or skill that the companion chose for it, if the file says it.
         first: The time and the text of the first version, by which a message without an id is
             known; None if they are `time` and `content`.
         is_settled: Whether the file shows that the message was never edited, or how it was.
@@ -99,6 +115,7 @@ class Said:
     reply_to: str | None = None
     metadata: dict[str, object] = field(default_factory=dict)
     ratings: list[Rating] = field(default_factory=list)
+    chosen: Chosen | None = None
     first: tuple[datetime, str] | None = None
     is_settled: bool = False
 
@@ -176,6 +193,32 @@ class Kept:
     importance: float
     time: datetime | None
     metadata: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Learned:
+    """A person's liking of styles, as a companion learned it, which becomes a policy.
+
+    Attributes:
+        policy: The id of the policy.
+        person: The person's id in the export.
+        arms: The styles or skills, with the steps of traits that they stand for.
+        contexts: The parameters of a beta distribution, by context and arm.
+        preferences: What the person prefers, by context and dimension.
+        changed: When it last changed; None if the export does not say.
+    """
+
+    policy: str
+    person: str
+    arms: dict[str, dict[str, float]] = field(default_factory=dict)
+    contexts: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    preferences: dict[str, dict[str, float]] = field(default_factory=dict)
+    changed: datetime | None = None
+
+    def note(self, changed: datetime) -> None:
+        """Note the time of a change; without a zone it is UTC."""
+        moment = changed if changed.tzinfo else changed.replace(tzinfo=UTC)
+        self.changed = moment if self.changed is None else max(self.changed, moment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import InvalidValue, WhoIsWho
-from aico_lab.sources.exports.engine.conversation import Kept, Unreadable, folded_name
+from aico_lab.sources.exports.engine.conversation import Kept, Learned, Unreadable, folded_name
 from aico_lab.sources.exports.engine.names import may_be_name
 
 if TYPE_CHECKING:
@@ -124,12 +124,12 @@ class Roles:
 
 
 def count_authors(
-    conversations: Iterable[ExportedConversation | Kept | Unreadable],
+    conversations: Iterable[ExportedConversation | Kept | Learned | Unreadable],
 ) -> dict[str, Authors]:
     """Return the authors by conversation, after reading what is needed for it once."""
     authors: dict[str, Authors] = {}
     for conversation in conversations:
-        if isinstance(conversation, Kept | Unreadable):
+        if isinstance(conversation, Kept | Learned | Unreadable):
             continue
         if conversation.authors is not None:
             authors.setdefault(conversation.conversation_id, Authors()).counts.update(

@@ -11,6 +11,7 @@ from aico_lab.messages.records import BATCH_MESSAGES, Batch, MessageRecord, Reje
 from aico_lab.sources.exports.engine.conversation import (
     ExportedConversation,
     Kept,
+    Learned,
     Options,
     Unreadable,
 )
@@ -50,8 +51,8 @@ class Format(Protocol):
 
     def conversations(
         self, export: Opened, options: Options
-    ) -> Generator[ExportedConversation | Kept | Unreadable]:
-        """Yield the conversations of an export in its order, and memories of its companion."""
+    ) -> Generator[ExportedConversation | Kept | Learned | Unreadable]:
+        """Yield the conversations of an export in its order, and what its companion remembers."""
 
 
 def read(
@@ -110,7 +111,7 @@ def read(
 
 
 def _begin(
-    part: ExportedConversation | Kept | Unreadable | None,
+    part: ExportedConversation | Kept | Learned | Unreadable | None,
     reader: RecordMaker,
     gathering: _Gathering,
     complete: _Complete,
@@ -119,8 +120,8 @@ def _begin(
     if isinstance(part, Unreadable):
         gathering.rejected.append(Rejected(0, part.reason, part.where))
         complete.note_damage()
-    elif isinstance(part, Kept):
-        refused = reader.remember(part)
+    elif isinstance(part, Kept | Learned):
+        refused = reader.remember(part) if isinstance(part, Kept) else reader.learn(part)
         gathering.rejected += [] if refused is None else [refused]
     elif part is None:
         return reader.finish(), Counter()
@@ -208,7 +209,7 @@ class _Gathering:
             self._characters += len(outcome.content)
             self.total += 1
 
-    def note_unread(self, part: ExportedConversation | Kept | Unreadable | None) -> None:
+    def note_unread(self, part: ExportedConversation | Kept | Learned | Unreadable | None) -> None:
         """Note the messages of a conversation that cannot be read, after all others were."""
         if isinstance(part, ExportedConversation) and part.also_there:
             self.also_there[self._reader.id_of(part)] = self._reader.also_there(part)
@@ -240,6 +241,8 @@ class _Gathering:
             users=list(reader.users.values()),
             feedback=[one for one in reader.feedback if one.message_id not in later],
             memories=reader.memories,
+            decisions=[one for one in reader.decisions if one.message_id not in later],
+            policies=reader.policies,
             rejected=self.rejected,
             lines_read=len(messages) + len(self.rejected),
             progress=len(messages),
@@ -266,7 +269,8 @@ class _Gathering:
         reader.channels = {name: one for name, one in reader.channels.items() if name in channels}
         reader.users = {name: one for name, one in reader.users.items() if name in users}
         reader.feedback = [one for one in reader.feedback if one.message_id in later]
-        reader.memories, reader.global_ids = [], {}
+        reader.decisions = [one for one in reader.decisions if one.message_id in later]
+        reader.memories, reader.policies, reader.global_ids = [], [], {}
         waiting = {one.conversation_id for one in held}
         reader.other_ids = {
             name: others for name, others in reader.other_ids.items() if name in waiting

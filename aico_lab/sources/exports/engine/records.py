@@ -10,15 +10,17 @@ import itertools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.domain.values import to_timestamp
+from aico_lab.domain.values import compact_json, to_timestamp
 from aico_lab.messages.context import Context, Occurrences
 from aico_lab.messages.metadata import TIMESTAMP_ESTIMATED
 from aico_lab.messages.records import (
     ChannelRecord,
+    DecisionRecord,
     FeedbackRecord,
     MemoryRecord,
     MessageRecord,
     NotAMessageError,
+    PolicyRecord,
     Rejected,
     UserRecord,
 )
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from aico_lab.sources.exports.engine.conversation import (
         ExportedConversation,
         Kept,
+        Learned,
         Options,
         Said,
     )
@@ -68,6 +71,8 @@ class RecordMaker:
         users: The users of the messages read so far, by id; the caller may clear them.
         feedback: The ratings of the messages read so far; the caller may clear them.
         memories: The memories read so far; the caller may clear them.
+        decisions: The decisions on the messages read so far; the caller may clear them.
+        policies: The policies read so far; the caller may clear them.
         global_ids: The `global_ids` of the conversations begun so far, by id; the caller may clear
             them.
         other_ids: Other ids of the conversations begun so far, by id; the caller may clear them.
@@ -107,6 +112,8 @@ class RecordMaker:
         self.users: dict[str, UserRecord] = {}
         self.feedback: list[FeedbackRecord] = []
         self.memories: list[MemoryRecord] = []
+        self.decisions: list[DecisionRecord] = []
+        self.policies: list[PolicyRecord] = []
         self.global_ids: dict[str, array[int]] = {}
         self.other_ids: dict[str, tuple[str, ...]] = {}
         self.persons: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -271,6 +278,27 @@ class RecordMaker:
         self.users.setdefault(person, UserRecord(person, None, stamp, None))
         return None
 
+    def learn(self, learned: Learned) -> Rejected | None:
+        """Note a policy and its person, or return the reason why it cannot be stored."""
+        person = clean(learned.person)
+        if learned.changed is None or not 0 < len(person) <= MAX_ID:
+            return Rejected(0, "it has no time or no person", "learned skills")
+        stamp = to_timestamp(learned.changed)
+        pairs = [pair for arms in learned.contexts.values() for pair in arms.values()]
+        self.policies.append(
+            PolicyRecord(
+                clean(learned.policy),
+                person,
+                "thompson",
+                compact_json({"arms": learned.arms}),
+                compact_json({"contexts": learned.contexts, "preferences": learned.preferences}),
+                round(sum(max(alpha + beta - 2, 0) for alpha, beta in pairs)),
+                stamp,
+            )
+        )
+        self.users.setdefault(person, UserRecord(person, None, stamp, None))
+        return None
+
     def _person(self, conversation: ExportedConversation, ahead: list[Said]) -> str | None:
         """Return the id of the person who talks with the companion; None in a group."""
         if conversation.is_group:
@@ -405,6 +433,18 @@ class _Writer:
                     record.timestamp if user is None or is_earlier else user.created_at,
                     None,
                 )
+        if said.chosen is not None:
+            reader.decisions.append(
+                DecisionRecord(
+                    record.message_id,
+                    self._person,
+                    record.conversation_id,
+                    said.chosen.policy,
+                    said.chosen.context,
+                    clean(said.chosen.arm),
+                    record.timestamp,
+                )
+            )
         for rating in said.ratings:
             time = rating.time
             if time is not None and time.tzinfo is None:

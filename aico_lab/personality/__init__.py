@@ -1,0 +1,1 @@
+"""Tune the companion's personality: logged decisions, their estimated effects, and changes."""

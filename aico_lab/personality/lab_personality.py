@@ -1,0 +1,471 @@
+"""`lab.personality`: versions of the companion's personality, policies, and changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from aico_lab.dal import DataAccessLayer
+from aico_lab.domain import PersonalityChange, Profile, values
+from aico_lab.domain.personality import (
+    STABILITY,
+    active_profile,
+    check_rules,
+    contexts_of,
+    violated_rules,
+)
+from aico_lab.errors import ChangeRefused, InvalidValue, NeverSynced, UnknownName, did_you_mean
+from aico_lab.home.files import private_files
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.personality.changes import (
+    apply_change,
+    find_change,
+    keep_change,
+    refuse_among,
+    roll_back_change,
+)
+from aico_lab.personality.contexts import bucket_of_message
+from aico_lab.personality.log import read_log
+from aico_lab.personality.outcomes import outcome_of
+from aico_lab.personality.policies import KINDS, policy_of
+from aico_lab.personality.proposals import GUARDRAILS, Proposal, draft
+from aico_lab.personality.status import PersonalityStatus, WatchedChange
+from aico_lab.personality.stored_policies import SIMULATED, StoredPolicy, add_policy
+from aico_lab.personality.watching import watch
+from aico_lab.repositories import UnitOfWork
+from aico_lab.results import json_text
+from aico_lab.zones import to_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from datetime import datetime
+
+    from aico_lab.personality.log import Log
+    from aico_lab.repositories.unit_of_work import AbstractUnitOfWork
+    from aico_lab.storage import Storage
+
+Result = TypeVar("Result")
+
+
+class Personality:
+    """Holds the companion's personality, lets it choose styles, and tunes it with evidence."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def profile(
+        self,
+        user: str | None = None,
+        context: str | None = None,
+        at: datetime | None = None,
+    ) -> Profile | None:
+        """Return the version that applies to a person in a context, or None.
+
+        A version for the person precedes one for everybody, and among these one for the context
+        precedes one for every context.
+
+        Args:
+            user: The id or name of the person; None for somebody without own versions.
+            context: The context bucket, such as 'evening'; None for an unknown one.
+            at: The time; None for now.
+
+        Raises:
+            UnknownName: There is no such person.
+            InvalidEntity: Another program stored traits that this one does not know.
+        """
+        known = self.profiles() + ([] if user is None else self.profiles(user))
+        moment = values.now() if at is None else values.moment("at", at)
+        return active_profile(known, self.person(user), context, moment)
+
+    def profiles(self, user: str | None = None) -> list[Profile]:
+        """Return the versions for a person, or for everybody, in order of activation."""
+        rows = self._storage.primary.fetch_dicts(
+            "SELECT * FROM personality_profiles WHERE user_id IS ? "
+            "ORDER BY active_from, version, profile_id",
+            [self.person(user)],
+        )
+        return [Profile.from_dict(row) for row in rows]
+
+    @private_files()
+    def add_profile(
+        self,
+        traits: Mapping[str, float],
+        *,
+        reason: str,
+        user: str | None = None,
+        context: str | None = None,
+        stability: float = STABILITY,
+        active_from: datetime | None = None,
+    ) -> Profile:
+        """State the personality by hand; the version before for the same person and context ends.
+
+        Args:
+            traits: Values from 0 to 1 by trait; see `aico_lab.domain.personality.TRAITS`.
+            reason: Why it is stated.
+            user: The id or name of the person whom it is for; None for everybody.
+            context: The context that it is for, such as 'evening'; None for every context.
+            stability: From 0 to 1: a trait moves by at most `1 - stability` in one change.
+            active_from: When it became active; None for now.
+
+        Raises:
+            UnknownName: There is no such person.
+            InvalidEntity: A trait is unknown or outside 0..1, or traits violate a rule.
+            ChangeRefused: A change for these people is watched.
+        """
+        profile = Profile(
+            dict(traits),
+            self.person(user),
+            context,
+            stability=stability,
+            active_from=values.now() if active_from is None else active_from,
+            reason=reason,
+        )
+        check_rules(profile.traits)
+
+        async def add(uow: AbstractUnitOfWork) -> Profile:
+            refuse_among(await uow.personality_changes.all(), profile.user_id)
+            known = await uow.profiles.get_by_user(profile.user_id)
+            same = [one for one in known if one.context == context and one.active_until is None]
+            for one in same:
+                await uow.profiles.end(one.id, max(profile.active_from, one.active_from))
+            new = replace(
+                profile,
+                version=1 + max((one.version for one in known), default=0),
+                based_on=same[-1].id if same else None,
+            )
+            await uow.profiles.save(new)
+            return new
+
+        return self.work(add, commit=True)
+
+    @private_files()
+    def add_policy(
+        self,
+        name: str,
+        kind: str,
+        arms: Mapping[str, Mapping[str, float]] | Sequence[str],
+        *,
+        user: str | None = None,
+        **parameters: Any,
+    ) -> StoredPolicy:
+        """Store a new policy, and return it.
+
+        Args:
+            name: Its id.
+            kind: 'fixed', 'epsilon-greedy', 'thompson' or 'linear-thompson'; see
+                `aico_lab.personality.policies`.
+            arms: The styles or skills; as a mapping, each with the steps of traits that it stands
+                for, such as `{"warmer": {"warmth": 0.1}, "as is": {}}`.
+            user: The id or name of the person whom it is for; None for everybody.
+            parameters: `floor`, and the parameters of the kind, such as `epsilon`.
+
+        Raises:
+            UnknownName: There is no such kind or person.
+            InvalidValue: An arm or a parameter is invalid.
+            DuplicateId: A policy with that id exists already.
+        """
+        policy = policy_of(kind, {"arms": arms, **parameters})
+        add_policy(self._storage.primary, name, policy, user_id=self.person(user))
+        return self.policy(name)
+
+    def policy(self, name: str, *, seed: int | None = None) -> StoredPolicy:
+        """Return a stored policy, with which a companion chooses and learns.
+
+        Args:
+            name: Its id.
+            seed: Makes the choices repeatable; None draws anew each time.
+
+        Raises:
+            UnknownName: There is no such policy, or this program does not know its kind.
+        """
+        return StoredPolicy(self._storage.primary, name, seed=seed)
+
+    def context_of(self, message_id: str) -> str:
+        """Return the context bucket of a stored message, such as 'evening/opening'.
+
+        It has the part of the day in the person's zone (the preference `timezone`, or else the
+        lab's), the place in the session, and the theme if there is an exploration.
+
+        Raises:
+            UnknownName: No message has that id.
+        """
+        return bucket_of_message(self._storage.primary, message_id, self._storage.timezone)
+
+    @private_files()
+    def propose(
+        self,
+        goal: str = "satisfaction",
+        *,
+        max_step: float = 0.1,
+        user: str | None = None,
+        context: str | None = None,
+        dry_run: bool = False,
+    ) -> Proposal:
+        """Propose a bounded change of the profile from the newest snapshot, and store it.
+
+        The evidence for a shared version are the decisions under it; the evidence for a person's
+        own version are everybody's decisions, as one person alone tells too little.
+
+        Args:
+            goal: The outcome to improve; see `aico_lab.personality.outcomes`.
+            max_step: The most that a trait may move.
+            user: The id or name of the person whom it is for; None for everybody.
+            context: The context that it is for, such as 'evening'; None for every context.
+            dry_run: Store nothing.
+
+        Returns:
+            The proposal. Its `change_id` is None if nothing is proposed, or in a dry run.
+
+        Raises:
+            UnknownName: There is no such outcome or person.
+            InvalidValue: The step is not above 0 and at most 1.
+            ChangeRefused: There is no profile yet, or a change for these people is watched.
+            NeverSynced: There is no snapshot yet.
+        """
+        if not 0 < max_step <= 1:
+            raise InvalidValue(f"The largest step is above 0 and at most 1, not {max_step!r}.")
+        user_id, outcome = self.person(user), outcome_of(goal)
+
+        refuse_among(self.changes(), user_id)
+        profile = self.profile(user_id, context)
+        if profile is None:
+            raise ChangeRefused(
+                "There is no profile to change yet: state one with `lab.personality.add_profile()`."
+            )
+        versions = None if profile.user_id else {profile.id}
+        log = self._log(outcome.name, context=context, versions=versions)
+        others = [
+            self._log(name, context=context, versions=versions)
+            for name in GUARDRAILS
+            if name != outcome.name
+        ]
+        made = draft(log, others, self._arms(), profile, max_step)
+        proposal = Proposal.of(made, profile, log, max_step, user_id=user_id, context=context)
+        if made.best is None or dry_run:
+            return proposal
+        change = PersonalityChange(
+            json.loads(json_text(proposal)),
+            profile.id,
+            user_id,
+            context,
+            generation=log.generation,
+            reason=proposal.sentence,
+        )
+        self.work(lambda uow: uow.personality_changes.save(change), commit=True)
+        return replace(proposal, change_id=change.id)
+
+    def show(self, change_id: str) -> PersonalityChange:
+        """Return a change by its id, or by the beginning of it.
+
+        Raises:
+            UnknownName: There is no such change, or there are several.
+        """
+        return find_change(self.changes(), change_id)
+
+    @private_files()
+    def apply(self, change_id: str, *, dry_run: bool = False) -> PersonalityChange:
+        """Apply a proposal: write the new version of the profile, which is then watched.
+
+        Args:
+            change_id: The id of the proposal, or its beginning.
+            dry_run: Do everything, and undo it.
+
+        Raises:
+            UnknownName: There is no such proposal.
+            ChangeRefused: It was applied or refused before, its profile is another version now, or
+                another change is watched. The profiles are unchanged.
+            InvalidEntity: A step is out of bounds, or the new traits violate a rule.
+        """
+        return self.work(lambda uow: apply_change(uow, change_id), commit=not dry_run)
+
+    @private_files()
+    def rollback(self, change_id: str | None = None, *, dry_run: bool = False) -> PersonalityChange:
+        """Restore the traits from before a watched change.
+
+        Args:
+            change_id: The id of the change, or its beginning; None for the only watched one.
+            dry_run: Do everything, and undo it.
+
+        Raises:
+            UnknownName: There is no such change.
+            ChangeRefused: It is not watched, or the profile was changed again since.
+        """
+        named = change_id or self._only_watched()
+        return self.work(lambda uow: roll_back_change(uow, named), commit=not dry_run)
+
+    @private_files()
+    def keep(self, change_id: str | None = None, *, dry_run: bool = False) -> PersonalityChange:
+        """End the watch of a change whose version stays.
+
+        Args:
+            change_id: The id of the change, or its beginning; None for the only watched one.
+            dry_run: Do everything, and undo it.
+
+        Raises:
+            UnknownName: There is no such change.
+            ChangeRefused: It is not watched.
+        """
+        named = change_id or self._only_watched()
+        return self.work(lambda uow: keep_change(uow, named), commit=not dry_run)
+
+    def changes(self) -> list[PersonalityChange]:
+        """Return all proposals and changes, the latest first."""
+        rows = self._storage.primary.fetch_dicts(
+            "SELECT * FROM personality_changes ORDER BY proposed_at DESC, change_id"
+        )
+        return [PersonalityChange.from_dict(row) for row in rows]
+
+    def status(self, user: str | None = None, context: str | None = None) -> PersonalityStatus:
+        """Return the profile, what was logged, the proposals, and how watched changes do.
+
+        Args:
+            user: The id or name of a person; None for everybody.
+            context: The context bucket; None for every context.
+
+        Raises:
+            UnknownName: There is no such person.
+        """
+        primary, user_id = self._storage.primary, self.person(user)
+        profile = self.profile(user_id, context)
+        known = [one for one in self.changes() if one.reaches(user_id)]
+        (decisions, with_propensity), simulated = (
+            primary.fetch_all("SELECT count(*), count(propensity) FROM personality_decisions")[0],
+            primary.fetch_one("SELECT value FROM system_state WHERE key = ?", [SIMULATED]),
+        )
+        policies = primary.fetch_dicts(
+            "SELECT policy_id AS name, kind, user_id, rounds FROM personality_policies "
+            "ORDER BY policy_id"
+        )
+        return PersonalityStatus(
+            profile=profile,
+            broken_rules=tuple(
+                f"{rule.name}: {rule.sentence}"
+                for rule in violated_rules({} if profile is None else profile.traits)
+            ),
+            decisions=decisions,
+            with_propensity=with_propensity,
+            policies=tuple(policies),
+            proposed=tuple(one for one in known if one.status == "proposed"),
+            watched=tuple(self._watched(one) for one in known if one.status == "applied"),
+            simulated=simulated is not None,
+        )
+
+    def _watched(self, change: PersonalityChange) -> WatchedChange:
+        """Return a change with what its watch recommends."""
+        goal, applied = str(change.proposal.get("goal", "satisfaction")), change.applied_at
+        versions = {change.old_profile_id, change.new_profile_id or ""}
+        try:
+            logs = [
+                self._log(name, context=change.context, versions=versions, user_id=change.user_id)
+                for name in dict.fromkeys((goal, *GUARDRAILS))
+            ]
+        except (NeverSynced, UnknownName):
+            logs = []
+        if applied is None or not logs:
+            return WatchedChange(change, "wait", "There is no snapshot with decisions yet.", None)
+        found = watch(logs[0], to_ms(applied), guardrails=logs[1:])
+        return WatchedChange(change, found.recommendation, found.reason, found)
+
+    def _log(
+        self,
+        outcome: str,
+        *,
+        context: str | None,
+        versions: Collection[str] | None,
+        user_id: str | None = None,
+    ) -> Log:
+        """Return the decisions in a context, under some versions of the profile, with an outcome.
+
+        Args:
+            outcome: The name of the outcome.
+            context: The context; None for all.
+            versions: The ids of the versions; None for all.
+            user_id: The person; None for everybody.
+        """
+        log = read_log(self._storage.reader, outcome, Filters(user=user_id))
+        kept = np.ones(len(log), dtype=np.bool_)
+        if versions is not None:
+            kept &= np.isin(
+                log.profile, [n for n, one in enumerate(log.profiles) if one in versions]
+            )
+        if context is not None:
+            inside = [n for n, one in enumerate(log.contexts) if context in contexts_of(one)]
+            kept &= np.isin(log.context, inside)
+        return log.choose(kept)
+
+    def _arms(self) -> dict[str, dict[str, float]]:
+        """Return the steps of traits that the arms of all stored policies stand for."""
+        rows = self._storage.primary.fetch_all(
+            "SELECT kind, parameters FROM personality_policies WHERE kind IN "
+            f"({', '.join('?' * len(KINDS))}) ORDER BY updated_at, policy_id",
+            list(KINDS),
+        )
+        found: dict[str, dict[str, float]] = {}
+        for kind, parameters in rows:
+            found |= policy_of(kind, json.loads(parameters)).arms
+        return found
+
+    def _only_watched(self) -> str:
+        watched = [one.id for one in self.changes() if one.status == "applied"]
+        if len(watched) != 1:
+            many = f"{len(watched)} changes are watched" if watched else "No change is watched"
+            raise ChangeRefused(f"{many}: see `aico-lab personality status`.")
+        return watched[0]
+
+    def person(self, user: str | None) -> str | None:
+        """Return the id of a person by id or name; None for None.
+
+        Raises:
+            UnknownName: There is no such person, or several have that name.
+        """
+        if user is None:
+            return None
+        rows = self._storage.primary.fetch_all(
+            "SELECT user_id, user_id = ?1 FROM users WHERE user_id = ?1 OR name = ?1 "
+            "ORDER BY 2 DESC",
+            [user],
+        )
+        if rows and (rows[0][1] or len(rows) == 1):
+            return str(rows[0][0])
+        if rows:
+            raise UnknownName(f"{len(rows)} people have the name {user!r}: give the id of one.")
+        known = [one for (one,) in self._storage.primary.fetch_all("SELECT user_id FROM users")]
+        raise UnknownName(f"There is no person {user!r}{did_you_mean(user, known, '.')}")
+
+    def work(
+        self, do: Callable[[AbstractUnitOfWork], Awaitable[Result]], *, commit: bool = False
+    ) -> Result:
+        """Return the result of a function in a unit of work, which is rolled back or committed.
+
+        It runs in a thread, since a notebook has an event loop of its own.
+
+        Args:
+            do: The function.
+            commit: Whether to commit.
+        """
+        _ = self._storage.primary  # opening it brings the schema up to date
+
+        async def run() -> Result:
+            dal = DataAccessLayer(self._storage.adapter, max_connections=1)
+            try:
+                async with UnitOfWork(dal) as uow:
+                    result = await do(uow)
+                    if commit:
+                        await uow.commit()
+                    return result
+            finally:
+                await dal.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, run()).result()
+
+    def __repr__(self) -> str:
+        return (
+            "<Personality: .status(), .profile(), .add_profile(), .policy(NAME), .add_policy(), "
+            ".context_of(MESSAGE_ID), .propose(GOAL), .apply(ID), .keep(), .rollback()>"
+        )

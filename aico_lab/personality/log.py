@@ -1,0 +1,312 @@
+"""Logged rounds: the arm that the companion chose, with which probability, and what came of it.
+
+Estimates of a policy's value are computed from a `Log`, whether it was read from the warehouse or
+made by `aico_lab.personality.simulate`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+
+from aico_lab.adapters.duckdb import translated
+from aico_lab.errors import InvalidValue
+from aico_lab.metrics.engine import asking, selected
+from aico_lab.metrics.engine.filters import Filters
+from aico_lab.personality.outcomes import NEXT, Outcome, outcome_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+    from numpy.typing import NDArray
+
+    from aico_lab.etl.reader import Reader
+
+    Floats: TypeAlias = NDArray[np.float64]
+    Codes: TypeAlias = NDArray[np.int64]
+
+NO_CONTEXT: Final = "any"
+"""The context of decisions that record none."""
+
+_NONE: Final = "none"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Log:
+    """Decisions of a companion, one per row, in arrays of the same length N.
+
+    Attributes:
+        person: The person of each decision, as an index of `people`.
+        time_ms: Its time in UTC milliseconds; rows are in the order of times.
+        context: Its context bucket, as an index of `contexts`.
+        features: Its numeric features, N x d; NaN where a feature was not recorded.
+        arm: The chosen arm, as an index of `arms`.
+        propensity: The probability with which the arm was chosen; NaN if it was not logged.
+        reward: The outcome; NaN if it was not observed or is censored.
+        probabilities: The probabilities of all arms, N x K, NaN where they were not logged.
+        policy: The policy that chose, as an index of `policies`.
+        profile: The version of the personality, as an index of `profiles`.
+        people: The ids of the people.
+        contexts: The context buckets.
+        arms: The arms, also those that were never chosen.
+        policies: The kinds of policies.
+        profiles: The ids of the versions.
+        names: The names of the features.
+        outcome: The outcome in `reward`.
+        simulated: Whether the data are simulated.
+        generation: The generation of the snapshot; None for a log that is not from a home.
+    """
+
+    person: Codes
+    time_ms: Codes
+    context: Codes
+    features: Floats
+    arm: Codes
+    propensity: Floats
+    reward: Floats
+    probabilities: Floats | None
+    policy: Codes
+    profile: Codes
+    people: Sequence[str]
+    contexts: Sequence[str]
+    arms: Sequence[str]
+    policies: Sequence[str]
+    profiles: Sequence[str]
+    names: Sequence[str]
+    outcome: Outcome
+    simulated: bool = False
+    generation: int | None = None
+
+    def __post_init__(self) -> None:
+        rows = len(self.arm)
+        for column, names in (
+            ("person", self.people), ("context", self.contexts), ("arm", self.arms),
+            ("policy", self.policies), ("profile", self.profiles),
+        ):  # fmt: skip
+            codes = getattr(self, column)
+            if len(codes) and not (codes.min() >= 0 and codes.max() < len(names)):
+                raise InvalidValue(f"{column} has numbers outside 0..{len(names) - 1}.")
+        for field in fields(self):
+            column = getattr(self, field.name)
+            if isinstance(column, np.ndarray) and len(column) != rows:
+                raise InvalidValue(f"{field.name} has {len(column)} rows instead of {rows}.")
+        if self.probabilities is not None and self.probabilities.shape[1] != len(self.arms):
+            raise InvalidValue(f"probabilities need one column for each of {len(self.arms)} arms.")
+
+    def __len__(self) -> int:
+        return len(self.arm)
+
+    @property
+    def observed(self) -> NDArray[np.bool_]:
+        """Whether the outcome of each decision is known."""
+        return np.isfinite(self.reward)
+
+    def choose(self, rows: NDArray[np.bool_]) -> Log:
+        """Return the log of some rows, with the same people, contexts and arms."""
+        arrays: dict[str, Any] = {
+            field.name: column[rows]
+            for field in fields(self)
+            if isinstance(column := getattr(self, field.name), np.ndarray)
+        }
+        return replace(self, **arrays)
+
+    def with_reward(self, reward: Floats, outcome: Outcome) -> Log:
+        """Return the same decisions with another outcome."""
+        return replace(self, reward=reward, outcome=outcome)
+
+
+def read_log(
+    reader: Reader, outcome: str | Outcome = "satisfaction", filters: Filters | None = None
+) -> Log:
+    """Read the decisions of a snapshot, each with its outcome.
+
+    Args:
+        reader: The reader of the snapshot, `lab.storage.reader`.
+        outcome: The outcome, or its name; see `aico_lab.personality.outcomes`.
+        filters: Which decisions: `since`, `until`, `user` and `channel`; None for all.
+
+    Raises:
+        UnknownName: There is no such outcome; or no message has one of the users or channels.
+        InvalidValue: Some decisions are simulated and others are not.
+        NeverSynced: There is no snapshot yet, or another version of aico_lab made it.
+    """
+    outcome = outcome_of(outcome)
+    connection, talk, generation, _ = asking.select(reader, filters or Filters(), by_side=False)
+    chosen = selected.condition(talk, "ts_ms")
+    end_ms = talk.last_ms if talk.recent_ms is None else talk.recent_ms
+    with translated("The snapshot"):
+        arms = _keys(connection, "arms", chosen, also="arm")
+        names = _keys(connection, "features", chosen)
+        table = connection.execute(_query(outcome, chosen, end_ms, arms, names)).to_arrow_table()
+
+    def numbers(name: str) -> Floats:
+        found: Floats = table[name].to_numpy().astype(np.float64)
+        return found
+
+    def coded(name: str) -> tuple[Codes, list[str]]:
+        column = table[name].combine_chunks().dictionary_encode()
+        known = column.dictionary.to_pylist()
+        order = sorted(range(len(known)), key=known.__getitem__)
+        place = np.empty(len(known), np.int64)
+        place[order] = np.arange(len(known))
+        return place[column.indices.to_numpy()], [known[at] for at in order]
+
+    def matrix(prefix: str, columns: Sequence[str]) -> Floats:
+        if not columns:
+            return np.empty((table.num_rows, 0))
+        return np.column_stack([numbers(f"{prefix}{at}") for at in range(len(columns))])
+
+    simulated = table["simulated"].to_numpy().astype(bool)
+    if simulated.any() and not simulated.all():
+        raise InvalidValue(
+            "Some decisions are simulated and others are not: nothing compares them."
+        )
+    probabilities = matrix("p", arms)
+    person, people = coded("user_id")
+    context, contexts = coded("context")
+    policy, policies = coded("policy")
+    profile, profiles = coded("profile_id")
+    arm_names, arm = np.array(arms, dtype=object), table["arm"].to_pylist()
+    return Log(
+        person=person,
+        time_ms=table["ts_ms"].to_numpy().astype(np.int64),
+        context=context,
+        features=matrix("f", names),
+        arm=np.searchsorted(arm_names, arm).astype(np.int64) if arms else np.empty(0, np.int64),
+        propensity=numbers("propensity"),
+        reward=numbers("reward"),
+        probabilities=probabilities if np.isfinite(probabilities).any() else None,
+        policy=policy,
+        profile=profile,
+        people=people,
+        contexts=contexts,
+        arms=arms,
+        policies=policies,
+        profiles=profiles,
+        names=names,
+        outcome=outcome,
+        simulated=bool(simulated.any()),
+        generation=generation,
+    )
+
+
+_DECISIONS: Final = f"""SELECT
+            d.* EXCLUDE (context, policy, profile_id), m.id, m.msg_idx, m.channel_id,
+            m.conversation_id AS of_conversation, m.user_id AS addressed,
+            coalesce(d.context, '{NO_CONTEXT}') AS context,
+            coalesce(d.policy, '{_NONE}') AS policy,
+            coalesce(d.profile_id, '{_NONE}') AS profile_id
+        FROM mart.decisions d
+        LEFT JOIN raw.messages r USING (message_id) LEFT JOIN mart.messages m ON m.id = r.id
+        WHERE d.user_id IS NOT NULL"""
+"""The decisions about a named person, with the place of their message among all."""
+
+
+def _keys(
+    connection: duckdb.DuckDBPyConnection, column: str, chosen: str, also: str | None = None
+) -> list[str]:
+    """Return the sorted names in a JSON column: the keys of objects, or the elements of arrays.
+
+    Arrays of numbers have no names; their elements are named by their position.
+    """
+    other = f"UNION SELECT {also} FROM chosen" if also else ""
+    places = f"range(CAST(json_array_length({column}) AS BIGINT))"
+    named = f"CAST({column} AS VARCHAR[])" if also else f"CAST({places} AS VARCHAR[])"
+    rows = connection.execute(
+        f"""WITH chosen AS (SELECT * FROM ({_DECISIONS}) WHERE {chosen})
+        SELECT unnest(CASE json_type({column})
+            WHEN 'OBJECT' THEN json_keys({column}) WHEN 'ARRAY' THEN {named} ELSE [] END)
+        FROM (SELECT DISTINCT {column} FROM chosen WHERE {column} IS NOT NULL)
+        {other}"""
+    ).fetchall()
+    return sorted({str(name) for (name,) in rows})
+
+
+def _query(
+    outcome: Outcome, chosen: str, end_ms: int, arms: Sequence[str], names: Sequence[str]
+) -> str:
+    """Return the SQL of one row per decision; what the outcome does not use is not computed.
+
+    Messages of a person in a conversation are numbered, so that the next and the last ones are
+    found by equality instead of by comparing times.
+    """
+    parts = [
+        *(f"{_number('arms', arm)} AS p{at}" for at, arm in enumerate(arms)),
+        *(f"{_number('features', name)} AS f{at}" for at, name in enumerate(names)),
+    ]
+    columns = "".join(f", {part}" for part in parts)
+    return f"""WITH
+    chosen AS (SELECT * FROM ({_DECISIONS}) WHERE {chosen}),
+    numbered AS (
+        SELECT
+            id, conversation_id, user_id, role, ts_ms, n_words, sentiment_score,
+            count(*) FILTER (role = 'user') OVER (
+                PARTITION BY conversation_id, user_id ORDER BY msg_idx
+            ) AS place
+        FROM mart.messages
+        WHERE user_id IN (SELECT addressed FROM chosen)
+    ),
+    placed AS (
+        SELECT c.message_id, c.ts_ms, n.conversation_id, n.user_id, n.place
+        FROM chosen c JOIN numbered n USING (id)
+    ),
+    said AS (SELECT * FROM numbered WHERE role = 'user'),
+    around AS (
+        SELECT
+            p.message_id,
+            min(s.ts_ms - p.ts_ms) FILTER (s.place = p.place + 1) AS reply_ms,
+            avg(s.sentiment_score) FILTER (s.place <= p.place) AS mood_before,
+            avg(s.sentiment_score) FILTER (
+                s.place > p.place AND s.ts_ms - p.ts_ms <= {outcome.window_ms}
+            ) AS mood_after,
+            avg(s.n_words) FILTER (
+                s.place > p.place AND s.ts_ms - p.ts_ms <= {outcome.window_ms}
+            ) AS words_after
+        FROM (
+            SELECT *, unnest(range(place - {NEXT - 1}, place + {NEXT + 1})) AS near FROM placed
+        ) p
+        JOIN said s
+            ON s.conversation_id = p.conversation_id AND s.user_id = p.user_id AND s.place = p.near
+        GROUP BY ALL
+    ),
+    visits AS (
+        SELECT user_id, min(ts_ms) AS started_ms
+        FROM mart.messages WHERE role = 'user' AND user_id IN (SELECT user_id FROM chosen)
+        GROUP BY conversation_id, session_idx, user_id
+    ),
+    returns AS (
+        SELECT c.message_id, v.started_ms - c.ts_ms AS return_ms
+        FROM chosen c ASOF JOIN visits v ON v.user_id = c.user_id AND v.started_ms > c.ts_ms
+    ),
+    ratings AS (
+        SELECT
+            e.message_id, e.value, epoch_ms(e.timestamp) AS at_ms,
+            coalesce(TRY_CAST(e.metadata -> '/scale/0' AS DOUBLE), -1.0) AS lowest,
+            coalesce(TRY_CAST(e.metadata -> '/scale/1' AS DOUBLE), 1.0) AS highest
+        FROM raw.feedback_events e WHERE e.message_id IS NOT NULL AND e.value IS NOT NULL
+    ),
+    scored AS (
+        SELECT c.message_id, avg((r.value - r.lowest) / (r.highest - r.lowest)) AS rated
+        FROM chosen c JOIN ratings r USING (message_id)
+        WHERE r.value BETWEEN r.lowest AND r.highest AND r.lowest < r.highest
+            AND r.at_ms - c.ts_ms <= {outcome.window_ms}
+        GROUP BY ALL
+    )
+    SELECT
+        c.user_id, c.ts_ms, c.context, c.arm, c.propensity, c.policy, c.profile_id, c.simulated,
+        CASE WHEN c.ts_ms <= {end_ms - outcome.window_ms} THEN {outcome.sql} END AS reward
+        {columns}
+    FROM chosen c
+    LEFT JOIN around USING (message_id)
+    LEFT JOIN returns USING (message_id)
+    LEFT JOIN scored USING (message_id)
+    ORDER BY c.ts_ms, c.message_id"""
+
+
+def _number(column: str, name: str) -> str:
+    """Return SQL for a number in a JSON column, by its key or its position."""
+    pointer = "/" + name.replace("~", "~0").replace("/", "~1").replace("'", "''")
+    return f"TRY_CAST(c.{column} -> '{pointer}' AS DOUBLE)"

@@ -1,0 +1,315 @@
+"""Proposals: a bounded change of a profile, with its expected effect, or why there is none.
+
+An arm of a policy stands for steps of traits, such as `{"warmer": {"warmth": 0.1}}`, so a log of
+arms tells what a profile that moves by these steps would do. A smaller or larger step than an arm's
+was never tried, so none is proposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from aico_lab.errors import InvalidEntity
+from aico_lab.personality import targets
+from aico_lab.personality.evaluation import evaluate
+from aico_lab.personality.power import needed_log
+from aico_lab.personality.simulate import LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aico_lab.domain import Profile
+    from aico_lab.personality.evaluation import Evaluation
+    from aico_lab.personality.log import Log
+    from aico_lab.personality.targets import Target
+
+GUARDRAILS: Final = ("satisfaction", "sentiment_change", "session_continues", "returns_within_week")
+"""The outcomes that must not worsen, apart from the goal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The expected change of an outcome, or why it is unknown.
+
+    Attributes:
+        outcome: The name of the outcome.
+        better: Whether more of it is better, or less.
+        value: The expected change; None if the log does not support the question.
+        low: The low end of its interval.
+        high: The high end.
+        sentence: The gate's verdict.
+    """
+
+    outcome: str
+    better: str
+    value: float | None
+    low: float | None
+    high: float | None
+    sentence: str
+
+    @property
+    def worst(self) -> float | None:
+        """The less favourable end, so that more is better."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low if self.better == "higher" else -self.high
+
+    @property
+    def best(self) -> float | None:
+        """The more favourable end, so that more is better."""
+        if self.low is None or self.high is None:
+            return None
+        return self.high if self.better == "higher" else -self.low
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateChange:
+    """An arm that a profile could move to.
+
+    Attributes:
+        arm: The arm.
+        steps: How far each trait would move.
+        effect: The expected change of the goal; None if the steps are not possible.
+        guardrails: The expected changes of the outcomes that must not worsen.
+        fit: Whether it can be proposed.
+        sentence: Why, or why not.
+    """
+
+    arm: str
+    steps: Mapping[str, float]
+    effect: Effect | None
+    guardrails: tuple[Effect, ...]
+    fit: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The result of comparing all arms.
+
+    Attributes:
+        best: The candidate to propose; None if there is none.
+        candidates: All candidates.
+        sentence: The result in one sentence.
+        needed: What to log, and for how long, if nothing is proposed.
+    """
+
+    best: CandidateChange | None
+    candidates: tuple[CandidateChange, ...]
+    sentence: str
+    needed: str | None
+
+
+def draft(
+    log: Log,
+    guardrails: Sequence[Log],
+    arms: Mapping[str, Mapping[str, float]],
+    profile: Profile,
+    max_step: float,
+) -> Draft:
+    """Compare the arms by which a profile can move, and return the best one.
+
+    An arm is compared with the arm that moves nothing, or with the policy that made the log if
+    there is none. It can be proposed if its gain is favourable on its whole confidence sequence,
+    which is valid however often one asks, and if no guardrail worsens on its whole 95 % interval.
+    Of several such arms the one with the largest gain is the best.
+
+    Args:
+        log: The decisions with the goal as their outcome.
+        guardrails: The same decisions with the outcomes that must not worsen.
+        arms: The steps of traits by arm.
+        profile: The present version.
+        max_step: The most that a trait may move.
+    """
+    present = next((arm for arm in log.arms if arm in arms and not arms[arm]), None)
+    over = None if present is None else targets.fixed(present)
+    moving = {arm: steps for arm, steps in arms.items() if steps and arm in log.arms}
+    refused = {arm: _impossible(profile, steps, max_step) for arm, steps in moving.items()}
+    compared = [
+        _candidate([log, *guardrails], arm, moving[arm], over)
+        if why is None
+        else CandidateChange(arm, moving[arm], None, (), False, why)
+        for arm, why in refused.items()
+    ]
+    fit = [one for one in compared if one.fit]
+    best = max(fit, key=lambda one: abs((one.effect and one.effect.value) or 0.0), default=None)
+    if best is not None:
+        return Draft(best, tuple(compared), best.sentence, None)
+    return Draft(None, tuple(compared), _why_none(compared, arms, log), needed_log(log).sentence)
+
+
+def _impossible(profile: Profile, steps: Mapping[str, float], max_step: float) -> str | None:
+    """Return why a profile cannot move by these steps, or None if it can."""
+    for name, step in steps.items():
+        if abs(step) > max_step + 1e-9:
+            return f"{name} would move by {abs(step):g}, more than the asked {max_step:g}."
+    try:
+        profile.moved(steps)
+    except InvalidEntity as error:
+        return str(error)
+    return None
+
+
+def _candidate(
+    logs: Sequence[Log], arm: str, steps: Mapping[str, float], over: Target | None
+) -> CandidateChange:
+    """Return an arm with its effects.
+
+    Args:
+        logs: The log of the goal, and those of the guardrails.
+        arm: The arm.
+        steps: Its steps.
+        over: What it is compared with.
+    """
+
+    def effect(of: Log, *, anytime: bool) -> Effect:
+        return _effect(evaluate(of, targets.fixed(arm), over=over), anytime=anytime)
+
+    goal = effect(logs[0], anytime=True)
+    if goal.worst is None:
+        return CandidateChange(arm, steps, goal, (), False, goal.sentence)
+    if goal.worst <= 0:
+        is_worse = goal.best is not None and goal.best < 0
+        sentence = f"{arm} {'is worse' if is_worse else 'may be no better'}: {shown(goal)}."
+        return CandidateChange(arm, steps, goal, (), False, sentence)
+    others = tuple(effect(one, anytime=False) for one in logs[1:])
+    worse = [one for one in others if one.best is not None and one.best < 0]
+    if worse:
+        named = "; ".join(shown(one) for one in worse)
+        sentence = f"{arm} would be better, but a guardrail would worsen: {named}."
+        return CandidateChange(arm, steps, goal, others, False, sentence)
+    return CandidateChange(arm, steps, goal, others, True, f"{arm} is better: {shown(goal)}.")
+
+
+def _effect(evaluation: Evaluation, *, anytime: bool) -> Effect:
+    main, reason = evaluation.main, evaluation.verdict.reason
+    outcome, better = evaluation.outcome, evaluation.better
+    low = high = None
+    if main is not None:
+        low, high = main.gain_low, main.gain_high
+        if anytime:
+            low, high = main.gain_low_anytime, main.gain_high_anytime
+    if main is None or main.gain is None or low is None or high is None:
+        if evaluation.verdict.supported:
+            reason = "The outcome varies too little for an interval."
+        return Effect(outcome, better, None, None, None, reason)
+    return Effect(outcome, better, main.gain, low, high, reason)
+
+
+def shown(effect: Effect) -> str:
+    """Return an effect in words, such as `satisfaction +0.05 (0.01 to 0.09)`."""
+    if effect.value is None:
+        return f"{effect.outcome} unknown"
+    return f"{effect.outcome} {effect.value:+.3g} ({effect.low:+.3g} to {effect.high:+.3g})"
+
+
+def _why_none(
+    compared: Sequence[CandidateChange], arms: Mapping[str, Mapping[str, float]], log: Log
+) -> str:
+    if not len(log):
+        return "Nothing is proposed: no decision on a style was logged under this profile."
+    if not compared:
+        if any(arms.values()):
+            return "Nothing is proposed: no logged arm moves a trait."
+        return (
+            "Nothing is proposed: no policy states which traits its arms move, so add one with "
+            "`lab.personality.add_policy()`."
+        )
+    closest = max(
+        compared,
+        key=lambda one: (
+            one.effect is not None,
+            one.effect is not None and one.effect.worst is not None,
+            (one.effect and one.effect.worst) or 0.0,
+        ),
+    )
+    return f"Nothing is proposed: {closest.sentence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A proposed change of a profile, or why there is none.
+
+    Attributes:
+        change_id: The id under which it is stored; None if it is not.
+        sentence: The result in one sentence.
+        goal: The outcome to improve.
+        user_id: The person whom it is for; None for everybody.
+        context: The context that it is for; None for every context.
+        arm: The arm that the profile would move to; None if nothing is proposed.
+        steps: How far each trait would move.
+        before: The present levels of these traits.
+        after: Their levels after the change.
+        max_step: The most that a trait could move.
+        effect: The expected change of the goal, with its confidence sequence.
+        guardrails: The expected changes of outcomes that must not worsen.
+        people: The number of people in the evidence.
+        contexts: The context buckets in the evidence.
+        decisions: The number of decisions in the evidence.
+        generation: The generation of the snapshot.
+        profile_id: The version that it was made on.
+        candidates: All arms that were compared.
+        needed: What to log, and for how long, if nothing is proposed.
+        simulated: Whether the evidence is simulated.
+    """
+
+    change_id: str | None
+    sentence: str
+    goal: str
+    user_id: str | None
+    context: str | None
+    arm: str | None
+    steps: Mapping[str, float]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    max_step: float
+    effect: Effect | None
+    guardrails: tuple[Effect, ...]
+    people: int
+    contexts: tuple[str, ...]
+    decisions: int
+    generation: int | None
+    profile_id: str
+    candidates: tuple[CandidateChange, ...]
+    needed: str | None
+    simulated: bool
+
+    @classmethod
+    def of(
+        cls,
+        made: Draft,
+        profile: Profile,
+        log: Log,
+        max_step: float,
+        *,
+        user_id: str | None,
+        context: str | None,
+    ) -> Proposal:
+        """Return the proposal of a draft that is not stored yet."""
+        steps = dict(made.best.steps) if made.best else {}
+        moved = profile.moved(steps) if steps else {}
+        return cls(
+            change_id=None,
+            sentence=f"{LABEL}: {made.sentence}" if log.simulated else made.sentence,
+            goal=log.outcome.name,
+            user_id=user_id,
+            context=context,
+            arm=made.best.arm if made.best else None,
+            steps=steps,
+            before={name: profile.traits[name] for name in steps},
+            after={name: moved[name] for name in steps},
+            max_step=max_step,
+            effect=made.best.effect if made.best else None,
+            guardrails=made.best.guardrails if made.best else (),
+            people=len(np.unique(log.person)),
+            contexts=tuple(log.contexts[place] for place in np.unique(log.context)),
+            decisions=len(log),
+            generation=log.generation,
+            profile_id=profile.id,
+            candidates=made.candidates,
+            needed=made.needed,
+            simulated=log.simulated,
+        )

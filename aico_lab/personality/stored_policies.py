@@ -1,0 +1,245 @@
+"""Policies whose state is in the primary database, for companions."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aico_lab.adapters.libsql import NOW
+from aico_lab.domain import Profile, values
+from aico_lab.domain.personality import active_profile
+from aico_lab.errors import CorruptDatabase, DuplicateId, UnknownName, WrongUse, did_you_mean
+from aico_lab.personality.policies import policy_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.personality.policies import ArmPolicy, Choice, State
+
+SIMULATED = "simulated"
+"""The key in `system_state` of a home whose data are simulated; its value says which."""
+
+
+class StoredPolicy:
+    """Chooses arms for a companion, and learns; the state is in the primary database.
+
+    ::
+
+        policy = lab.personality.policy("style", seed=1)
+        choice = policy.choose("evening/opening")
+        ...                                   # answer in the style `choice.arm`
+        policy.record(message_id, choice)     # once the answer is stored
+        policy.learn(1.0)                     # once its outcome is known
+
+    Attributes:
+        name: The policy's id.
+        policy: The rule, with its arms and parameters.
+        user_id: The person whom it is for; None for everybody.
+    """
+
+    def __init__(self, primary: Connection, name: str, *, seed: int | None = None) -> None:
+        """Open a policy.
+
+        Args:
+            primary: The primary database.
+            name: The policy's id.
+            seed: Makes the choices repeatable, for the same state; None draws anew each time.
+
+        Raises:
+            UnknownName: There is no such policy, or this program does not know its kind.
+        """
+        self._primary = primary
+        self.name = name
+        row = primary.fetch_one(
+            "SELECT kind, parameters, user_id, rounds FROM personality_policies "
+            "WHERE policy_id = ?",
+            [name],
+        )
+        if row is None:
+            known = [
+                one for (one,) in primary.fetch_all("SELECT policy_id FROM personality_policies")
+            ]
+            end = did_you_mean(name, known, ": add it with `lab.personality.add_policy()`.")
+            raise UnknownName(f"There is no policy {name!r}{end}")
+        kind, parameters, self.user_id, rounds = row
+        self.policy: ArmPolicy = policy_of(kind, _object(name, parameters))
+        self._rng = np.random.default_rng(None if seed is None else [seed, rounds])
+        self._last: Choice | None = None
+
+    @property
+    def rounds(self) -> int:
+        """The number of outcomes that it has learned from."""
+        return self._read()[1]
+
+    @property
+    def state(self) -> State:
+        """The state that it has learned so far."""
+        return self._read()[0]
+
+    def choose(
+        self, context: str | None = None, *, features: Mapping[str, float] | None = None
+    ) -> Choice:
+        """Choose an arm by the present state.
+
+        Args:
+            context: The context bucket, such as `lab.personality.context_of(MESSAGE)`.
+            features: Numbers that describe the situation, by name.
+        """
+        self._last = self.policy.choose(
+            self.state, self._rng, context=context, features=features, name=self.name
+        )
+        return self._last
+
+    def learn(self, outcome: float, choice: Choice | None = None) -> None:
+        """Learn from the outcome of a choice, without losing what other processes learn.
+
+        Args:
+            outcome: From 0 to 1; feedback f of -1, 0 or 1 is `(f + 1) / 2`.
+            choice: The choice; None for the last one.
+
+        Raises:
+            InvalidValue: The outcome is not a number from 0 to 1; the state is unchanged.
+            UnknownName: Nothing was chosen yet.
+        """
+        made = self._made(choice)
+        while True:
+            state, rounds = self._read()
+            after = self.policy.learned(
+                state, made.arm, outcome, context=made.context, features=made.features
+            )
+            # Only the state that was read is replaced; if another process was first, once more.
+            if self._primary.fetch_all(
+                f"UPDATE personality_policies SET state = ?, rounds = rounds + 1, "
+                f"updated_at = {NOW} WHERE policy_id = ? AND rounds = ? RETURNING rounds",
+                [values.compact_json(after), self.name, rounds],
+            ):
+                return
+
+    def record(self, message_id: str, choice: Choice | None = None) -> None:
+        """Write a choice as the decision on a stored message of the companion.
+
+        Args:
+            message_id: The id of the message.
+            choice: The choice; None for the last one.
+
+        Raises:
+            UnknownName: No message has that id, or nothing was chosen yet.
+            DuplicateId: A decision on the message is recorded already.
+        """
+        made, primary = self._made(choice), self._primary
+        with primary.transaction():
+            row = primary.fetch_one(
+                "SELECT user_id, conversation_id, timestamp, "
+                "(SELECT value FROM system_state WHERE key = ?) FROM messages WHERE message_id = ?",
+                [SIMULATED, message_id],
+            )
+            if row is None:
+                raise UnknownName(f"No message has the id {message_id!r}: store the message first.")
+            user_id, conversation_id, stamp, simulated = row
+            moment = values.from_timestamp("timestamp", stamp)
+            profile = profile_of(primary, user_id, made.context, moment)
+            written = primary.fetch_all(
+                "INSERT INTO personality_decisions (message_id, user_id, conversation_id, "
+                "profile_id, policy, context, features, arms, arm, propensity, propensity_kind, "
+                "decided_at, simulated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (message_id) DO NOTHING RETURNING message_id",
+                [
+                    message_id,
+                    user_id,
+                    conversation_id,
+                    profile,
+                    self.name,
+                    made.context,
+                    values.compact_json(dict(made.features)) if made.features else None,
+                    values.compact_json(dict(made.probabilities)),
+                    made.arm,
+                    made.propensity,
+                    made.kind,
+                    stamp,
+                    int(simulated is not None),
+                ],
+            )
+            if not written:
+                raise DuplicateId("A decision on that message is recorded already: record it once.")
+
+    def _made(self, choice: Choice | None) -> Choice:
+        made = self._last if choice is None else choice
+        if made is None:
+            raise UnknownName("Nothing was chosen yet: call choose() first.")
+        return made
+
+    def _read(self) -> tuple[State, int]:
+        row = self._primary.fetch_one(
+            "SELECT state, rounds FROM personality_policies WHERE policy_id = ?", [self.name]
+        )
+        if row is None:
+            raise UnknownName(f"The policy {self.name!r} was removed: add it again.")
+        return _object(self.name, row[0]), row[1]
+
+    def __repr__(self) -> str:
+        return (
+            f"<StoredPolicy {self.name!r}, {self.policy.kind}, {len(self.policy.arms)} arms: "
+            ".choose(CONTEXT), .record(MESSAGE_ID), .learn(OUTCOME)>"
+        )
+
+
+def add_policy(
+    primary: Connection, name: str, policy: ArmPolicy, *, user_id: str | None = None
+) -> None:
+    """Store a new policy that has learned nothing yet.
+
+    Raises:
+        DuplicateId: A policy with that id exists already.
+    """
+    if not primary.fetch_all(
+        "INSERT INTO personality_policies (policy_id, user_id, kind, parameters, state, "
+        f"updated_at) VALUES (?, ?, ?, ?, '{{}}', {NOW}) "
+        "ON CONFLICT (policy_id) DO NOTHING RETURNING policy_id",
+        [name, user_id, policy.kind, values.compact_json(policy.stored())],
+    ):
+        raise DuplicateId(f"A policy {name!r} exists already: use another name.")
+
+
+def is_simulated(primary: Connection) -> bool:
+    """Return whether a home is marked as simulated."""
+    return bool(primary.fetch_all("SELECT 1 FROM system_state WHERE key = ?", [SIMULATED]))
+
+
+def refuse_if_simulated(primary: Connection) -> None:
+    """Raise WrongUse if a home is marked as simulated: nobody's messages are mixed with it."""
+    if is_simulated(primary):
+        raise WrongUse(
+            "The data of this home are simulated, and people's messages are never mixed with them: "
+            "name another home with --home."
+        )
+
+
+def profile_of(
+    primary: Connection, user_id: str | None, context: str | None, at: datetime
+) -> str | None:
+    """Return the id of the version that applies to a person in a context at a time, or None.
+
+    Its traits are not read, as other programs may have stored traits that this one does not know.
+    """
+    rows = primary.fetch_dicts(
+        "SELECT profile_id, user_id, context, version, active_from, active_until "
+        "FROM personality_profiles WHERE user_id IS NULL OR user_id = ?",
+        [user_id],
+    )
+    profiles = [Profile.from_dict({**row, "traits": {}}) for row in rows]
+    found = active_profile(profiles, user_id, context, at)
+    return None if found is None else found.id
+
+
+def _object(name: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CorruptDatabase(f"The policy {name!r} is no JSON object: restore it from a backup.")
+    return found

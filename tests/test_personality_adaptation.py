@@ -1,0 +1,196 @@
+"""The notebook on the tuning of a personality, and the demo of simulated conversations."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from aico_lab.cli.demo import run_personality_demo
+from aico_lab.errors import WrongUse
+from aico_lab.personality import candidates, simulated_home, views
+from aico_lab.personality.evaluation import evaluate
+from aico_lab.personality.log import Log, read_log
+from aico_lab.personality.outcomes import OUTCOMES
+from aico_lab.personality.simulate import Simulation, World
+from aico_lab.personality.targets import uniform
+from tests.browser import visit
+from tests.executed import execute_here
+from tests.messages import add, message
+from tests.notebooks import html
+from tests.test_report_in_browser import A4, DRAWN
+
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "personality_adaptation.ipynb"
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory, homes):
+    """A small simulated home with its report, made by the demo."""
+    folder = tmp_path_factory.mktemp("simulated") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulated_home, "PEOPLE", 26)
+        patch.setattr(simulated_home, "WEEKS", 8)
+        with homes.open(folder, protection="none") as lab:
+            run_personality_demo(lab, json=True)
+            yield lab
+
+
+def test_decisions_are_used_from_the_last_change_of_each_person_and_context():
+    """As plain Python chooses them."""
+    rng = np.random.default_rng(0)
+    n = 400
+    log = Log(
+        person=rng.integers(0, 9, n), time_ms=np.arange(n), context=rng.integers(0, 3, n),
+        features=np.zeros((n, 0)), arm=np.zeros(n, np.int64), propensity=np.ones(n),
+        reward=np.ones(n), probabilities=None, policy=np.zeros(n, np.int64),
+        profile=(rng.random(n) < 0.05).astype(np.int64), people=[str(one) for one in range(9)],
+        contexts=["a", "b", "c"], arms=["x"], policies=["p"], profiles=["p1", "p2"], names=[],
+        outcome=OUTCOMES["satisfaction"],
+    )  # fmt: skip
+    places = defaultdict(list)
+    for row in range(n):
+        places[log.person[row], log.context[row]].append(row)
+    expected = []
+    for rows in places.values():
+        last = log.profile[rows[-1]]
+        since = next((row for row in reversed(rows) if log.profile[row] != last), -1)
+        expected += [row for row in rows if row > since]
+    kept = candidates.of_present_version(log)
+    assert kept.time_ms.tolist() == sorted(expected)
+    assert len(candidates.of_present_version(log.choose(np.zeros(n, np.bool_)))) == 0
+
+
+def test_a_log_that_supports_nothing_shows_no_number():
+    """The verdict names the reason, and what to log."""
+    log = Simulation(World(people=8), 1).log(2)
+    found = candidates.evaluate_candidates(log)
+    assert all(one.main is None for one in found)
+    values = views.policy_values(found)
+    assert values.finding == ("Simulated data: The log supports an estimate of none of 6 policies")
+    assert values.plot() is None
+    assert values.pl()["value"].null_count() == 6
+    assert "people" in values._repr_html_()
+    assert "<th" in values._repr_html_()
+    assert "gain" not in values._repr_html_()
+    checks = views.gate_checks(found[0])
+    assert checks.finding.startswith("Simulated data: The log supports no estimate: ")
+    assert "log the probability" in checks.caption
+    assert views.diagnostics(found[0]) == ()
+    assert views.outcomes_by_arm(log).finding.startswith("Simulated data: Too little data")
+
+
+def test_an_empty_log_says_that_there_is_nothing_to_tune():
+    log = Simulation(World(people=8), 1).log(2)
+    empty = log.choose(np.zeros(len(log), np.bool_))
+    (found,) = [evaluate(empty, uniform())]
+    assert "No decision is logged." in views.gate_checks(found).finding
+    assert views.outcomes_by_arm(empty).plot() is None
+
+
+@pytest.mark.slow
+def test_views_of_a_log_that_can_be_used():
+    log = Simulation(World(), 3).log(8)
+    found = candidates.evaluate_candidates(log)
+    assert [one.main.value for one in found] == sorted(
+        (one.main.value for one in found), reverse=True
+    )
+    values = views.policy_values(found)
+    assert values.finding.startswith(f"Simulated data: {found[0].policy} has the best estimate of")
+    shown = [
+        values, views.outcomes_by_arm(log), views.gate_checks(found[0]),
+        views.estimators(found[0]), *views.diagnostics(found[0]),
+    ]  # fmt: skip
+    for one in shown:
+        assert one.finding.startswith("Simulated data: ")
+        assert one.finding in repr(one)
+        if (chart := one.plot()) is not None:
+            chart.to_dict()
+    known = log.observed & (log.arm == log.arms.index("warmer")) & (log.context == 1)
+    row = views.outcomes_by_arm(log).pl().row(
+        by_predicate=(pl.col("arm") == "warmer") & (pl.col("context") == log.contexts[1]),
+        named=True,
+    )  # fmt: skip
+    assert row["n"] == known.sum()
+    assert row["people"] == len(np.unique(log.person[known]))
+    assert row["value"] == pytest.approx(log.reward[known].mean())
+
+
+@pytest.mark.slow
+def test_the_simulated_home_holds_the_simulation(simulated):
+    """Its decisions and ratings are those of the simulated log, but for the last week's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulated_home, "PEOPLE", 26)
+        patch.setattr(simulated_home, "WEEKS", 8)
+        people = simulated_home.world()
+        assert not simulated_home.write_simulated_home(simulated.primary)
+    log = read_log(simulated.storage.reader)
+    before = Simulation(people).log(8)
+    first = log.choose(log.profile == 0)
+    assert log.simulated
+    assert log.names == ["session position"]
+    assert [first.arms[arm] for arm in first.arm] == [before.arms[arm] for arm in before.arm]
+    np.testing.assert_array_equal(first.reward, before.reward)
+    np.testing.assert_allclose(first.propensity, 0.2)
+    answer = simulated.metrics.overview()
+    assert answer.caption.startswith("simulated data, ")
+    assert simulated.metrics.overview().caption == answer.caption  # the kept one
+    told = views.profiles_over_time(simulated.storage.reader)
+    assert told.finding == "Simulated data: 2 versions; the last one moved warmth from 0.5 to 0.6"
+
+
+@pytest.mark.slow
+def test_simulated_and_real_messages_are_never_mixed(simulated, lab, tmp_path):
+    """In neither direction; nothing is written."""
+    lines = tmp_path / "in.jsonl"
+    lines.write_text(json.dumps({"content": "hi", "timestamp": "2026-01-01T00:00:00Z"}))
+    with pytest.raises(WrongUse, match="are simulated"):
+        simulated.import_from("jsonl", lines)
+    add(lab.primary, message(0))
+    with pytest.raises(WrongUse, match="never mixed"):
+        simulated_home.write_simulated_home(lab.primary)
+    assert not lab.primary.fetch_all("SELECT 1 FROM system_state WHERE key = 'simulated'")
+
+
+def test_a_demo_of_simulated_people_has_no_limit(cli):
+    done = cli("demo", "--personality", "--limit", "3")
+    assert done.returncode == 2
+    assert "--limit is for real conversations" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_demos_report(simulated):
+    """Every finding and caption says that the data are simulated; and nothing is cut."""
+    (run,) = simulated.reports.list("personality_adaptation")
+    report = simulated.reports.page(run)
+    text = report.read_text(encoding="utf-8")
+    assert "All data of this home are simulated." in text
+    assert "The log supports the question" in text
+    with visit(report.as_uri(), width=1280) as seen:
+        seen.page.locator(DRAWN).nth(5).wait_for()
+        for figure in seen.page.locator("figure.aico-lab-chart").all():
+            assert "imulated data" in figure.text_content()
+        for width, media in ((1280, "screen"), (390, "screen"), (A4, "print")):
+            seen.page.set_viewport_size({"width": width, "height": 900})
+            seen.page.emulate_media(media=media)
+            seen.page.wait_for_timeout(400)
+            assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert seen.errors == seen.requests == []
+
+
+@pytest.mark.slow
+def test_the_notebook_on_a_home_with_nothing_to_tune(lab, home, tmp_path, monkeypatch):
+    """One person, no decision, no feedback: it says so, and draws what there is."""
+    monkeypatch.setenv("AICO_LAB_HOME", str(home))
+    add(lab.primary, *(message(number) for number in range(20)))
+    lab.sync()
+    executed = tmp_path / "out.ipynb"
+    execute_here(NOTEBOOK, executed)
+    shown = " ".join(html(executed))
+    assert "The log supports no estimate: No decision is logged." in shown
+    assert "No version of the personality is stored" in shown
+    assert "imulated" not in shown
+    assert "doubly robust" not in shown.lower()

@@ -1,0 +1,213 @@
+"""Proposals on simulated decisions: the better arm, why there is none, and the commands."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+import numpy as np
+import pytest
+
+from aico_lab.domain import PersonalityChange, Profile
+from aico_lab.errors import ChangeRefused, InvalidValue, UnknownName
+from aico_lab.personality import lab_personality
+from aico_lab.personality.outcomes import OUTCOMES, outcome_of
+from aico_lab.personality.proposals import draft
+from aico_lab.personality.simulate import ARMS, START_MS, Simulation, World
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+TRAITS = {"warmth": 0.5, "verbosity": 0.5, "extraversion": 0.5}
+PROFILE = Profile(TRAITS, id="p1")
+WORLD = World(
+    people=120, ideal=(0.9, 0.5), by_context=0.0, apart=0.05, strength=3.0, happiness=0.85
+)
+
+
+@pytest.fixture(scope="module")
+def log():
+    return Simulation(WORLD, 3).log()
+
+
+def worsened(log, arm):
+    """Return the log with an outcome that is worse after an arm."""
+    luck = np.random.default_rng(1).normal(size=len(log))
+    reward = luck - (log.arm == log.arms.index(arm))
+    return log.with_reward(reward, OUTCOMES["sentiment_change"])
+
+
+def test_the_better_arm_is_proposed_with_its_expected_effect(log):
+    """It is favourable on the whole confidence sequence, which holds the truth."""
+    found = draft(log, [], ARMS, PROFILE, 0.1)
+    assert (found.best.arm, found.best.steps, found.needed) == ("warmer", {"warmth": 0.1}, None)
+    truth = Simulation(WORLD)
+    gain = truth.value("warmer") - truth.value("as now")
+    assert found.best.effect.low < gain < found.best.effect.high
+    assert found.best.effect.worst > 0
+    assert {one.arm for one in found.candidates} == {"warmer", "cooler", "terser", "wordier"}
+    (cooler,) = [one for one in found.candidates if one.arm == "cooler"]
+    assert cooler.sentence.startswith("cooler is worse: satisfaction -")
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"max_step": 0.05}, "more than the asked 0.05"),
+        ({"profile": Profile({"warmth": 0.95, "verbosity": 0.5})}, "outside 0 to 1"),
+        ({"profile": Profile({"verbosity": 0.5})}, "states no warmth"),
+        ({"profile": Profile(TRAITS, stability=0.95)}, "take a smaller step"),
+        ({"arms": {"as now": {}, "cooler": {"warmth": -0.1}}}, "cooler is worse"),
+        ({"arms": {"as now": {}}}, "no policy states"),
+        ({"arms": {"funnier": {"humour": 0.1}}}, "no logged arm moves a trait"),
+    ],
+)
+def test_nothing_is_proposed_without_a_possible_better_arm(log, changed, named):
+    """The sentence says why, and what to log is said, too."""
+    given = {"arms": {a: ARMS[a] for a in ("as now", "warmer")}, "profile": PROFILE,
+             "max_step": 0.1} | changed  # fmt: skip
+    found = draft(log, [], **given)
+    assert (found.best, named in found.sentence) == (None, True), found.sentence
+    assert found.needed
+
+
+def test_an_arm_that_worsens_a_guardrail_is_not_proposed(log):
+    found = draft(log, [worsened(log, "warmer")], ARMS, PROFILE, 0.1)
+    assert found.best is None or found.best.arm != "warmer"
+    (warmer,) = [one for one in found.candidates if one.arm == "warmer"]
+    assert "guardrail would worsen: sentiment_change" in warmer.sentence
+    better = draft(log, [worsened(log, "cooler")], ARMS, PROFILE, 0.1)
+    assert better.best.arm == "warmer"
+    assert [one.outcome for one in better.best.guardrails] == ["sentiment_change"]
+
+
+def test_a_log_that_supports_no_answer_leads_to_no_proposal(log):
+    """As that of AICO's own decisions, which have no propensities."""
+    missing = replace(log, propensity=np.full(len(log), np.nan), probabilities=None)
+    found = draft(missing, [], ARMS, PROFILE, 0.1)
+    assert "have no propensity" in found.sentence
+    assert "log the probability" in found.needed
+    empty = draft(log.choose(np.zeros(len(log), bool)), [], ARMS, PROFILE, 0.1)
+    assert "no decision" in empty.sentence
+
+
+@pytest.fixture
+def tuned(lab, log, monkeypatch):
+    """A lab with a profile and a policy, whose decisions are simulated."""
+    profile = lab.personality.add_profile(TRAITS, reason="a first one", active_from=LONG_AGO)
+    lab.personality.add_policy("style", "thompson", ARMS)
+    decisions = {"now": replace(log, profiles=[profile.id])}
+
+    def read(_reader, outcome, _filters):
+        wanted = outcome_of(outcome)
+        if wanted.name == "satisfaction":
+            return decisions["now"]
+        return decisions["now"].with_reward(np.full(len(decisions["now"]), np.nan), wanted)
+
+    monkeypatch.setattr(lab_personality, "read_log", read)
+    lab.decisions = decisions
+    return lab
+
+
+def test_a_proposal_is_stored_applied_watched_and_rolled_back(tuned):
+    """The watch compares the same people before and after."""
+    tuner = tuned.personality
+    dry = tuner.propose(dry_run=True)
+    assert (dry.arm, dry.change_id, tuner.changes()) == ("warmer", None, [])
+    made = tuner.propose()
+    assert (made.before, made.after) == ({"warmth": 0.5}, {"warmth": 0.6})
+    assert made.sentence.startswith("Simulated data: warmer is better: satisfaction +")
+    (stored,) = tuner.status().proposed
+    assert (stored.id, stored.steps) == (made.change_id, {"warmth": 0.1})
+    assert tuner.apply(made.change_id, dry_run=True).status == "applied"
+    assert tuner.profile().traits["warmth"] == 0.5
+    done = tuner.apply(made.change_id)
+    assert tuner.profile().traits["warmth"] == 0.6
+    with pytest.raises(ChangeRefused, match="is watched"):
+        tuner.propose()
+    with pytest.raises(ChangeRefused, match="is watched"):
+        tuner.add_profile(TRAITS, reason="by hand")
+    (watched,) = tuner.status().watched
+    assert watched.recommendation == "wait"
+
+    applied_ms = int(done.applied_at.timestamp() * 1000)
+    before = tuned.decisions["now"]
+    times = before.time_ms - START_MS - 28 * 86_400_000 + applied_ms
+    late = times >= applied_ms
+    # The same people, much less satisfied under the new version.
+    tuned.decisions["now"] = replace(
+        before, time_ms=times, reward=np.where(late, before.reward * 0.5, before.reward),
+        profile=late.astype(np.int64), profiles=[done.old_profile_id, done.new_profile_id],
+    )  # fmt: skip
+    (watched,) = tuner.status().watched
+    assert (watched.recommendation, watched.watch.goal.outcome) == ("roll back", "satisfaction")
+    assert tuner.rollback(dry_run=True).status == "rolled back"
+    assert tuner.profile().traits["warmth"] == 0.6
+    tuner.rollback()
+    assert tuner.profile().traits == pytest.approx(TRAITS)
+    for again in (partial(tuner.rollback, done.id), partial(tuner.apply, done.id), tuner.rollback):
+        with pytest.raises(ChangeRefused):
+            again()
+
+
+def test_of_tuners_in_several_threads_one_wins(tuned):
+    """The others get a sentence, and one version is made."""
+    tuner = tuned.personality
+    made = PersonalityChange({"steps": {"warmth": 0.1}}, tuner.profile().id)
+    tuner.work(lambda uow: uow.personality_changes.save(made), commit=True)
+    with ThreadPoolExecutor(4) as pool:
+        tried = [pool.submit(tuner.apply, made.id) for _ in range(4)]
+        errors = [one.exception() for one in tried]
+    assert sorted(type(one).__name__ for one in errors) == ["ChangeRefused"] * 3 + ["NoneType"]
+    assert all("was applied on" in str(one) for one in errors if one)
+    assert [one.version for one in tuner.profiles()] == [1, 2]
+
+
+def test_bad_questions_are_refused(tuned):
+    for step in (0, -0.1, 1.5, float("nan")):
+        with pytest.raises(InvalidValue):
+            tuned.personality.propose(max_step=step)
+    with pytest.raises(UnknownName):
+        tuned.personality.propose("happiness")
+    with pytest.raises(UnknownName):
+        tuned.personality.propose(user="nobody")
+    with pytest.raises(UnknownName):
+        tuned.personality.apply("unknown")
+
+
+@pytest.mark.slow
+def test_the_commands_propose_apply_and_roll_back(tuned, in_process, home):
+    at = ("--home", str(home))
+    proposed = in_process("personality", "propose", *at)
+    assert proposed.returncode == 0
+    assert "warmth +0.1, from 0.5 to 0.6" in proposed.stdout
+    assert "guardrail session_continues: unknown" in proposed.stdout
+    (change,) = tuned.personality.changes()
+    assert f"personality apply {change.id[:8]}" in proposed.stdout
+    assert "proposed on" in in_process("personality", "show", change.id[:8], *at).stdout
+    dry = in_process("personality", "apply", change.id[:8], "--dry-run", *at)
+    assert "Nothing was changed" in dry.stdout
+    applied = json.loads(in_process("personality", "apply", change.id[:8], "--json", *at).stdout)
+    assert (applied["status"], applied["id"]) == ("applied", change.id)
+    status = in_process("personality", "status", *at).stdout
+    assert "warmth 0.6" in status
+    assert "wait. " in status
+    assert json.loads(in_process("personality", "status", "--json", *at).stdout)["watched"]
+    assert in_process("personality", "rollback", *at).returncode == 0
+    twice = in_process("personality", "rollback", *at)
+    assert (twice.returncode, "No change is watched" in twice.stderr) == (1, True)
+    none = in_process("personality", "propose", "--max-step", "0.01", *at)
+    assert (none.returncode, "Nothing is proposed" in none.stdout) == (1, True)
+
+
+def test_a_home_without_a_profile_says_what_to_do(lab, in_process, home):
+    lab.sync(only="warehouse")
+    at = ("--home", str(home))
+    assert "no profile yet" in in_process("personality", "status", *at).stdout
+    refused = in_process("personality", "propose", *at)
+    assert (refused.returncode, "no profile" in refused.stderr) == (1, True)
+    lab.personality.add_profile(TRAITS, reason="a first one")
+    none = in_process("personality", "propose", *at)
+    assert none.returncode == 1
+    assert "no decision on a style was logged" in none.stdout, none.stderr
