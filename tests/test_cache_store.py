@@ -566,7 +566,7 @@ def test_another_key_and_another_holder_are_errors(home: Home) -> None:
 KILLED = """if True:
     import os, pathlib, signal, sys, threading
     from aico_lab.cache import typed
-from aico_lab.cache.lab_cache import open_cache
+    from aico_lab.cache.lab_cache import open_cache
     from aico_lab.home.folder import Home
     from aico_lab.home.keys import Keys
     cache = open_cache(Home(pathlib.Path(sys.argv[1])), Keys(b"m" * 32))
