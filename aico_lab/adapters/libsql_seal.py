@@ -463,6 +463,8 @@ class PageSeal:
         del header["entries"]
         body = json.dumps(header).encode() + b"\n" + seal.entries
         with os_errors(self.path.parent):
+            for partial in self.path.parent.glob(f".{self.path.name}.*"):  # of a killed process
+                partial.unlink(missing_ok=True)
             write_atomically(self.path, body + self._tag(body))
 
     @contextmanager

@@ -219,7 +219,8 @@ class Home:
         """Remove the empty primary database and the marker of an unfinished home."""
         for suffix in ("", "-wal", "-shm", ".seal", ".tail"):
             self.primary.with_name(f"{self.primary.name}{suffix}").unlink(missing_ok=True)
-        for path in (self.unfinished, *self.path.glob(f".{self.unfinished.name}.*")):
+        half_written = self.path.glob(f".{self.unfinished.name}.*")
+        for path in (self.unfinished, *half_written, *self.path.glob(".aico.db.seal.*")):
             path.unlink(missing_ok=True)
 
     def write_marker(self, marker: Mapping[str, object]) -> None:
