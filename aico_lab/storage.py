@@ -21,7 +21,7 @@ from aico_lab.home.files import private_files
 from aico_lab.home.handover import inheritable
 from aico_lab.home.in_use import folder_of, refuse_during_rotation
 from aico_lab.home.keys import create_keys
-from aico_lab.home.staged import put_seal_in_place
+from aico_lab.home.staged import RESTORED, put_seal_in_place
 from aico_lab.integrity.guard import begin
 from aico_lab.reports.records import clear_up
 from aico_lab.schema.core import CORE
@@ -98,6 +98,7 @@ class Storage:
             refuse_during_rotation(self.home)
             if self.keys.former is not None:
                 put_seal_in_place(self.home.path)
+            put_seal_in_place(self.home.path, RESTORED)
         except BaseException:
             self._opened.close()
             raise

@@ -16,6 +16,7 @@ from aico_lab.errors import CorruptDatabase, StorageError
 from aico_lab.health import _check_seal, check_one
 from aico_lab.integrity.guard import SyncGuard, reseal
 from aico_lab.lab import Lab
+from aico_lab.privacy import forgetting
 from tests.messages import add, message
 from tests.test_soundness import flip
 
@@ -305,3 +306,25 @@ def test_a_home_of_an_earlier_version_is_sealed_when_it_is_opened(closed, model)
             ("the first seal of this home",)
         ]
         assert lab.sync().mode == "nothing"
+
+
+@pytest.mark.slow
+def test_an_erasure_that_was_killed_leaves_what_is_sealed(closed, model, monkeypatch):
+    """Its pages are sealed before they reach the file, so that nothing has to be accepted."""
+    truncate = forgetting._truncate_log
+
+    def killed(primary: Connection) -> None:
+        truncate(primary)
+        raise KeyboardInterrupt
+
+    with opened(closed, model) as lab:
+        add(lab.primary, *[message(i, user_id="ada", conversation_id="a") for i in range(400, 440)])
+        with monkeypatch.context() as patch:
+            patch.setattr(forgetting, "_truncate_log", killed)
+            with pytest.raises(KeyboardInterrupt):
+                lab.privacy.forget(conversation="a")
+    with opened(closed, model) as lab:
+        assert is_sound(lab)
+        assert len(lab.privacy.resume()) == 1
+        assert is_sound(lab)
+        assert lab.privacy.is_authentic(*lab.privacy.receipts())

@@ -82,8 +82,8 @@ def rebuild(
 
 
 def remove_database(path: Path) -> None:
-    """Remove a database file and the logs beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal", ".seal", ".tail"):
+    """Remove a database file and the logs beside it; its seal first, which counts without it."""
+    for suffix in (".seal", "", "-wal", "-shm", "-journal", ".tail"):
         path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 

@@ -29,6 +29,7 @@ from aico_lab.home.files import held, os_errors, private_files, sync_folder, wri
 from aico_lab.home.folder import Home
 from aico_lab.home.keys import create_keys, open_keys
 from aico_lab.home.os_keyring import with_keyring
+from aico_lab.home.staged import RESTORED, put_seal_in_place
 from aico_lab.integrity.guard import reseal_file
 from aico_lab.schema import feed
 from aico_lab.schema.backup import PARTIAL, backup_path
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from aico_lab.backup.rebuilding import Rebuilt
     from aico_lab.config import Settings
     from aico_lab.home.keys import Keys
-
-_PREPARED: Final = "aico.db.restored"
-"""The name of the new database until it takes the place of the former one."""
 
 _PATIENCE: Final = 5.0  # seconds that a restoration waits for other programs
 
@@ -199,16 +197,20 @@ def _replace(
         raise type(problem)(
             f"{str(problem).rstrip('.')}; or restore into a new folder with --home."
         ) from problem
-    prepared = home.path / _PREPARED
+    prepared = home.path / RESTORED
     files = _Files(home)
     with _alone(home), os_errors(home.path):
+        put_seal_in_place(home.path, RESTORED)  # of a restoration that was killed
         remove_database(prepared)
         try:
             done = rebuild(backup, prepared, keys.libsql(), lambda _: openers, keep=files.keep)
+            # Whoever opens the new file beside the former seal would take it for an older one.
+            _seal(prepared, keys.libsql(), done)
             former = _exchange(home.primary, prepared, keys.libsql(), done, force=force)
-            _seal(home.primary, keys.libsql(), done)
+            put_seal_in_place(home.path, RESTORED)
         finally:
-            remove_database(prepared)
+            if prepared.exists():
+                remove_database(prepared)
     return _result(home, done, files, replaced=former)
 
 

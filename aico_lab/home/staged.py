@@ -25,6 +25,9 @@ STAGED: Final = {
 FIRST: Final = "libsql"
 """The store whose renaming decides, and with which all other keys go."""
 
+RESTORED: Final = "aico.db.restored"
+"""The name of a restored database, with its seal, until it takes the place of the former one."""
+
 _WITH: Final = {"answers": "duckdb"}
 """The other stores that have their key from the time at which another store has it."""
 
@@ -52,9 +55,14 @@ def seal_of(database: Path) -> Path:
     return database.with_name(f"{database.name}.seal")
 
 
-def put_seal_in_place(home: Path) -> None:
-    """Put the seal of a primary database in place that was renamed; else do nothing."""
-    copy = staged(home, FIRST)
+def put_seal_in_place(home: Path, name: str = STAGED[FIRST][1]) -> None:
+    """Put the seal of a primary database in place that was renamed; else do nothing.
+
+    Args:
+        home: The home.
+        name: The name that the database had before.
+    """
+    copy = home / name
     database = home / STAGED[FIRST][0]
     if copy.exists() or not seal_of(copy).exists():
         return

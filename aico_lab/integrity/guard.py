@@ -85,6 +85,22 @@ def reseal_file(connection: Connection, key: str | None, reason: str) -> None:
     seal_anew(connection, PageSeal(connection.path, key), reason)
 
 
+def seal_news(connection: Connection) -> None:
+    """Seal what was committed since the seal was written, also where that is only a few pages.
+
+    Args:
+        connection: A connection that can write, and is in no transaction.
+
+    Raises:
+        CorruptDatabase: A page was damaged before it was written.
+        DatabaseLocked: Another connection writes for too long.
+    """
+    if connection.seal is not None and (
+        altered := connection.seal.renew(connection, patience=connection.busy_timeout)
+    ):
+        raise damaged(_changed_pages(altered))
+
+
 def seal_anew(connection: Connection, seal: PageSeal, reason: str) -> None:
     """Seal every page of a database as it is now, and record why; see `reseal`."""
     (pages,) = connection.fetch_one("PRAGMA page_count") or (0,)
@@ -121,7 +137,7 @@ class SyncGuard:
         with suppress(DatabaseLocked):  # its own connection seals what a writer is writing
             altered = self._seal.find_damaged(primary)
         if altered:
-            raise damaged(f"pages {', '.join(map(str, altered[:NAMED]))} changed on the disk")
+            raise damaged(_changed_pages(altered))
         if full:
             self.all()
             return
@@ -161,6 +177,10 @@ class SyncGuard:
             changed = self._seal.examine(primary)  # all of them, for one review
         if changed:
             accept_if_explained(self._storage, self._seal, changed)
+
+
+def _changed_pages(numbers: tuple[int, ...]) -> str:
+    return f"pages {', '.join(map(str, numbers[:NAMED]))} changed on the disk"
 
 
 def damaged(found: str) -> CorruptDatabase:

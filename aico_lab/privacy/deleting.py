@@ -246,9 +246,10 @@ def forget_keys(connection: Connection, since: int, until: int) -> None:
     """
     with connection.transaction():
         connection.execute(
+            # Whoever wrote a row with such a key again, after the erasure, has that change synced.
             "UPDATE change_log SET table_name = 'feed_tables', row_key = '', op = 'update' "
-            "WHERE (table_name, row_key) IN (SELECT table_name, row_key FROM change_log "
-            "WHERE seq > ? AND seq <= ? AND op = 'delete')",
+            "WHERE seq <= ?2 AND (table_name, row_key) IN (SELECT table_name, row_key "
+            "FROM change_log WHERE seq > ?1 AND seq <= ?2 AND op = 'delete')",
             [since, until],
         )
 

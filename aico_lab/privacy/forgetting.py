@@ -18,7 +18,7 @@ from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureBusy, ErasureIncomplete
 from aico_lab.home.files import held
-from aico_lab.integrity.guard import reseal_file
+from aico_lab.integrity.guard import seal_news
 from aico_lab.privacy.deleting import Deleted, delete, forget_keys
 from aico_lab.privacy.patterns import Patterns
 from aico_lab.privacy.receipts import KeptErasure, SealedErasures, receipt_key, signed
@@ -226,11 +226,6 @@ class Forgetting:
             )
             erasure.wanted = deleted.wanted()
             self._kept.keep(erasure)
-        self._reseal()
-
-    def _reseal(self) -> None:
-        """Seal the database again: changes that its seal names are erased."""
-        reseal_file(self._storage.primary, self._storage.keys.libsql(), "an erasure")
 
     def _finish(self, erasure: KeptErasure, *, reports: bool = False) -> ErasureResult:
         """Erase from all other stores, search them, and write the receipt."""
@@ -256,11 +251,13 @@ class Forgetting:
         if reports:
             stores["notebooks"] = {"cleared": self._clear_notebooks(patterns)}
         self._progress("pages", 5, len(STEPS))
+        # Else the seal could name a change whose key goes now.
+        seal_news(primary)
         forget_keys(primary, since, until)
         primary.fetch_all("PRAGMA secure_delete = ON")
         primary.execute("VACUUM")
+        seal_news(primary)  # before it reaches the file
         _truncate_log(primary)
-        self._reseal()
         self._progress("search", 6, len(STEPS))
         result = scan(storage, primary, patterns)
         if any(result.found.values()):
