@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from aico_lab.adapters.libsql import NOW
 from aico_lab.adapters.libsql_seal import ACCEPT, FRESH, INTERIOR, PageSeal, older
 from aico_lab.errors import CorruptDatabase, DatabaseLocked
-from aico_lab.integrity.review import find_unsoundness, review
 from aico_lab.schema.core import CORE
 
 if TYPE_CHECKING:
@@ -79,6 +78,8 @@ def reseal_file(connection: Connection, key: str | None, reason: str) -> None:
     """
     if key is None:
         return
+    from aico_lab.integrity.review import find_unsoundness  # after the fast imports of a start
+
     CORE.apply_core_schemas(connection)  # an older file may lack the table of the record
     if unsound := find_unsoundness(connection):
         raise CorruptDatabase(f"aico.db is damaged ({unsound}): restore a backup.")
@@ -199,6 +200,8 @@ def accept_if_explained(storage: Storage, seal: PageSeal, changed: dict[int, byt
     Raises:
         CorruptDatabase: At least one page is damaged, or may be.
     """
+    from aico_lab.integrity.review import review
+
     # Another connection than the sync's own, whose snapshot is open.
     with storage.open_primary() as connection:
         found = review(connection, storage.reader, seal, changed)
