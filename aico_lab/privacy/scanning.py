@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.adapters.sql_text import quoted
+from aico_lab.backup.records import known_backups
 from aico_lab.cache.store import open_for_reading
 from aico_lab.errors import AicoLabError, LibraryMissing
 from aico_lab.etl.snapshots import published
@@ -195,7 +197,7 @@ def _scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
 
 
 def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:
-    """Count the rows of backups that name what was erased."""
+    """Count the rows of former databases that name what was erased, and list all backups."""
     for backup in backups_of(storage.home.primary):
         place = backup.relative_to(storage.home.path)
         try:
@@ -207,4 +209,12 @@ def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, res
         if rows or there:
             result.leave(
                 "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
+            )
+    for made in known_backups(primary):
+        path = Path(made.path)
+        if path.exists() or not path.parent.exists():  # as on a disk that is not there now
+            result.leave(
+                "backups",
+                f"{path}, a backup of {made.made_at[:16]}, has what was erased: make a new one, "
+                "and delete it.",
             )
