@@ -156,4 +156,4 @@ class Privacy:
         return Forgetting(self._storage, self._release_cache, progress)
 
     def __repr__(self) -> str:
-        return "<Privacy: .forget(user=ID) erases, .receipts() lists what was erased>"
+        return "<Privacy: .forget(user=ID) erases, .receipts() has what went, .share(DIR) exports>"
