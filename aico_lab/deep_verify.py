@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aico_lab.adapters.libsql_seal import older
 from aico_lab.errors import AicoLabError, NeverSynced
 from aico_lab.health import Finding, check_one, diagnose_stores
 from aico_lab.integrity.guard import accept_if_explained, damaged
@@ -76,9 +77,13 @@ def _check_pages(lab: Lab) -> str:
     seal = lab.primary.seal
     if seal is None:
         return "no seal"
+    if lost := seal.settle(lab.primary):
+        raise older(lost)
     seal.renew(lab.primary)
-    if changed := seal.examine(lab.primary):
+    changed = seal.examine(lab.primary)
+    if changed or seal.is_foreign:
         accept_if_explained(lab.storage, seal, changed)
+    if changed:
         return f"{len(changed):,} were written by another program, which explains every change"
     return f"all {seal.read().pages:,} are as they were sealed"
 

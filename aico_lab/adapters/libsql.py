@@ -481,6 +481,9 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
             # written, and needs no lock; a file that another process is creating may not be yet.
             connection.fetch_all("PRAGMA journal_mode = WAL")
             if seal is not None:
+                # Before a commit of this connection covers it; who syncs reports it.
+                with contextlib.suppress(AicoLabError):
+                    seal.settle(connection, patience=CLOSING)
                 connection.keep_sealed(seal)
         except BaseException:
             connection.close()

@@ -40,10 +40,16 @@ class Frames(NamedTuple):
     Attributes:
         salts: The salts of the log; (0, 0) if there is none.
         pages: The page of each frame, in order.
+        ends: The number of frames up to each commit, in order, with the checksum of the last one.
     """
 
     salts: Salts
     pages: list[int]
+    ends: dict[int, bytes]
+
+    def ends_with(self, frames: int, checksum: bytes) -> bool:
+        """Return whether a transaction ends after so many frames, with this checksum."""
+        return self.ends.get(frames) == checksum
 
 
 class Note(NamedTuple):
@@ -78,6 +84,7 @@ class WriteAheadLog:
         self._note = database.with_name(f"{database.name}.tail")
         self._code_key = code_key
         self._opened: tuple[int, int] | None = None  # descriptors of the log and of the note
+        self._known = Frames((0, 0), [], {})  # what was read last
 
     def size(self) -> int:
         """Return the size of the log, in bytes."""
@@ -87,27 +94,49 @@ class WriteAheadLog:
             return 0
 
     def read(self) -> Frames:
-        """Return which pages the committed frames hold."""
+        """Return which pages the committed frames hold.
+
+        Frames of a writer that was killed may follow the last commit; the next writer replaces only
+        some of them. The checksum of the first frame that is left depends on one that is gone.
+        """
         try:
             with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123 - a text already
-                header = file.read(_HEADER)
-                if len(header) < _HEADER:
-                    return Frames((0, 0), [])
-                page_size, _, *salts = struct.unpack(">4I", header[8:24])
-                pages: list[int] = []
-                committed = 0
-                descriptor, at = file.fileno(), _HEADER
-                while len(frame := os.pread(descriptor, _FRAME_HEADER, at)) == _FRAME_HEADER:
-                    number, size_after, *of_log = struct.unpack(">4I", frame[:16])
-                    if of_log != salts:
-                        break
-                    pages.append(number)
-                    if size_after:  # the last frame of a transaction
-                        committed = len(pages)
-                    at += _FRAME_HEADER + page_size
-        except OSError:
-            return Frames((0, 0), [])
-        return Frames((salts[0], salts[1]), pages[:committed])
+                return self._read(file.fileno())
+        except (OSError, struct.error):
+            return Frames((0, 0), [], {})
+
+    def _read(self, log: int) -> Frames:
+        header = os.pread(log, _HEADER, 0)
+        magic, _, page_size, _, *salts = struct.unpack(">6I", header[:24])
+        order = "<" if magic == _LITTLE_ENDIAN else ">"
+        step = _FRAME_HEADER + page_size
+        _, pages, ends = known = self._known
+        last = os.pread(log, _FRAME_HEADER, _HEADER + (len(pages) - 1) * step) if pages else b""
+        if known.salts != (salts[0], salts[1]) or not known.ends_with(len(pages), last[16:24]):
+            pages, ends = [], {}
+        pages, ends = [*pages], {**ends}
+        read: list[int] = []
+        previous, is_first = ends.get(len(pages), header[24:]), True
+        at = _HEADER + len(pages) * step
+        while len(frame := os.pread(log, _FRAME_HEADER, at)) == _FRAME_HEADER:
+            number, size_after, *of_log = struct.unpack(">4I", frame[:16])
+            if of_log != salts:
+                break
+            # Only the ends of a transaction can be those of a writer that was killed.
+            if is_first or size_after:
+                content = frame[:8] + os.pread(log, page_size, at + _FRAME_HEADER)
+                state = struct.unpack(">2I", previous)
+                if struct.pack(">2I", *_checksum(content, state, order)) != frame[16:24]:
+                    break
+            read.append(number)
+            previous, is_first = frame[16:24], bool(size_after)
+            if size_after:  # the last frame of a transaction
+                pages += read
+                ends[len(pages)] = previous
+                read = []
+            at += step
+        self._known = Frames((salts[0], salts[1]), pages, ends)
+        return self._known
 
     def note(self, seq: int) -> None:
         """Note the position of the last commit.
@@ -120,20 +149,14 @@ class WriteAheadLog:
                 log = os.open(self._path, os.O_RDONLY)
                 self._opened = log, os.open(self._note, os.O_WRONLY | os.O_CREAT, 0o600)
             log, note = self._opened
-            header = os.pread(log, _HEADER, 0)
-            step = _FRAME_HEADER + int.from_bytes(header[8:12], "big")
-            frames = (os.fstat(log).st_size - _HEADER) // step
-            frame = b""
-            while frames > 0:  # another connection may have begun to write behind the last commit
-                frame = os.pread(log, _FRAME_HEADER, _HEADER + (frames - 1) * step)
-                if frame[8:16] == header[16:24] and frame[4:8] != b"\0\0\0\0":
-                    break
-                frames -= 1
-            body = _NOTE.pack(
-                int.from_bytes(header[16:24], "big"), frames, frame[16:24],
-                time.time_ns() // 1_000_000, seq,
-            )  # fmt: skip
-            os.pwrite(note, body + self._tag(body), 0)
+            header = b""
+            while header != (header := os.pread(log, _HEADER, 0)):  # it may begin anew meanwhile
+                found = self._read(log)
+                body = _NOTE.pack(
+                    found.salts[0] << 32 | found.salts[1], len(found.pages),
+                    found.ends.get(len(found.pages), b""), time.time_ns() // 1_000_000, seq,
+                )  # fmt: skip
+                os.pwrite(note, body + self._tag(body), 0)
         except (OSError, struct.error):
             return  # on a full disk, or in a damaged file: only a loss of this commit is unnoticed
 

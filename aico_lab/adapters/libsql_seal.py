@@ -7,9 +7,28 @@ make none before they have sealed the pages of the write-ahead log. A page of th
 if the page that it replaces is still the sealed one: a change of a damaged page vouches for
 nothing.
 
-The seal also names the last entry of the change feed, by which an older file, or a lost write-ahead
-log, is noticed. A code over all of it authenticates the seal. Its key is derived from that of the
-file, so that whoever can write the file rightly can also seal it.
+The seal also names the last entry of the change feed, and the last sealed frame of the log; a note
+beside the log names the last commit (see `aico_lab.adapters.libsql_log`). A code over all of it
+authenticates the seal. Its key is derived from that of the file, so that whoever can write the file
+rightly can also seal it.
+
+Whatever these disagree about is decided while no other connection can commit, since a commit, its
+note and its seal are three steps. Of the file without its log (F), the feed as a connection reads
+it (H), the seal (S) and the note (N), these states are told apart:
+
+- *sealed*: no frame of the log is behind S. N is absent, or not behind S.
+- *written*: the log has frames behind S, and holds what N names, if there is one. They may be
+  followed by commits of a program that does not seal, or was killed before it wrote its note.
+- *foreign*: F has a change that S does not name, since another program wrote it, or moved the log
+  of a killed one into the file; or N names frames of a log that is gone, and pages of F changed. S
+  then keeps that: a review decides about the pages that differ, until one has explained them all.
+- *lost*: H ends before S or N, or begins otherwise; or the log lacks what N names, and F has not
+  got it. S keeps that, until a person accepts it.
+
+The last transaction of a log may be that of a writer that was killed while it committed; the next
+one writes over it. So S names the frames before it, too, and the checksum of the last one. A page
+that is damaged, or foreign, when a commit changes it keeps its former code, while all others are
+sealed.
 """
 
 from __future__ import annotations
@@ -21,14 +40,14 @@ import json
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from aico_lab.adapters.libsql_log import WriteAheadLog
-from aico_lab.errors import CorruptDatabase, StorageError
+from aico_lab.errors import CorruptDatabase, DatabaseLocked, StorageError
 from aico_lab.home.files import os_errors, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
@@ -80,6 +99,42 @@ class FeedHead:
     anchor: str
 
 
+class SealedFrames(NamedTuple):
+    """The frames of the log that are sealed.
+
+    Attributes:
+        salts: The salts of the log.
+        frames: Their number.
+        before: Their number without the last transaction.
+        checksum: The checksum of the last one, in hexadecimal digits.
+    """
+
+    salts: tuple[int, int]
+    frames: int
+    before: int
+    checksum: str
+
+    @classmethod
+    def of(cls, log: Frames) -> SealedFrames:
+        """Return those of a log that is sealed as it is."""
+        *_, before, frames = 0, 0, *log.ends
+        return cls(log.salts, frames, before, log.ends.get(frames, b"").hex())
+
+    def has(self, note: Note) -> bool:
+        """Return whether what was noted is sealed."""
+        return note.salts == self.salts and (
+            note.frames <= self.before or note.checksum.hex() == self.checksum
+        )
+
+    def split(self, log: Frames) -> tuple[set[int], set[int]]:
+        """Return the pages of sealed frames of a log, and of its frames that are not sealed."""
+        known = 0
+        if log.salts == self.salts:
+            kept = log.ends_with(self.frames, bytes.fromhex(self.checksum))
+            known = self.frames if kept else self.before
+        return set(log.pages[:known]), set(log.pages[known:])
+
+
 @dataclass(frozen=True, slots=True)
 class Seal:
     """The content of a seal.
@@ -87,7 +142,7 @@ class Seal:
     Attributes:
         head: The end of the change feed.
         schema: A keyed hash of the definitions of all tables, indexes, triggers and views.
-        log: The identity of the write-ahead log, and the number of its frames that are sealed.
+        log: The sealed frames of the write-ahead log.
         sealed_at: When it was written, in seconds since 1970.
         deep_at: When the last deep check ended, in seconds since 1970; None if there was none.
         deep_ok: Whether that check found everything sound.
@@ -99,7 +154,7 @@ class Seal:
 
     head: FeedHead
     schema: str
-    log: tuple[int, int, int]
+    log: SealedFrames
     sealed_at: float
     deep_at: float | None
     deep_ok: bool
@@ -125,12 +180,6 @@ class Seal:
     def flagged(self, flags: int) -> list[int]:
         """Return the numbers of pages that have one of these flags."""
         return [number for number, has in enumerate(self.entries[::ENTRY], 1) if has & flags]
-
-
-def _split(log: Frames, seal: Seal) -> tuple[set[int], set[int]]:
-    """Return the pages of sealed frames, and of frames that are not sealed."""
-    known = seal.log[2] if log.salts == seal.log[:2] else 0
-    return set(log.pages[:known]), set(log.pages[known:])
 
 
 class PageSeal:
@@ -184,33 +233,81 @@ class PageSeal:
             ) from damage
         header, _, entries = body.partition(b"\n")
         read = json.loads(header)
-        read["head"], read["log"] = FeedHead(**read["head"]), tuple(read["log"])
+        salts, *frames = read["log"]
+        read["head"], read["log"] = FeedHead(**read["head"]), SealedFrames(tuple(salts), *frames)
         seal = Seal(**read, entries=entries)
         self._was_read = same, seal
         return seal
 
-    def lost(self, connection: Connection) -> str | None:
-        """Return what is missing in a database that is older than its seal; None if nothing is."""
+    def settle(self, through: Connection, *, patience: float = 1.0) -> str | None:
+        """Find out what happened since the seal was written, and store it in the seal.
+
+        Args:
+            through: A connection that is in no transaction.
+            patience: Seconds to wait for a writer; if it writes for longer, nothing is found out.
+
+        Returns:
+            What is missing in a database that is older than its seal; None if nothing is.
+
+        Raises:
+            CorruptDatabase: The seal is missing or damaged.
+        """
         seal = self.read()
-        if lost := self._lost_changes(seal, connection):
-            return lost
         note = self._newer_note(seal)
-        if note is None or self.log.holds(note):
+        if (
+            seal.lost is None
+            and (note is None or self.log.holds(note))
+            and self._lost_changes(seal, note, through) is None
+            and not self._is_moved(seal, through)
+        ):
             return None
-        # Another program may have written the log into the file, which changes its pages.
-        if self.log.read().salts != note.salts and self.examine(connection):
-            return None
-        return f"what was committed until {_minute(note.at)} is damaged or gone"
+        with suppress(DatabaseLocked), self._locked(patience) as own:
+            return self._settled(own, self.log.holds).lost
+        return None
 
-    def remember(self, lost: str) -> None:
-        """Store that something was found missing, so that no later commit hides it."""
-        self._write(replace(self.read(), lost=lost))
+    def _settled(self, own: Connection, holds: Callable[[Note], bool]) -> Seal:
+        """Return the seal with what happened since it was written, while nobody can write.
 
-    def _lost_changes(self, seal: Seal, connection: Connection) -> str | None:
-        """Return what is missing according to the change feed; None if nothing is."""
-        sealed, now, note = seal.head, self._head(connection), self._newer_note(seal)
+        Args:
+            own: The connection that keeps writers out.
+            holds: Returns whether the log has what was noted.
+        """
+        seal = self.read()
         if seal.lost is not None:
-            return seal.lost
+            return seal
+        note = self._newer_note(seal)
+        lost, is_moved = self._lost_changes(seal, note, own), self._is_moved(seal, own)
+        if note is not None and lost is None and not holds(note):
+            # Another program may have written the log into the file, which changes its pages.
+            is_gone = self.log.read().salts != note.salts
+            if is_gone and (is_moved or self._differing(own, None)):
+                is_moved = True
+                self.log.forget()
+            else:
+                lost = f"what was committed until {_minute(note.at)} is damaged or gone"
+        if lost is not None:
+            seal = replace(seal, lost=lost)
+        elif is_moved:
+            seal = replace(seal, foreign=True, head=self._head(own))
+        else:
+            return seal
+        self._write(seal)
+        return seal
+
+    def _is_moved(self, seal: Seal, connection: Connection) -> bool:
+        """Return whether the file, without its log, has changes that were never sealed."""
+        (last,) = connection.fetch_one(LAST_CHANGE) or (0,)
+        if last <= seal.head.seq:
+            return False
+        # Unreadable while another program moves the log into it; then the next look finds it.
+        with suppress(StorageError), self._connect(_IMMUTABLE) as base:
+            (last,) = base.fetch_one(LAST_CHANGE) or (0,)
+            return bool(last > seal.head.seq)
+        return False
+
+    def _lost_changes(self, seal: Seal, note: Note | None, connection: Connection) -> str | None:
+        """Return what is missing according to the change feed; None if nothing is."""
+        sealed, now = seal.head, self._head(connection)
         if sealed.database_id != now.database_id:
             return "it is another database than the one that was sealed"
         if note is not None and now.seq < note.seq:
@@ -222,18 +319,14 @@ class PageSeal:
             return "its changes are not those that were sealed"
         return None
 
-    def has_foreign_changes(self, connection: Connection) -> bool:
-        """Return whether another program, which does not seal, has written rows."""
-        return self._is_foreign(self.read(), connection)
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another program, which does not seal, has written what was not reviewed yet."""
+        return self.read().foreign
 
     def has_schema_of(self, connection: Connection) -> bool:
         """Return whether the definitions of all tables are those that were sealed."""
         return self.read().schema == self._schema(connection)
-
-    def _is_foreign(self, seal: Seal, connection: Connection) -> bool:
-        note = self._newer_note(seal)
-        known = max(seal.head.seq, note.seq if note else 0)
-        return seal.foreign or self._head(connection).seq > known
 
     def _schema(self, connection: Connection) -> str:
         found = connection.fetch_all(
@@ -241,12 +334,14 @@ class PageSeal:
         )
         return self._anchor(repr(found))
 
+    def _reaches(self, note: Note) -> bool:
+        log = self.log.read()
+        return log.salts == note.salts and log.ends_with(note.frames, note.checksum)
+
     def _newer_note(self, seal: Seal) -> Note | None:
         """Return the note of the last commit if that is not sealed yet."""
         note = self.log.noted()
-        if note is None or (note.salts == seal.log[:2] and note.frames <= seal.log[2]):
-            return None
-        return note
+        return None if note is None or seal.log.has(note) else note
 
     def renew(
         self,
@@ -265,7 +360,7 @@ class PageSeal:
             patience: Seconds to wait for a writer.
 
         Returns:
-            The pages whose former content was damaged; if there are any, nothing is sealed.
+            The pages whose former content was damaged, by no program; they keep their code.
 
         Raises:
             CorruptDatabase: Something is missing in the file.
@@ -273,41 +368,42 @@ class PageSeal:
             StorageError: The file or its seal cannot be read.
         """
         required = synced or deep is not None
-        if not required and not _split(self.log.read(), self.read())[1]:
+        if not required and not self.read().log.split(self.log.read())[1]:
             return ()
         with self._locked(patience) as own:
-            seal, log = self.read(), self.log.read()
-            sealed, unsealed = _split(log, seal)
-            if lost := self._lost_changes(seal, own):
-                raise older(lost)
-            news = self._entries(own, unsealed)
-            damaged = self._damaged_before(seal, news, sealed)
-            if damaged:
-                return damaged
+            # That the log has each of its frames undamaged is checked by whoever opens it.
+            seal, log = self._settled(own, self._reaches), self.log.read()
+            if seal.lost is not None:
+                raise older(seal.lost)
+            sealed, unsealed = seal.log.split(log)
             if not unsealed and not required:
                 return ()
+            news = self._entries(own, unsealed)
+            damaged = self._damaged_before(seal, news, sealed)
+            for number in damaged:  # to be examined by the next sync
+                former = seal.entries[(number - 1) * ENTRY : number * ENTRY]
+                news[number] = bytes([former[0] | FRESH]) + former[1:]
             (pages,) = own.fetch_one("PRAGMA page_count") or (0,)
             entries = _updated(seal.entries, news, pages)
-            if synced:
+            if synced and not damaged:
                 entries[::ENTRY] = entries[::ENTRY].translate(_NOT_FRESH)
-            now, foreign = time.time(), self._is_foreign(seal, own)
+            now = time.time()
             seal = replace(
-                seal, entries=bytes(entries), sealed_at=now, log=(*log.salts, len(log.pages)),
-                head=self._head(own), foreign=foreign,
-                schema=self._schema(own) if 1 in unsealed else seal.schema,
+                seal, entries=bytes(entries), sealed_at=now, log=SealedFrames.of(log),
+                head=self._head(own), schema=self._schema(own) if 1 in unsealed else seal.schema,
             )  # fmt: skip
             if deep is not None:
-                seal = replace(seal, deep_at=now, deep_ok=deep, foreign=foreign and not deep)
+                seal = replace(seal, deep_at=now, deep_ok=deep and not damaged)
             self._write(seal)
             self.log.forget()  # what was noted is sealed
             # Nobody can commit now, so that no frame is copied into the file that is not sealed.
             through.fetch_all("PRAGMA wal_checkpoint(PASSIVE)")
-        return ()
+        return () if seal.foreign else damaged
 
     def has_news(self) -> bool:
         """Return whether pages were written since the last sync."""
         seal = self.read()
-        return seal.has_fresh or bool(_split(self.log.read(), seal)[1])
+        return seal.has_fresh or bool(seal.log.split(self.log.read())[1])
 
     def find_damaged(self, through: Connection) -> tuple[int, ...]:
         """Return the pages of the log that is not sealed yet whose former content was damaged.
@@ -315,8 +411,10 @@ class PageSeal:
         Args:
             through: A connection that is in no transaction.
         """
+        if self.is_foreign:
+            return ()
         seal = self.read()
-        sealed, unsealed = _split(self.log.read(), seal)
+        sealed, unsealed = seal.log.split(self.log.read())
         if not self._damaged_before(seal, self._entries(through, unsealed), sealed):
             return ()
         return self.renew(through)  # looks again, while nobody can write
@@ -335,7 +433,7 @@ class PageSeal:
                 Seal(
                     head=self._head(own),
                     schema=self._schema(own),
-                    log=(*log.salts, len(log.pages)),
+                    log=SealedFrames.of(log),
                     sealed_at=time.time(),
                     deep_at=None,
                     deep_ok=False,
@@ -358,8 +456,15 @@ class PageSeal:
             seal, now = self.read(), self._entries(own, reviewed)
             same = {number: entry for number, entry in now.items() if reviewed[number] == entry}
             (pages,) = own.fetch_one("PRAGMA page_count") or (0,)
-            entries = bytes(_updated(seal.entries, same, pages))
-            self._write(replace(seal, entries=entries, foreign=False))
+            seal = replace(seal, entries=bytes(_updated(seal.entries, same, pages)))
+            sealed, unsealed = seal.log.split(self.log.read())
+            foreign = (
+                len(same) < len(reviewed)
+                or self._is_moved(seal, own)
+                # Such a page was left out of the review.
+                or bool(self._damaged_before(seal, self._entries(own, unsealed), sealed))
+            )
+            self._write(replace(seal, foreign=foreign))
 
     def examine(
         self, through: Connection, numbers: Collection[int] | None = None
@@ -388,7 +493,7 @@ class PageSeal:
         self, connection: Connection, numbers: Collection[int] | None
     ) -> dict[int, bytes]:
         seal = self.read()
-        _, unsealed = _split(self.log.read(), seal)
+        _, unsealed = seal.log.split(self.log.read())
         (pages,) = connection.fetch_one("PRAGMA page_count") or (0,)
         wanted = range(1, max(pages, seal.pages) + 1) if numbers is None else numbers
         whole = numbers is None

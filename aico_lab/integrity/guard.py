@@ -37,13 +37,12 @@ def begin(connection: Connection, key: str | None) -> None:
     """
     if key is None:
         return
-    seal = PageSeal(connection.path, key)
+    seal = connection.seal or PageSeal(connection.path, key)
     if not seal.exists:
         if connection.fetch_one("SELECT 1 FROM integrity_log LIMIT 1"):
             seal.read()  # raises, since it is missing
         seal_anew(connection, seal, "the first seal of this home")
-    elif lost := seal.lost(connection):
-        seal.remember(lost)
+    elif lost := seal.settle(connection):
         connection.seal = None  # what is left of the log must not be sealed
         raise older(lost)
 
@@ -114,6 +113,23 @@ def _record(connection: Connection, event: str, reason: str, pages: int) -> None
     connection.execute(f"INSERT INTO integrity_log VALUES ({NOW}, ?, ?, ?)", [event, reason, pages])
 
 
+def _raise_if_lost(lost: str | None) -> None:
+    if lost is not None:
+        raise older(lost)
+
+
+def check_pages(storage: Storage) -> None:
+    """Check every page of the primary database, before something is made of all of them.
+
+    Args:
+        storage: The databases.
+
+    Raises:
+        CorruptDatabase: A page is not as it was sealed, and no program with the key wrote it.
+    """
+    SyncGuard(storage).before(full=True)
+
+
 class SyncGuard:
     """The checks of one sync."""
 
@@ -134,12 +150,15 @@ class SyncGuard:
         if self._seal is None:
             return
         primary = self._storage.primary
+        _raise_if_lost(self._seal.settle(primary))
         altered: tuple[int, ...] = ()
         with suppress(DatabaseLocked):  # its own connection seals what a writer is writing
             altered = self._seal.find_damaged(primary)
         if altered:
             raise damaged(_changed_pages(altered))
-        if full:
+        if full or self._seal.is_foreign:
+            with suppress(DatabaseLocked):  # a page that a commit has changed is not reviewed
+                self._seal.renew(primary)
             self.all()
             return
         seal, has_news = self._seal.read(), self._seal.has_news()
@@ -176,7 +195,7 @@ class SyncGuard:
         changed = self._seal.examine(primary, numbers)
         if changed and numbers is not None:
             changed = self._seal.examine(primary)  # all of them, for one review
-        if changed:
+        if changed or (numbers is None and self._seal.is_foreign):
             accept_if_explained(self._storage, self._seal, changed)
 
 
@@ -204,6 +223,9 @@ def accept_if_explained(storage: Storage, seal: PageSeal, changed: dict[int, byt
 
     # Another connection than the sync's own, whose snapshot is open.
     with storage.open_primary() as connection:
+        if not changed:
+            seal.accept(connection, changed)
+            return
         found = review(connection, storage.reader, seal, changed)
         if found.unexplained:
             raise damaged(found.describe())

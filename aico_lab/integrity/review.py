@@ -16,7 +16,8 @@ from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
 from aico_lab.adapters.sql_text import folded, quoted, tokens
 from aico_lab.errors import AicoLabError, NotPermitted, StorageError
 from aico_lab.etl.verify import verify
-from aico_lab.schema import feed
+from aico_lab.schema import feed, versions
+from aico_lab.schema.core import CORE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -66,7 +67,7 @@ def review(
         numbers: The pages.
     """
     try:
-        foreign = seal.has_foreign_changes(primary)
+        foreign = seal.is_foreign
         unsound = find_unsoundness(primary)
         pages = _owners(primary, numbers)
         tracked = feed.tracked_tables(primary)
@@ -78,6 +79,8 @@ def review(
         explained |= {"", "sqlite_sequence", *_written_by_triggers(primary)}
         if seal.has_schema_of(primary):
             explained.add(SCHEMA)
+        if foreign:  # such as an earlier version of this one, or one that moved its log
+            explained |= _own_tables(primary) - tracked.keys()
     except StorageError as error:
         return PageReview({"unreadable pages": len(numbers)}, (str(error).rstrip("."),))
     reasons = [unsound] if unsound else []
@@ -90,6 +93,19 @@ def review(
         f"no record of changes is kept of {name}" for name in sorted(pages.keys() - explained)
     ]
     return PageReview(pages, tuple(reasons))
+
+
+def _own_tables(primary: Connection) -> set[str]:
+    """Return the tables of this package, some of which have no triggers for the change feed."""
+    statements = [
+        *feed.TABLES,
+        *versions.BOOKKEEPING,
+        *(one for schema in CORE for version in schema.versions.values()
+          for one in version.sql_statements),
+    ]  # fmt: skip
+    words = {folded(word) for statement in statements for word in tokens(statement)}
+    tables = primary.fetch_all("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {name for (name,) in tables if folded(name) in words}
 
 
 def find_unsoundness(primary: Connection) -> str | None:

@@ -71,7 +71,7 @@ def _check_seal(home: Home, key: str | None) -> None:
         seal = connection.seal
         if seal is None:
             return
-        if lost := seal.lost(connection):
+        if lost := seal.settle(connection):
             raise older(lost)
         if changed := seal.examine(connection):
             pages = ", ".join(map(str, sorted(changed)[:_NAMED]))
