@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aico_lab.adapters.libsql_seal import older
 from aico_lab.errors import AicoLabError, NeverSynced
 from aico_lab.health import Finding, check_one, diagnose_stores
-from aico_lab.integrity.guard import accept_if_explained, damaged
+from aico_lab.integrity.guard import accept_if_explained, damaged, examine_unwritable
 from aico_lab.integrity.review import find_unsoundness
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def verify_deep(
 
 def _check_pages(lab: Lab) -> str:
     seal = lab.primary.seal
+    if seal is None and lab.encrypted:
+        return f"all {examine_unwritable(lab.storage):,} are as they were sealed"
     if seal is None:
         return "no seal"
     if lost := seal.settle(lab.primary):

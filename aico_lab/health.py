@@ -31,6 +31,7 @@ from aico_lab.home.files import held
 from aico_lab.home.keys import UNFINISHED, is_of_former_version, slots_of
 from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.rescoring import count_due
+from aico_lab.integrity.guard import examine_unwritable
 from aico_lab.lab import Lab
 from aico_lab.messages.timestamps import plausible_times
 from aico_lab.schema import SchemaRegistry, feed
@@ -197,14 +198,14 @@ def _check_seal(lab: Lab) -> str:
     """Compare every page with the seal, by which changes without the key are noticed."""
     seal = lab.primary.seal
     if seal is None:
-        return (
-            "none: this home has no key, so that nothing could vouch for it"
-            if not lab.encrypted
-            else "not compared, since this home cannot be written"
-        )
+        if not lab.encrypted:
+            return "none: this home has no key, so that nothing could vouch for it"
+        examine_unwritable(lab.storage)
+        return "every page is as it was sealed"
     if changed := seal.examine(lab.primary):
+        pages = "1 page" if len(changed) == 1 else f"{len(changed):,} pages"
         raise CorruptDatabase(
-            f"{len(changed):,} pages of aico.db are not as they were sealed: run "
+            f"{pages} of aico.db {'is' if len(changed) == 1 else 'are'} not as sealed: run "
             "`aico-lab verify --deep`, which tells damage from what another program wrote."
         )
     last = seal.read()

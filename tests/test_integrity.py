@@ -115,7 +115,7 @@ def test_a_full_sync_does_not_bless_damage(closed, model):
                 lab.sync(full=True)
         assert lab.sql("FROM raw.messages ORDER BY id").fetchall() == before
         assert "no program has recorded a change" in pages(lab)
-        with pytest.raises(CorruptDatabase, match="not as they were sealed"):
+        with pytest.raises(CorruptDatabase, match=r"1 page of aico\.db is not as sealed"):
             _check_seal(lab)
 
 
@@ -328,3 +328,50 @@ def test_an_erasure_that_was_killed_leaves_what_is_sealed(closed, model, monkeyp
         assert len(lab.privacy.resume()) == 1
         assert is_sound(lab)
         assert lab.privacy.is_authentic(*lab.privacy.receipts())
+
+
+def test_damage_is_neither_backed_up_nor_sealed_by_an_erasure(closed, model, tmp_path):
+    """Each checks every page first."""
+    flip_row(closed, model)
+    with opened(closed, model) as lab:
+        with pytest.raises(CorruptDatabase, match="was damaged"):
+            lab.backups.write(tmp_path / "b.backup")
+        with pytest.raises(CorruptDatabase, match="was damaged"):
+            lab.privacy.forget(user="u")
+        assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (300,)
+    assert not (tmp_path / "b.backup").exists()
+
+
+def test_an_older_file_with_its_seal_is_noticed_by_the_warehouse(closed, model):
+    """Until a person accepts it; no sync deletes what it copied."""
+    with opened(closed, model) as lab:
+        add(lab.primary, *[message(i) for i in range(300, 306)])
+        lab.sync()
+    for name in ("aico.db", "aico.db.seal"):
+        shutil.copy(model / "closed" / name, closed / name)
+    for full in (False, True):
+        with opened(closed, model) as lab:
+            with pytest.raises(CorruptDatabase, match=r"older than the last sync.*6 changes"):
+                lab.sync(full=full)
+            assert lab.sql("SELECT count(*) FROM raw.messages").fetchone() == (306,)
+    with opened(closed, model) as lab:
+        reseal(lab.storage, "accepted by a person")
+        assert lab.sync().mode == "full"
+        assert lab.sql("SELECT count(*) FROM raw.messages").fetchone() == (300,)
+
+
+def test_a_home_that_cannot_be_written_is_compared_with_its_seal(crashed, model, monkeypatch):
+    """Page by page, and with what was committed last."""
+    monkeypatch.setattr("aico_lab.storage.Storage._is_writable", False)
+    with opened(crashed, model) as lab:
+        assert pages(lab).startswith("all")
+        assert _check_seal(lab) == "every page is as it was sealed"
+    (crashed / "aico.db-wal").unlink()
+    with opened(crashed, model) as lab:
+        assert "the last 100 changes of rows" in pages(lab)
+        with pytest.raises(CorruptDatabase, match="older than its seal"):
+            _check_seal(lab)
+    shutil.copy(model / "aico.db-wal", crashed / "aico.db-wal")
+    flip(crashed / "aico.db", 40 * 4096 - 40)
+    with opened(crashed, model) as lab:
+        assert "1 page is not as sealed" in pages(lab)

@@ -265,6 +265,20 @@ class PageSeal:
             return self._settled(own, self.log.holds).lost
         return None
 
+    def look(self, through: Connection) -> tuple[str | None, dict[int, bytes]]:
+        """Return what is missing, and the pages that differ, in a home that cannot be written.
+
+        Args:
+            through: A connection that is in no transaction.
+        """
+        seal = self.read()
+        note = self._newer_note(seal)
+        lost = seal.lost or self._lost_changes(seal, note, through)
+        changed = {} if lost else self._differing(through, None)
+        if note is not None and not (lost or changed or self.log.holds(note)):
+            lost = f"what was committed until {_minute(note.at)} is damaged or gone"
+        return lost, changed
+
     def _settled(self, own: Connection, holds: Callable[[Note], bool]) -> Seal:
         """Return the seal with what happened since it was written, while nobody can write.
 

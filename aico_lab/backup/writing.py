@@ -35,6 +35,7 @@ from aico_lab.errors import (
 )
 from aico_lab.home.bech32 import bech32
 from aico_lab.home.files import held, os_errors, private_files, sync_folder
+from aico_lab.integrity.guard import check_pages
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def back_up_home(storage: Storage, target: Path) -> records.BackupRecord:
         raise InvalidValue(f"{target} is inside the home, and would be lost with it: name another.")
     marker = home.read_marker()
     refuse_rotation(marker)
+    check_pages(storage)
     known = records.recipients(primary)
     own = own_identity(storage.keys)
     if own is None and not known:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.adapters.duckdb import is_damage
+from aico_lab.adapters.libsql_seal import ACCEPT
 from aico_lab.adapters.temporary_folders import remove_left_over
-from aico_lab.errors import StorageError
+from aico_lab.errors import CorruptDatabase, StorageError
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
 from aico_lab.etl.contract import read_contract
@@ -264,6 +265,27 @@ class _SyncRun:
         self.warnings: list[str] = []
         self.followed: list[Contract] = []  # contracts of all tables, or none
 
+    def _refuse_older(self, cursor: feed.Cursor, target: feed.Cursor) -> None:
+        """Raise if the database is older than the last sync, unless a person has accepted that.
+
+        A seal that was exchanged for an older one, too, does not show it; the warehouse does.
+
+        Raises:
+            CorruptDatabase: Changes that were synced are gone.
+        """
+        gone = cursor.seq - target.seq
+        if self._primary.seal is None or cursor.database_id != target.database_id or gone <= 0:
+            return
+        synced_at = self._warehouse.synced_at
+        if not self._primary.fetch_one(
+            "SELECT 1 FROM integrity_log WHERE event = 'sealed' AND at > ?", [synced_at]
+        ):
+            lost = "1 change of a row is" if gone == 1 else f"{gone:,} changes of rows are"
+            raise CorruptDatabase(
+                f"aico.db is older than the last sync, on {synced_at[:16].replace('T', ' ')} UTC "
+                f"({lost} gone): {ACCEPT}."
+            )
+
     def load(
         self,
         *,
@@ -311,6 +333,7 @@ class _SyncRun:
         known = self._warehouse.misfits() if same else {}
         reread = plan.reread
         if cursor is not None and not continues:
+            self._refuse_older(cursor, target)
             self.warnings.append(BROKEN_OFF)
         if full or cursor is None or not continues:
             reread = {contract.table for contract in plan.contracts}

@@ -130,6 +130,27 @@ def check_pages(storage: Storage) -> None:
     SyncGuard(storage).before(full=True)
 
 
+def examine_unwritable(storage: Storage) -> int:
+    """Compare every page of a primary database that cannot be written, and return their number.
+
+    Raises:
+        CorruptDatabase: The database is older than its seal, or a page is not as it was sealed.
+    """
+    seal = PageSeal(storage.primary.path, storage.keys.libsql() or "")
+    lost, changed = seal.look(storage.primary)
+    _raise_if_lost(lost)
+    if changed:
+        raise damaged(
+            f"{_counted(len(changed))} not as sealed; where the home can be written, `aico-lab "
+            "verify --deep` tells damage from what another program wrote"
+        )
+    return seal.read().pages
+
+
+def _counted(pages: int) -> str:
+    return "1 page is" if pages == 1 else f"{pages:,} pages are"
+
+
 class SyncGuard:
     """The checks of one sync."""
 

@@ -18,7 +18,7 @@ from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureBusy, ErasureIncomplete
 from aico_lab.home.files import held
-from aico_lab.integrity.guard import seal_news
+from aico_lab.integrity.guard import check_pages, seal_news
 from aico_lab.privacy.deleting import Deleted, delete, forget_keys
 from aico_lab.privacy.patterns import Patterns
 from aico_lab.privacy.receipts import KeptErasure, SealedErasures, receipt_key, signed
@@ -102,6 +102,7 @@ class Forgetting:
             UnknownName: The home has nothing with this id.
             ErasureBusy: Another process is erasing.
             ErasureIncomplete: A search still found something; another call goes on.
+            CorruptDatabase: The database is damaged; nothing is erased.
         """
         primary = self._storage.primary
         with _alone(self._storage.home):
@@ -114,6 +115,7 @@ class Forgetting:
             if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
                 return done[-1]
             scope.check(primary)
+            check_pages(self._storage)
             now = datetime.now(UTC)
             erasure = KeptErasure(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", wanted)
             self._delete(primary, erasure, scope)
