@@ -21,6 +21,7 @@ from aico_lab.etl.snapshots import published
 from aico_lab.home.files import private_files
 from aico_lab.home.folder import Home
 from aico_lab.home.keys import open_keys
+from aico_lab.home.known import note_encrypted
 from aico_lab.home.os_keyring import with_keyring
 from aico_lab.storage import Storage, create_home
 from aico_lab.zones import get_zone
@@ -166,6 +167,8 @@ class Lab:
         marker = folder.read_marker()
         settings = with_keyring(settings, marker)
         keys = open_keys(marker, settings)
+        if keys.master is not None:
+            note_encrypted(marker)
         return cls(
             Storage(
                 folder,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.adapters.temporary_folders import give_back, own_folder
 from aico_lab.config import usual_key_file
-from aico_lab.errors import ConnectionIsClosed, NotADatabase
+from aico_lab.errors import ConnectionIsClosed, MarkerAltered, NotADatabase
 from aico_lab.etl.reader import Reader
 from aico_lab.etl.soundness import read_whole
 from aico_lab.home.credentials import check_credentials, remove_key_file
@@ -21,6 +21,7 @@ from aico_lab.home.files import private_files
 from aico_lab.home.handover import inheritable
 from aico_lab.home.in_use import folder_of, refuse_during_rotation
 from aico_lab.home.keys import create_keys
+from aico_lab.home.known import is_older
 from aico_lab.home.staged import RESTORED, put_seal_in_place
 from aico_lab.integrity.guard import begin
 from aico_lab.reports.records import clear_up
@@ -142,13 +143,24 @@ class Storage:
         It is read-only if the home cannot be written.
         """
         if self._is_writable or not self.home.primary.exists():
-            with self.adapter.connect() as connection:
+            with self._connected() as connection:
                 yield connection
             return
         from aico_lab.adapters.libsql_readonly import open_unwritable
 
         with open_unwritable(self.home.primary, self.keys.libsql()) as connection:
             yield connection
+
+    def _connected(self) -> libsql.Connection:
+        try:
+            return self.adapter.connect()
+        except NotADatabase as refused:
+            if not is_older(self.home.read_marker()):
+                raise
+            raise MarkerAltered(
+                f"The lab.json of {self.home.path} is older than the last change of its key: "
+                "restore the newer one, or a backup of the whole home."
+            ) from refused
 
     @property
     def _is_writable(self) -> bool:

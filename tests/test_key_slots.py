@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-from typing import TYPE_CHECKING
+import shutil
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -14,6 +15,7 @@ from aico_lab.config import Settings, usual_key_file
 from aico_lab.errors import (
     AicoLabError,
     HomeMissing,
+    HomeNotWritable,
     InvalidValue,
     KeyMissing,
     MarkerAltered,
@@ -21,15 +23,14 @@ from aico_lab.errors import (
     WrongKey,
 )
 from aico_lab.home import os_keyring, slots
-from aico_lab.home.credentials import passphrases
+from aico_lab.home.credentials import create_key_file, passphrases, read_key_file
 from aico_lab.home.folder import Home
-from aico_lab.home.keys import create_keys, open_keys
+from aico_lab.home.keys import create_keys, open_keys, signed
+from aico_lab.home.known import note_encrypted
 from aico_lab.home.os_keyring import with_keyring
 from aico_lab.key_rotation.adding import add_credential, remove_credential
 from aico_lab.key_rotation.slots import status_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from aico_lab.lab import Lab
 
 PASSPHRASE = "correct horse battery"
 OTHER = "another horse battery"
@@ -136,7 +137,7 @@ def test_a_wrong_passphrase_is_as_slow_as_a_right_one_and_changes_nothing(
     for passphrase in (PASSPHRASE, OTHER):
         add_credential(folder, settings, "passphrase", passphrase=passphrase)
     assert status_of(folder, Settings(folder.path, passphrase="wrong horse battery")) == {
-        **status_of(folder, settings), "intact": None,
+        **status_of(folder, settings), "intact": None, "in_use": None,
     }  # fmt: skip
     before, calls, stretched = folder.marker.read_bytes(), [], slots._stretched
     monkeypatch.setattr(
@@ -270,3 +271,90 @@ def test_the_commands_name_slots_and_print_a_recovery_key_once(cli, homes, home,
     assert "keys rotate" in done.stdout
     assert json.loads(cli("keys", "status", "--json").stdout)["intact"] is True
     assert "slot 9" in cli("keys", "remove", "9").stderr
+
+
+def test_a_secret_gets_one_slot(folder, settings, tmp_path):
+    """Else it would open the home after its slot was removed."""
+    second = tmp_path / "second.key"
+    add_credential(folder, settings, "key-file", file=second)
+    add_credential(folder, settings, "passphrase", passphrase=OTHER)
+    with pytest.raises(InvalidValue, match="of the same secret"):
+        add_credential(folder, settings, "key-file", file=second)
+    with pytest.raises(InvalidValue, match="of the same secret"):
+        add_credential(folder, settings, "passphrase", passphrase=OTHER)
+    # A home of before has two slots of one file.
+    marker = folder.read_marker()
+    master = open_keys(marker, settings).master
+    secret = read_key_file(second)
+    twin = slots.new_slot(4, "key-file", secret, HOME_ID, master)
+    folder.rewrite_marker(signed({**marker, "slots": [*marker["slots"], twin]}, master))
+    removed = remove_credential(folder, settings, 4)
+    assert (removed.twins, removed.in_use) == ([2], False)
+    assert remove_credential(folder, settings, 2).twins == []
+    assert remove_credential(folder, settings, 1).in_use
+
+
+def test_slots_are_told_apart_and_the_one_in_use_is_named(folder, settings, tmp_path, in_process):
+    """By a fingerprint of the secret; nobody removes the wrong key file."""
+    add_credential(folder, settings, "key-file", file=tmp_path / "second.key")
+    found = status_of(folder, settings)
+    assert found["in_use"] == 1
+    assert len({slot["fingerprint"] for slot in found["slots"]}) == 2
+    said = in_process(
+        "keys", "status", "--home", str(folder.path), "--key-file", str(tmp_path / "second.key")
+    ).stdout.splitlines()
+    assert [line.endswith("in use") for line in said] == [False, True]
+    assert found["slots"][0]["fingerprint"] in said[0]
+
+
+def test_every_way_to_open_a_home_is_named(folder, settings):
+    """Once, and also if the usual key file opens the home no longer."""
+    add_credential(folder, settings, "passphrase", passphrase=OTHER)
+    add_credential(folder, settings, "recovery")
+    ways = "set AICO_LAB_PASSPHRASE to the passphrase or the recovery key"
+    with pytest.raises(KeyMissing) as missing:
+        opened(folder)
+    assert str(missing.value).count("AICO_LAB_PASSPHRASE") == 1
+    assert ways in str(missing.value)
+    usual = usual_key_file(HOME_ID)
+    usual.parent.mkdir(parents=True)
+    create_key_file(usual)
+    with pytest.raises(WrongKey, match=ways):
+        opened(folder)
+
+
+def test_a_key_file_that_cannot_be_written_is_not_blamed_on_the_home(folder, settings):
+    """The sentence names another file."""
+    with pytest.raises(HomeNotWritable, match="name another file"):
+        add_credential(folder, settings, "key-file", file=Path("/proc/none/of.key"))
+
+
+def test_an_encrypted_home_does_not_silently_become_a_plain_one(folder, settings):
+    """Though its marker was exchanged for that of a home without a key."""
+    note_encrypted(folder.read_marker())
+    folder.rewrite_marker({"home_id": HOME_ID, "slots": [{"id": 1, "kind": "none"}]})
+    for given in ({}, {"key_file": settings.key_file}):
+        with pytest.raises(MarkerAltered, match="says that it is not encrypted, but it was"):
+            opened(folder, **given)
+    (usual_key_file(HOME_ID).with_suffix(".encrypted")).unlink()
+    assert opened(folder) is None
+    create_key_file(usual_key_file(HOME_ID))
+    with pytest.raises(MarkerAltered, match="says that it is not encrypted, but it was"):
+        opened(folder)
+
+
+def test_a_marker_that_is_older_than_the_last_change_of_the_key_is_named(home, tmp_path):
+    """Instead of the database, whose key the marker does not have."""
+    with Lab.create(home, key_file=tmp_path / "key") as lab:
+        marker = lab.home.read_marker()
+    with Lab.open(home, key_file=tmp_path / "key"):
+        assert usual_key_file(marker["home_id"]).with_suffix(".encrypted").exists()
+    note_encrypted({**marker, "rotations": 1})
+    with Lab.create(tmp_path / "other", key_file=tmp_path / "key"):
+        pass
+    shutil.copy(tmp_path / "other" / "aico.db", home / "aico.db")
+    with (
+        Lab.open(home, key_file=tmp_path / "key") as lab,
+        pytest.raises(MarkerAltered, match=r"lab\.json .* is older than the last change"),
+    ):
+        _ = lab.primary

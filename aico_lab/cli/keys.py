@@ -19,7 +19,6 @@ from aico_lab.cli.output import Bar, emit, note, say
 
 if TYPE_CHECKING:
     from aico_lab.config import Settings
-    from aico_lab.home.slots import Slot
 
 keys = typer.Typer(
     help="Show, add and remove what opens a home, and change its key.", no_args_is_help=True
@@ -57,9 +56,13 @@ def keys_status(
         return
     for slot in found["slots"]:
         since = f"since {slot['created_at'][:10]}" if slot["created_at"] else ""
-        say(f"{slot['id']:>3}  {_NAMES.get(slot['kind'], slot['kind']):<32} {since}".rstrip())
-    if found["rotations"]:
-        say(f"The key was changed {found['rotations']} times, last on {found['rotated_at'][:10]}.")
+        in_use = "in use" if slot["id"] == found["in_use"] else ""
+        name = _NAMES.get(slot["kind"], slot["kind"])
+        shown = f"{slot['id']:>3}  {name:<32} {slot['fingerprint'] or '':<9} {since:<17} {in_use}"
+        say(shown.rstrip())
+    if times := found["rotations"]:
+        often = "once" if times == 1 else f"{times} times, last"
+        say(f"The key was changed {often} on {found['rotated_at'][:10]}.")
     if found["unfinished_since"]:
         note(UNFINISHED)
 
@@ -142,11 +145,18 @@ def keys_remove(
     """Remove a slot, so that its credential opens the home no longer."""
     from aico_lab.key_rotation.adding import remove_credential
 
-    slot: Slot = remove_credential(home_of(home), _settings(home, key_file), number)
+    removed = remove_credential(home_of(home), _settings(home, key_file), number)
+    slot = removed.slot
     if json:
-        emit({"removed": slot["id"], "kind": slot["kind"]})
+        emit({"removed": slot["id"], "kind": slot["kind"], "twins": removed.twins})
         return
     say(f"Removed slot {slot['id']}: {_NAMES[slot['kind']]}.")
+    if removed.twins:
+        twins = ", ".join(map(str, removed.twins))
+        say(f"It still opens this home, by slot {twins}, which is of the same secret.")
+        return
+    if removed.in_use:
+        say("It opened the home just now: name another credential from now on.")
     say(
         "Whoever has it and an earlier copy of lab.json can still open this home; "
         "`aico-lab keys rotate` ends that."

@@ -23,6 +23,7 @@ Protection = Literal["key-file", "passphrase", "none"]
 SECRET_BYTES: Final = 32
 _SHORTEST_PASSPHRASE: Final = 8  # characters
 _LARGEST_KEY_FILE: Final = 4096  # bytes
+_OTHER_FILE: Final = "check its permissions or name another file"
 
 
 def check_credentials(protection: Protection, settings: Settings) -> None:
@@ -105,7 +106,7 @@ def passphrases(settings: Settings) -> list[bytes]:
 def create_key_file(file: Path) -> bytes:
     """Write a new key file, and return its secret."""
     secret = secrets.token_bytes(SECRET_BYTES)
-    with os_errors(file):
+    with os_errors(file, _OTHER_FILE):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(file, base64.urlsafe_b64encode(secret) + b"\n")
     return secret
@@ -126,7 +127,7 @@ def read_key_file(file: Path) -> bytes:
         KeyFileExposed: Other users can read it.
         WrongKey: The file is not a key file.
     """
-    with os_errors(file):
+    with os_errors(file, _OTHER_FILE):
         try:
             mode = file.stat().st_mode
             text = b""

@@ -28,6 +28,7 @@ from aico_lab.home.credentials import (
     read_key_file,
 )
 from aico_lab.home.handover import received
+from aico_lab.home.known import refuse_plain
 from aico_lab.home.slots import MASTER_BYTES, MOST_SLOTS, Slot
 from aico_lab.home.staged import has_old_key
 
@@ -245,6 +246,8 @@ def open_keys(marker: Mapping[str, Any], settings: Settings) -> Keys:
     home_id = str(marker.get("home_id"))
     try:
         kinds = {slot["kind"] for slot in slots_of(marker)}
+        if kinds == {"none"}:
+            refuse_plain(marker, settings.home)
         _refuse_superfluous(kinds, settings)
         if kinds == {"none"}:
             return Keys(None)
@@ -326,13 +329,14 @@ def _unlocked(marker: Mapping[str, Any], home_id: str, settings: Settings) -> Ke
     kinds = {slot["kind"] for slot in slots}
     refusal = ""
     for credential, remedy, accepted, read in _credentials(kinds, home_id, settings):
-        refusal = refusal or f"{credential} does not open {settings.home}: {remedy}."
+        refusal = refusal or f"{credential} does not open {settings.home}: {remedy}"
         for secret in read():
             for slot in slots:
                 if slot["kind"] in accepted and (keys := _opened(marker, slot, secret, home_id)):
                     return keys
     if refusal:
-        raise WrongKey(refusal)
+        others = {*_TYPED} & kinds if not (settings.key_file or settings.passphrase) else set()
+        raise WrongKey(f"{refusal}{f'; or {_typed_way(others)}' if others else ''}.")
     raise KeyMissing(_missing(kinds, home_id, settings))
 
 
@@ -397,15 +401,22 @@ def _missing(kinds: set[str], home_id: str, settings: Settings) -> str:
     ways = []
     if kinds & {*_FILES}:
         ways.append(f"restore the key file {usual_key_file(home_id)}, or name one with --key-file")
-    if "passphrase" in kinds:
-        ways.append(f"set {PASSPHRASE_VARIABLE}, or pass the passphrase to Lab.open()")
-    if "recovery" in kinds:
-        ways.append(f"set {PASSPHRASE_VARIABLE} to the recovery key")
+    if kinds & {*_TYPED}:
+        ways.append(_typed_way(kinds))
     if "keyring" in kinds:
         ways.append("let the keyring be asked by AICO_LAB_KEYRING=1")
     if kinds == {"passphrase"}:
-        return f"{settings.home} is protected by a passphrase: {ways[0]}."
+        return (
+            f"{settings.home} is protected by a passphrase: set {PASSPHRASE_VARIABLE}, or pass the "
+            "passphrase to Lab.open()."
+        )
     return f"{settings.home} needs a key: {'; or '.join(ways)}."
+
+
+def _typed_way(kinds: set[str]) -> str:
+    names = {"passphrase": "the passphrase", "recovery": "the recovery key"}
+    named = " or ".join(name for kind, name in names.items() if kind in kinds)
+    return f"set {PASSPHRASE_VARIABLE} to {named}"
 
 
 def _spellings(secret: bytes) -> set[str]:

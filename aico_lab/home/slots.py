@@ -12,6 +12,7 @@ Homes of earlier versions have one slot, in which the secret itself wraps the ma
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -61,6 +62,20 @@ def wrap(slot: Mapping[str, Any], home_id: str, master: bytes) -> str:
     cipher = _cipher(shared, ephemeral + public)
     sealed: bytes = cipher.encrypt(bytes(12), master, _about(slot, home_id))  # of a key used once
     return (ephemeral + sealed).hex()
+
+
+def is_of(slot: Mapping[str, Any], secret: bytes, home_id: str) -> bool:
+    """Return whether a slot is of a secret; slots of earlier versions do not show it."""
+    if "public" not in slot:
+        return False
+    pair = _pair(slot, secret, home_id)
+    return bool(pair.public_key().public_bytes_raw().hex() == slot["public"])
+
+
+def fingerprint(slot: Mapping[str, Any]) -> str | None:
+    """Return a short name of the secret of a slot, by which key files are told apart."""
+    public = slot.get("public")
+    return hashlib.sha256(bytes.fromhex(public)).hexdigest()[:8] if public else None
 
 
 def unwrap(

@@ -15,9 +15,16 @@ from aico_lab.home.credentials import (
     read_key_file,
     remove_key_file,
 )
+from aico_lab.home.keys import slots_of
 from aico_lab.home.os_keyring import add_passphrase, remove_passphrase, slot_name
 from aico_lab.home.slots import new_recovery_key, read_recovery_key
-from aico_lab.key_rotation.slots import add_slot, changing, next_number, remove_slot
+from aico_lab.key_rotation.slots import (
+    add_slot,
+    changing,
+    next_number,
+    remove_slot,
+    slot_in_use,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,8 +102,23 @@ def add_credential(
             raise
 
 
-def remove_credential(home: Home, settings: Settings, number: int) -> Slot:
-    """Remove a slot, and the secret of it in the keyring; return the slot.
+@dataclass(frozen=True, slots=True)
+class RemovedCredential:
+    """A credential that was removed.
+
+    Attributes:
+        slot: Its slot.
+        twins: The numbers of the slots that have the same secret, which therefore opens the home.
+        in_use: Whether it opened the home for this removal.
+    """
+
+    slot: Slot
+    twins: list[int]
+    in_use: bool
+
+
+def remove_credential(home: Home, settings: Settings, number: int) -> RemovedCredential:
+    """Remove a slot, and the secret of it in the keyring.
 
     Raises:
         UnknownName: There is no such slot.
@@ -105,7 +127,11 @@ def remove_credential(home: Home, settings: Settings, number: int) -> Slot:
         KeyProblem: The home cannot be opened.
     """
     with changing(home, settings) as (marker, keys):
+        in_use = slot_in_use(marker, keys)
         slot = remove_slot(home, marker, keys, number)
+        public = slot.get("public", "")
+        twins = [one["id"] for one in slots_of(marker) if one.get("public") == public]
+        twins.remove(number)
         if slot["kind"] == "keyring":
             remove_passphrase(slot_name(str(marker["home_id"]), number))
-        return slot
+        return RemovedCredential(slot, twins, in_use == number)

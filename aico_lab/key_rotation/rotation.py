@@ -29,6 +29,7 @@ from aico_lab.etl.soundness import read_whole
 from aico_lab.home.files import held, os_errors, remove_whole
 from aico_lab.home.in_use import folder_of, rotation_lock
 from aico_lab.home.keys import SWITCHING, Keys, carry, new_master, signed, slots_of
+from aico_lab.home.known import note_encrypted
 from aico_lab.home.slots import wrap
 from aico_lab.home.staged import staged
 from aico_lab.key_rotation import stores
@@ -240,3 +241,4 @@ class _Rotation:
         marker["rotated_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         self._marker = signed(marker, self._new.master or b"")
         self._home.rewrite_marker(self._marker)
+        note_encrypted(self._marker)

@@ -23,7 +23,7 @@ from aico_lab.home.keys import (
     slots_of,
 )
 from aico_lab.home.os_keyring import with_keyring
-from aico_lab.home.slots import MOST_SLOTS, new_slot
+from aico_lab.home.slots import MOST_SLOTS, fingerprint, is_of, new_slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,13 +76,26 @@ def add_slot(home: Home, marker: Marker, keys: Keys, kind: SlotKind, secret: byt
 
     Raises:
         HomeBusy: A rotation is unfinished.
-        InvalidValue: The home has as many slots as it can have.
+        InvalidValue: The home has as many slots as it can have, or one of the same secret.
     """
     _refuse_unfinished(marker)
-    master = keys.master or b""
-    slot = new_slot(next_number(marker), kind, secret, str(marker["home_id"]), master)
+    master, home_id = keys.master or b"", str(marker["home_id"])
+    for slot in slots_of(marker):
+        if (slot["kind"] == "passphrase") == (kind == "passphrase") and is_of(
+            slot, secret, home_id
+        ):
+            raise InvalidValue(f"Slot {slot['id']} is of the same secret: name another one.")
+    slot = new_slot(next_number(marker), kind, secret, home_id, master)
     home.rewrite_marker(signed({**marker, "slots": [*slots_of(marker), slot]}, master))
     return slot
+
+
+def slot_in_use(marker: Marker, keys: Keys) -> int | None:
+    """Return the number of the slot that opened a home; None if another process did."""
+    for slot in slots_of(marker):
+        if keys.credential is not None and is_of(slot, keys.credential, str(marker["home_id"])):
+            return int(slot["id"])
+    return None
 
 
 def remove_slot(home: Home, marker: Marker, keys: Keys, number: int) -> Slot:
@@ -119,9 +132,11 @@ def status_of(home: Home, settings: Settings) -> dict[str, Any]:
     """
     marker = home.read_marker()
     intact: bool | None = None
+    in_use: int | None = None
     try:
-        open_keys(marker, with_keyring(settings, marker))
+        keys = open_keys(marker, with_keyring(settings, marker))
         intact = None if is_of_former_version(marker) else True
+        in_use = slot_in_use(marker, keys)
     except (MarkerAltered, HomeMissing):
         raise
     except AicoLabError:  # such as a lost key, for which the list is wanted
@@ -130,9 +145,15 @@ def status_of(home: Home, settings: Settings) -> dict[str, Any]:
     return {
         "home": str(home.path),
         "slots": [
-            {"id": slot["id"], "kind": slot["kind"], "created_at": slot.get("created_at")}
+            {
+                "id": slot["id"],
+                "kind": slot["kind"],
+                "created_at": slot.get("created_at"),
+                "fingerprint": fingerprint(slot),
+            }
             for slot in slots_of(marker)
         ],
+        "in_use": in_use,
         "rotations": marker.get("rotations", 0),
         "rotated_at": marker.get("rotated_at"),
         "unfinished_since": rotation["begun_at"] if isinstance(rotation, dict) else None,
