@@ -105,7 +105,13 @@ class WriteAheadLog:
         except (OSError, struct.error):
             return Frames((0, 0), [], {})
 
-    def _read(self, log: int) -> Frames:
+    def _read(self, log: int, *, committed: bool = False) -> Frames:
+        """Return the committed frames, of which those that were found before are not read again.
+
+        Args:
+            log: The descriptor of the log.
+            committed: The caller has committed since, so that what follows is a commit.
+        """
         header = os.pread(log, _HEADER, 0)
         magic, _, page_size, _, *salts = struct.unpack(">6I", header[:24])
         order = "<" if magic == _LITTLE_ENDIAN else ">"
@@ -115,26 +121,30 @@ class WriteAheadLog:
         if known.salts != (salts[0], salts[1]) or not known.ends_with(len(pages), last[16:24]):
             pages, ends = [], {}
         pages, ends = [*pages], {**ends}
+
+        def is_whole(number: int, frame: bytes, previous: bytes) -> bool:
+            content = os.pread(log, page_size, _HEADER + number * step + _FRAME_HEADER)
+            state = _checksum(frame[:8] + content, struct.unpack(">2I", previous), order)
+            return struct.pack(">2I", *state) == frame[16:24]
+
+        # Only the ends of a transaction can be those of a writer that was killed: its first frame
+        # if it follows another commit, and its last one if nothing follows.
+        previous, number, to_check = ends.get(len(pages), header[24:]), len(pages), None
         read: list[int] = []
-        previous, is_first = ends.get(len(pages), header[24:]), True
-        at = _HEADER + len(pages) * step
-        while len(frame := os.pread(log, _FRAME_HEADER, at)) == _FRAME_HEADER:
-            number, size_after, *of_log = struct.unpack(">4I", frame[:16])
-            if of_log != salts:
+        while len(frame := os.pread(log, _FRAME_HEADER, _HEADER + number * step)) == _FRAME_HEADER:
+            page, size_after, *of_log = struct.unpack(">4I", frame[:16])
+            if of_log != salts or not (read or committed or is_whole(number, frame, previous)):
                 break
-            # Only the ends of a transaction can be those of a writer that was killed.
-            if is_first or size_after:
-                content = frame[:8] + os.pread(log, page_size, at + _FRAME_HEADER)
-                state = struct.unpack(">2I", previous)
-                if struct.pack(">2I", *_checksum(content, state, order)) != frame[16:24]:
-                    break
-            read.append(number)
-            previous, is_first = frame[16:24], bool(size_after)
+            read.append(page)
             if size_after:  # the last frame of a transaction
+                to_check = None if committed else (number, frame, previous)
                 pages += read
-                ends[len(pages)] = previous
-                read = []
-            at += step
+                ends[len(pages)] = frame[16:24]
+                read, committed = [], False
+            previous, number = frame[16:24], number + 1
+        if to_check is not None and not is_whole(*to_check):
+            del ends[len(pages)]
+            del pages[max(ends, default=0) :]
         self._known = Frames((salts[0], salts[1]), pages, ends)
         return self._known
 
@@ -151,7 +161,7 @@ class WriteAheadLog:
             log, note = self._opened
             header = b""
             while header != (header := os.pread(log, _HEADER, 0)):  # it may begin anew meanwhile
-                found = self._read(log)
+                found = self._read(log, committed=True)
                 body = _NOTE.pack(
                     found.salts[0] << 32 | found.salts[1], len(found.pages),
                     found.ends.get(len(found.pages), b""), time.time_ns() // 1_000_000, seq,
