@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from aico_lab.domain import PersonalityChange, Profile
-from aico_lab.errors import ChangeRefused, InvalidValue, UnknownName
+from aico_lab.errors import ChangeRefused, InvalidEntity, InvalidValue, UnknownName
 from aico_lab.personality import lab_personality
 from aico_lab.personality.outcomes import OUTCOMES, outcome_of
 from aico_lab.personality.proposals import draft
@@ -33,7 +33,7 @@ def log():
 
 def worsened(log, arm):
     """Return the log with an outcome that is worse after an arm."""
-    luck = np.random.default_rng(1).normal(size=len(log))
+    luck = np.random.default_rng(2).normal(size=len(log))
     reward = luck - (log.arm == log.arms.index(arm))
     return log.with_reward(reward, OUTCOMES["sentiment_change"])
 
@@ -64,22 +64,50 @@ def test_the_better_arm_is_proposed_with_its_expected_effect(log):
     ],
 )
 def test_nothing_is_proposed_without_a_possible_better_arm(log, changed, named):
-    """The sentence says why, and what to log is said, too."""
+    """The sentence says why; a larger log would not help, so none is advised."""
     given = {"arms": {a: ARMS[a] for a in ("as now", "warmer")}, "profile": PROFILE,
              "max_step": 0.1} | changed  # fmt: skip
     found = draft(log, [], **given)
     assert (found.best, named in found.sentence) == (None, True), found.sentence
-    assert found.needed
+    assert found.needed is None
+
+
+def test_a_larger_log_is_advised_only_if_this_one_is_not_as_large():
+    """An undecided log of that size says so, instead of advising less than there is."""
+    arms = {a: ARMS[a] for a in ("as now", "warmer")}
+    alike = World(people=120, strength=0.0)
+    few = draft(Simulation(alike, 3).log(2), [], arms, PROFILE, 0.1)
+    assert "may be no better" in few.sentence
+    assert "weeks in all" in few.needed
+    assert "people over 2 weeks." in few.needed
+    many = draft(Simulation(alike, 3).log(20), [], arms, PROFILE, 0.1)
+    assert "may be no better" in many.sentence
+    assert "the log is large enough" in many.needed
 
 
 def test_an_arm_that_worsens_a_guardrail_is_not_proposed(log):
     found = draft(log, [worsened(log, "warmer")], ARMS, PROFILE, 0.1)
     assert found.best is None or found.best.arm != "warmer"
     (warmer,) = [one for one in found.candidates if one.arm == "warmer"]
-    assert "guardrail would worsen: sentiment_change" in warmer.sentence
+    assert "guardrail may worsen: sentiment_change" in warmer.sentence
     better = draft(log, [worsened(log, "cooler")], ARMS, PROFILE, 0.1)
     assert better.best.arm == "warmer"
     assert [one.outcome for one in better.best.guardrails] == ["sentiment_change"]
+
+
+def test_a_guardrail_must_be_known_not_to_worsen_or_be_named(log):
+    """An interval that holds 0 is no proof: its worse end must be within the margin."""
+    luck = np.random.default_rng(3).normal(size=len(log))
+    rare = np.where(np.arange(len(log)) % 9 == 0, luck, np.nan)
+    unclear = draft(log, [log.with_reward(rare, OUTCOMES["sentiment_change"])], ARMS, PROFILE, 0.1)
+    assert "guardrail may worsen: sentiment_change" in unclear.sentence
+    assert unclear.needed.startswith("To rule out that sentiment_change worsens by")
+    known = draft(log, [log.with_reward(luck, OUTCOMES["sentiment_change"])], ARMS, PROFILE, 0.1)
+    assert known.best.arm == "warmer"
+    assert known.best.guardrails[0].worst > -known.best.guardrails[0].margin
+    never = log.with_reward(np.full(len(log), np.nan), OUTCOMES["returns_within_week"])
+    unknown = draft(log, [never], ARMS, PROFILE, 0.1)
+    assert unknown.sentence.endswith("Whether it worsens returns_within_week is not known.")
 
 
 def test_a_log_that_supports_no_answer_leads_to_no_proposal(log):
@@ -97,7 +125,7 @@ def tuned(lab, log, monkeypatch):
     """A lab with a profile and a policy, whose decisions are simulated."""
     profile = lab.personality.add_profile(TRAITS, reason="a first one", active_from=LONG_AGO)
     lab.personality.add_policy("style", "thompson", ARMS)
-    decisions = {"now": replace(log, profiles=[profile.id])}
+    decisions = {"now": replace(log, profiles=[profile.id], policies=["style"])}
 
     def read(_reader, outcome, _filters):
         wanted = outcome_of(outcome)
@@ -164,8 +192,61 @@ def test_of_tuners_in_several_threads_one_wins(tuned):
     assert [one.version for one in tuner.profiles()] == [1, 2]
 
 
+def test_an_arm_belongs_to_its_policy(tuned):
+    """Another policy may have an arm of the same name, and make decisions of its own."""
+    tuner = tuned.personality
+    tuner.add_policy("skills", "thompson", {"warmer": {"warmth": 0.2}, "joke": {}})
+    tuned.primary.execute(
+        "INSERT INTO personality_policies VALUES ('broken', NULL, 'fixed', 'nope', '{}', 0, '')"
+    )
+    made = tuner.propose(max_step=0.2, dry_run=True)
+    assert (made.policy, made.arm, made.steps) == ("style", "warmer", {"warmth": 0.1})
+    other = tuner.propose(policy="skills", dry_run=True)
+    assert (other.policy, other.arm, other.decisions) == ("skills", None, 0)
+    assert "each of the 2 arms" in other.needed
+
+    log = tuned.decisions["now"]
+    of_skills = np.arange(len(log)) % 3 == 0
+    chances = np.column_stack([log.probabilities, np.zeros(len(log))])
+    chances[of_skills] = [0] * len(log.arms) + [1]
+    tuned.decisions["now"] = replace(
+        log, arms=[*log.arms, "joke"], arm=np.where(of_skills, len(log.arms), log.arm),
+        propensity=np.where(of_skills, 1.0, log.propensity), probabilities=chances,
+        policy=of_skills.astype(np.int64), policies=["style", "skills"],
+    )  # fmt: skip
+    mixed = tuner.propose(dry_run=True)
+    assert (mixed.policy, mixed.decisions) == ("style", int((~of_skills).sum()))
+    assert "propensities are wrong" not in mixed.sentence
+    assert tuner.propose(policy="skills", dry_run=True).decisions == of_skills.sum()
+    for given in ({"policy": "skils"}, {"context": "evning"}):
+        with pytest.raises(UnknownName, match="did you mean"):
+            tuner.propose(**given)
+
+
+def test_one_proposal_is_open_for_a_person_and_a_context(tuned):
+    """A new one replaces it, and a new version of the profile refuses it."""
+    tuner = tuned.personality
+    first, second = tuner.propose(), tuner.propose()
+    assert [one.id for one in tuner.status().proposed] == [second.change_id]
+    assert tuner.show(first.change_id).status == "refused"
+    tuner.add_profile(TRAITS, reason="by hand")
+    assert tuner.show(second.change_id).status == "refused"
+    stale = PersonalityChange({"steps": {"warmth": 0.1}}, "an older version")
+    tuner.work(lambda uow: uow.personality_changes.save(stale), commit=True)
+    assert tuner.status().proposed == ()
+    assert "began on" in tuner.propose().sentence
+
+
 def test_bad_questions_are_refused(tuned):
-    for step in (0, -0.1, 1.5, float("nan")):
+    for call in (
+        partial(tuned.personality.propose, user=5),
+        partial(tuned.personality.propose, context=5),
+        partial(tuned.personality.status, context="\ud800"),
+        partial(tuned.personality.show, 5),
+    ):
+        with pytest.raises(InvalidEntity):
+            call()
+    for step in (0, -0.1, 1.5, float("nan"), None, "a", True):
         with pytest.raises(InvalidValue):
             tuned.personality.propose(max_step=step)
     with pytest.raises(UnknownName):
