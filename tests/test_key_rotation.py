@@ -17,7 +17,7 @@ from aico_lab.adapters.duckdb import DuckDBAdapter
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.adapters.sealed import peek
 from aico_lab.config import Settings
-from aico_lab.errors import DiskFull, HomeBusy, InvalidValue, NotADatabase, StorageError, WrongKey
+from aico_lab.errors import DiskFull, HomeBusy, InvalidValue, MarkerAltered, StorageError, WrongKey
 from aico_lab.etl.snapshots import published
 from aico_lab.home.credentials import create_key_file
 from aico_lab.home.folder import Home
@@ -132,7 +132,7 @@ def test_every_store_has_the_new_key_and_the_old_one_opens_none(folder, settings
     shutil.copy(former, folder.marker)  # of which somebody kept a copy
     with (
         Lab.open(folder.path, passphrase="another horse battery") as lab,
-        pytest.raises(NotADatabase),
+        pytest.raises(MarkerAltered, match="older than the last change of its key"),
     ):
         _ = lab.primary
     assert left_over(folder) == []
