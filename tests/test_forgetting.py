@@ -29,7 +29,9 @@ from aico_lab.importing.importer import import_batches
 from aico_lab.lab import Lab
 from aico_lab.privacy import forgetting
 from aico_lab.privacy.deleting import delete
+from aico_lab.privacy.patterns import Patterns
 from aico_lab.privacy.scope import Scope
+from aico_lab.privacy.unused_space import search_pages
 from aico_lab.schema.backup import back_up
 from aico_lab.sources import jsonl
 from tests.databases import with_core_schemas
@@ -666,3 +668,139 @@ def test_the_command_asks_before_it_erases(plain, in_process):
     assert (done.returncode, "nothing of it is left" in done.stdout) == (0, True)
     unknown = in_process("forget", "--user", "person-ada", "--yes", *where)
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+
+
+def test_an_erasure_is_finished_beside_people_whose_ids_are_alike(plain):
+    """Columns have no separators: `person-1` before a time looks like `person-12` in a page."""
+    for number in (1, 12):
+        person = f"person-{number}"
+        add(
+            plain.primary,
+            told(
+                600 + number,
+                user_id=person,
+                channel_id=f"direct:{person}",
+                conversation_id=f"with-{person}",
+                content=f"hello from the person number {number}",
+                message_id=f"hello-{number}",
+            ),
+        )
+    result = plain.privacy.forget(user="person-12")
+    assert (set(result.found.values()), result.mentioned) == ({0}, 0)
+    assert plain.privacy.unfinished() == []
+
+
+def test_rows_that_were_deleted_are_found_in_unused_space(plain):
+    add(plain.primary, *map(told, range(100, 400)))
+    wanted = {"one": SECRET.encode()}
+    plain.primary.fetch_all("PRAGMA secure_delete = ON")
+    plain.primary.execute("VACUUM")
+    assert search_pages(plain.primary, wanted).unused == set()
+    plain.primary.fetch_all("PRAGMA secure_delete = OFF")
+    plain.primary.execute("DELETE FROM messages WHERE message_id = 'told-150'")
+    assert search_pages(plain.primary, wanted).unused == {"one"}
+    plain.primary.execute("DELETE FROM messages")
+    hits = search_pages(plain.primary, wanted | {"no": b"nobody wrote this"})
+    assert hits.unused == {"one"}
+
+
+def test_an_erasure_that_cannot_be_finished_does_not_stop_another(plain, monkeypatch):
+    real = forgetting.scan
+
+    def finds(storage: Any, primary: Any, patterns: Any) -> Any:
+        result = real(storage, primary, patterns)
+        result.found["cache"] = int("person-ada" in patterns.all_ids)
+        return result
+
+    monkeypatch.setattr(forgetting, "scan", finds)
+    with pytest.raises(ErasureIncomplete):
+        plain.privacy.forget(user="person-ada")
+    result = plain.privacy.forget(user="u")
+    assert result.receipt is not None
+    assert "An earlier erasure is not finished" in result.left[-1]
+    assert len(plain.privacy.unfinished()) == 1
+
+
+def test_people_without_an_id_are_others(plain):
+    group = {"channel_id": "g", "conversation_id": "g", "metadata": None}
+    add(
+        plain.primary,
+        told(30, **group, role="user"),
+        other(31, **group, message_id="nobody", role="user", user_id=None),
+    )
+    plain.primary.execute("UPDATE messages SET user_id = NULL WHERE message_id = 'nobody'")
+    plain.privacy.forget(user="person-ada")
+    assert plain.primary.fetch_all("SELECT message_id FROM messages WHERE channel_id = 'g'") == [
+        ("nobody",)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"body { font-weight: 400 }", False),
+        (b'<td>400</td> {"data": [1], "user": "u"} <p class="data">general sync data</p>', False),
+        (b'{"user": "data"}', True),
+        (rb"{\"channel\": \"general\"}", True),
+        (b"<td>sync</td>", True),
+        (b"a talk of Ada's", True),
+        (b"<p>p-0012, and others</p>", True),
+        (b"p-00123", False),
+    ],
+)
+def test_files_name_a_person_by_names_and_long_ids_only(content, named, tmp_path):
+    """Short ids and words only as a whole value; ids of messages that are numbers not at all."""
+    patterns = Patterns(
+        {
+            "user_id": ("data", "sync", "P-0", "p-0012"),
+            "channel_id": ("general",),
+            "conversation_id": ("42",),
+            "message_id": ("400", "401"),
+        },
+        ("Ada",),
+        (),
+    )
+    (tmp_path / "page.html").write_bytes(content)
+    assert patterns.named_by(tmp_path / "page.html") == named
+
+
+def test_values_that_equal_a_short_id_stay(plain):
+    add(plain.primary, told(40, user_id="1", channel_id="d", conversation_id="d"))
+    events = {
+        "theirs": {"user": 1},
+        "quoted": {"said": f"{SECRET} for the 40th time"},
+        "key": {"key": json.dumps(["1", "topic"])},
+        "stays": {"user": "2", "repeat": "1", "text": 'say \\"1\\"'},
+    }
+    plain.primary.execute_many(
+        "INSERT INTO outbox (topic, payload, created_at) VALUES (?, ?, '2024')",
+        [(topic, json.dumps(payload)) for topic, payload in events.items()],
+    )
+    plain.primary.execute_many(
+        "INSERT INTO system_state VALUES (?, ?, '2024')",
+        [("done", "1"), ("greeting", 'Say "1" to begin'), ("last_user", "1")],
+    )
+    plain.privacy.forget(user="1")
+    topics = plain.primary.fetch_all("SELECT topic FROM outbox WHERE topic <> 'said'")
+    assert topics == [("stays",)]
+    kept = plain.primary.fetch_all(
+        "SELECT key FROM system_state WHERE key IN ('done', 'greeting', 'last_user') ORDER BY key"
+    )
+    assert kept == [("done",), ("greeting",)]
+
+
+def test_a_person_whose_row_was_deleted_can_be_forgotten(plain):
+    plain.primary.execute("DELETE FROM users WHERE user_id = 'person-ada'")
+    plain.privacy.forget(user="person-ada")
+    keys = plain.primary.fetch_all("SELECT row_key FROM change_log WHERE table_name <> 'memories'")
+    assert "person-ada" not in str(keys)
+    with pytest.raises(UnknownName):
+        plain.privacy.forget(user="person-ada")
+
+
+def test_former_databases_of_restorations_are_listed(plain):
+    (plain.home.path / "backups").mkdir()
+    (plain.home.path / "backups" / "aico-20240101T000000000000Z-replaced.db.partial").touch()
+    (plain.home.path / "aico.db.damaged-20240101T000000Z").touch()
+    result = plain.privacy.forget(user="person-ada")
+    assert result.receipt["left"] == {"backups": 2}

@@ -106,18 +106,16 @@ class Forgetting:
         primary = self._storage.primary
         with _alone(self._storage.home):
             wanted = scope.hashed(self._key)
-            done = [
-                self._finish(one, reports=reports and one.scope == wanted)
-                for one in self._unfinished(primary)
-                if self._prepare(primary, one)
-            ]
+            done, incomplete = self._finish_all(reports_of=wanted if reports else None)
             if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
                 return done[-1]
             scope.check(primary)
             now = datetime.now(UTC)
             erasure = KeptErasure(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", wanted)
             self._delete(primary, erasure, scope)
-            return self._finish(erasure, reports=reports)
+            result = self._finish(erasure, reports=reports)
+            result.left.extend(f"An earlier erasure is not finished: {one}" for one in incomplete)
+            return result
 
     def rehearse(self, scope: Scope) -> ErasureResult:
         """Return the rows that an erasure would delete, and the places it would leave."""
@@ -146,16 +144,35 @@ class Forgetting:
 
         Raises:
             ErasureBusy: Another process is erasing.
+            ErasureIncomplete: A search still found something; the others are finished.
         """
         primary = self._storage.primary
         if not self._unfinished(primary):
             return []
         with _alone(self._storage.home):
-            return [
-                self._finish(one)
-                for one in self._unfinished(primary)
-                if self._prepare(primary, one)
-            ]
+            done, incomplete = self._finish_all()
+        if incomplete:
+            raise incomplete[0]
+        return done
+
+    def _finish_all(
+        self, reports_of: dict[str, str] | None = None
+    ) -> tuple[list[ErasureResult], list[ErasureIncomplete]]:
+        """Finish every erasure, even if a search still finds something of another one.
+
+        Args:
+            reports_of: The scope of the erasure that also removes outputs of notebooks.
+        """
+        done: list[ErasureResult] = []
+        incomplete: list[ErasureIncomplete] = []
+        primary = self._storage.primary
+        for one in self._unfinished(primary):
+            if self._prepare(primary, one):
+                try:
+                    done.append(self._finish(one, reports=one.scope == reports_of))
+                except ErasureIncomplete as error:
+                    incomplete.append(error)
+        return done, incomplete
 
     def erase_again(self) -> None:
         """Delete the rows of erasures that the database does not have; `resume` does the rest."""
@@ -253,7 +270,7 @@ class Forgetting:
         self._progress("pages", 5, len(STEPS))
         # Else the seal could name a change whose key goes now.
         seal_news(primary)
-        forget_keys(primary, since, until)
+        forget_keys(primary, since, until, patterns.of_column("user_id"))
         primary.fetch_all("PRAGMA secure_delete = ON")
         primary.execute("VACUUM")
         seal_news(primary)  # before it reaches the file

@@ -27,10 +27,12 @@ _THEIRS: Final = "SELECT DISTINCT channel_id, conversation_id FROM messages WHER
 _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
     # Conversations in which nobody else takes part: what the companion said belongs to the person.
+    # People without an id are others.
     (
         f"{_TAKE} JOIN (SELECT channel_id, conversation_id FROM messages "
         "WHERE channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1) "
-        "GROUP BY 1, 2 HAVING min(user_id = ?1) = 1) AS c USING (channel_id, conversation_id)"
+        "GROUP BY 1, 2 HAVING min(coalesce(user_id = ?1, role <> 'user')) = 1 "
+        "AND max(user_id = ?1) = 1) AS c USING (channel_id, conversation_id)"
     ),
     # Answers to the person in conversations with others.
     (
