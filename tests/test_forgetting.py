@@ -30,6 +30,7 @@ from aico_lab.lab import Lab
 from aico_lab.privacy import forgetting
 from aico_lab.privacy.deleting import delete
 from aico_lab.privacy.patterns import Patterns
+from aico_lab.privacy.receipts import SealedErasures, is_authentic
 from aico_lab.privacy.scope import Scope
 from aico_lab.privacy.unused_space import search_pages
 from aico_lab.schema.backup import back_up
@@ -804,3 +805,43 @@ def test_former_databases_of_restorations_are_listed(plain):
     (plain.home.path / "aico.db.damaged-20240101T000000Z").touch()
     result = plain.privacy.forget(user="person-ada")
     assert result.receipt["left"] == {"backups": 2}
+
+
+def test_a_sync_refuses_a_damaged_file_of_erasures_before_it_publishes(plain):
+    plain.privacy.forget(user="person-ada")
+    plain.home.erasures.write_bytes(b"{")
+    with Lab.open(plain.home.path) as again:
+        with pytest.raises(CorruptDatabase, match="is damaged or of another home"):
+            again.sync(only="warehouse")
+        assert not again.home.snapshots.exists() or not [*again.home.snapshots.iterdir()]
+
+
+def test_a_lost_file_of_erasures_is_written_again_from_the_receipts(plain):
+    plain.privacy.forget(user="person-ada")
+    before = SealedErasures(plain.home, plain.storage.keys).read()
+    plain.home.erasures.unlink()
+    with Lab.open(plain.home.path) as again:
+        assert again.privacy.unfinished() == []
+        assert SealedErasures(again.home, again.storage.keys).read() == before
+
+
+@pytest.mark.parametrize("receipt", [None, "text", [], {}, {"signature": "é"}, {"signature": b"x"}])
+def test_what_is_no_receipt_is_not_authentic(receipt):
+    assert not is_authentic(receipt, b"key")
+
+
+def test_undoing_an_import_keeps_replies_and_removes_the_person_of_an_edit(plain, tmp_path):
+    def line(name: str, **changes: Any) -> dict[str, Any]:
+        return {
+            "message_id": name, "conversation_id": "k", "user_id": "eve", "role": "user",
+            "content": f"text of {name}", "timestamp": "2024-05-01T12:00:00Z",
+        } | changes  # fmt: skip
+
+    plain.import_from(lines(tmp_path / "a.jsonl", line("x"), line("y", reply_to="message-z")))
+    before = dump(plain.primary)
+    second = lines(
+        tmp_path / "b.jsonl", line("x", user_id="wrong", content="edited"), line("message-z")
+    )
+    undone = plain.import_from(second, on_conflict="replace").import_id
+    result = plain.privacy.forget(import_id=undone)
+    assert (dump(plain.primary), set(result.found.values())) == (before, {0})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.importing.import_log import restore
-from aico_lab.privacy.selecting import drop, select
+from aico_lab.privacy.selecting import drop, select, select_unused
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -84,10 +84,6 @@ _DELETE: Final = (
     ),
     f"DELETE FROM conversation_segments WHERE segment_id IN ({_SEGMENTS})",
     (
-        f"UPDATE messages SET reply_to = NULL WHERE reply_to IN ({_IDS['message_id']}) "
-        "AND id NOT IN (SELECT id FROM temp.gone_messages)"
-    ),
-    (
         "DELETE FROM feedback_events WHERE event_id IN "
         "(SELECT row_key FROM temp.gone_items WHERE table_name = 'feedback_events')"
     ),
@@ -102,8 +98,13 @@ _DELETE: Final = (
     "DELETE FROM segmenting_changes WHERE id IN (SELECT id FROM temp.gone_messages)",
     "DELETE FROM messages_replaced",
 )
-_FEEDBACK: Final = (
-    f"DELETE FROM feedback_events WHERE conversation_id IN ({_IDS['conversation_id']})"
+_NOT_OF_IMPORTS: Final = (
+    # After an undone import the reply leads to its message again, once that is imported again.
+    (
+        f"UPDATE messages SET reply_to = NULL WHERE reply_to IN ({_IDS['message_id']}) "
+        "AND id NOT IN (SELECT id FROM temp.gone_messages)"
+    ),
+    f"DELETE FROM feedback_events WHERE conversation_id IN ({_IDS['conversation_id']})",
 )
 _VECTORS: Final = (
     (
@@ -217,11 +218,13 @@ def delete(connection: Connection, scope: Scope) -> Deleted:
     """
     done = Deleted(since=feed.head(connection).seq)
     select(connection, scope)
-    _note(connection, done)
     if scope.kind == "import":
         _undo(connection, scope, done)
+    _note(connection, done)
+    if scope.kind == "import":
+        _spare_referenced(connection, done)
     _delete_events(connection, scope, done)  # while the texts that they quote are still there
-    for statement in (*_WORDS, *_DELETE, *(() if scope.kind == "import" else (_FEEDBACK,))):
+    for statement in (*_WORDS, *(() if scope.kind == "import" else _NOT_OF_IMPORTS), *_DELETE):
         connection.execute(statement)
     _delete_of_plugins(connection, done)
     for statement in _FORMER:
@@ -248,7 +251,25 @@ def _undo(connection: Connection, scope: Scope, done: Deleted) -> None:
         connection.execute(statement, [scope.value])
     if restored := restore(connection, _RESTORED, [scope.value]):
         done.rows["messages restored"] = restored
+        select_unused(connection, scope)
     connection.execute("DELETE FROM imports WHERE import_id = ?", [scope.value])
+
+
+def _spare_referenced(connection: Connection, done: Deleted) -> None:
+    """Do not search for ids to which rows that stay refer after an import is undone."""
+    for column, statement in (
+        (
+            "message_id",
+            "SELECT reply_to AS id FROM messages UNION SELECT message_id FROM feedback_events",
+        ),
+        ("conversation_id", "SELECT conversation_id AS id FROM feedback_events"),
+    ):
+        named = connection.fetch_all(
+            "SELECT value FROM json_each(?) WHERE value NOT IN "
+            f"(SELECT id FROM ({statement}) WHERE id IS NOT NULL)",
+            [json.dumps(done.ids[column])],
+        )
+        done.ids[column] = [one for (one,) in named]
 
 
 def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:

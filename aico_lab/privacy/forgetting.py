@@ -8,6 +8,7 @@ with the database, which was replaced by an older one: it is carried out again.
 
 from __future__ import annotations
 
+import json
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,13 @@ from aico_lab.home.files import held
 from aico_lab.integrity.guard import seal_news
 from aico_lab.privacy.deleting import Deleted, delete, forget_keys
 from aico_lab.privacy.patterns import Patterns
-from aico_lab.privacy.receipts import KeptErasure, SealedErasures, receipt_key, signed
+from aico_lab.privacy.receipts import (
+    KeptErasure,
+    SealedErasures,
+    is_authentic,
+    receipt_key,
+    signed,
+)
 from aico_lab.privacy.scanning import Scan, scan
 from aico_lab.privacy.scope import Scope, found
 from aico_lab.privacy.stores import (
@@ -175,14 +182,26 @@ class Forgetting:
         return done, incomplete
 
     def erase_again(self) -> None:
-        """Delete the rows of erasures that the database does not have; `resume` does the rest."""
+        """Delete the rows of erasures that the database does not have; `resume` does the rest.
+
+        What the sealed file lacks of the receipts of the database is added to it.
+        """
         primary = self._storage.primary
-        known = {one for (one,) in primary.fetch_all("SELECT erasure_id FROM erasures")}
-        if all(one.erasure_id in known for one in self._kept.read()):
+        receipts = {
+            erasure_id: receipt
+            for erasure_id, receipt in primary.fetch_all("SELECT erasure_id, receipt FROM erasures")
+        }
+        kept = {one.erasure_id for one in self._kept.read()}
+        lost = [one for one, receipt in receipts.items() if receipt and one not in kept]
+        if kept <= receipts.keys() and not lost:
             return
         with _alone(self._storage.home):
+            for erasure_id in lost:  # the file was lost
+                receipt = json.loads(receipts[erasure_id])
+                if is_authentic(receipt, self._key):
+                    self._kept.keep(KeptErasure(erasure_id, receipt["scope"]))
             for one in self._unfinished(primary):
-                if one.erasure_id not in known:
+                if one.erasure_id not in receipts:
                     self._prepare(primary, one)
 
     def _unfinished(self, primary: Connection) -> list[KeptErasure]:

@@ -102,11 +102,11 @@ _IMPORT: Final = (
         f"WHERE number = {_NUMBER} AND table_name IN ('memories', 'feedback_events')"
     ),
     (
-        "INSERT INTO temp.gone_users SELECT user_id FROM users AS t "
+        "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM users AS t "
         f"WHERE user_id IN ({_ADDED_BY} 'users') AND NOT ({_UNUSED['users']})"
     ),
     (
-        "INSERT INTO temp.gone_channels SELECT channel_id FROM channels AS t "
+        "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS t "
         f"WHERE channel_id IN ({_ADDED_BY} 'channels') AND NOT ({_UNUSED['channels']})"
     ),
 )
@@ -143,6 +143,12 @@ def select(connection: Connection, scope: Scope) -> None:
     connection.execute(_LOST)
     if scope.kind != "import":
         connection.execute(_EMPTIED)
+
+
+def select_unused(connection: Connection, scope: Scope) -> None:
+    """Add people and channels that an import added and nothing uses once messages are restored."""
+    for statement in _IMPORT[-2:]:
+        connection.execute(statement, [scope.value])
 
 
 def drop(connection: Connection) -> None:
