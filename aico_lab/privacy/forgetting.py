@@ -187,10 +187,7 @@ class Forgetting:
         What the sealed file lacks of the receipts of the database is added to it.
         """
         primary = self._storage.primary
-        receipts = {
-            erasure_id: receipt
-            for erasure_id, receipt in primary.fetch_all("SELECT erasure_id, receipt FROM erasures")
-        }
+        receipts = dict(primary.fetch_all("SELECT erasure_id, receipt FROM erasures"))
         kept = {one.erasure_id for one in self._kept.read()}
         lost = [one for one, receipt in receipts.items() if receipt and one not in kept]
         if kept <= receipts.keys() and not lost:
