@@ -270,9 +270,12 @@ def test_the_new_file_is_sealed_and_damage_keeps_the_old_key(folder, settings):
         assert lab.primary.seal.examine(lab.primary) == {}
         why = lab.primary.fetch_all("SELECT reason FROM integrity_log ORDER BY rowid DESC LIMIT 1")
         assert why == [("a new key of the home",)]
+        ((page,),) = lab.primary.fetch_all(
+            "SELECT pageno FROM dbstat WHERE name = 'messages' AND pagetype = 'leaf' LIMIT 1"
+        )
     key = keys_of(settings).master
     damaged = bytearray(folder.primary.read_bytes())
-    damaged[-2_000] ^= 1
+    damaged[page * 4096 - 50] ^= 1
     folder.primary.write_bytes(damaged)
     with pytest.raises(StorageError, match="not as they were sealed"):
         rotate(folder, settings)

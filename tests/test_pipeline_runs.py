@@ -433,10 +433,15 @@ def test_a_command_is_ended_with_its_own_processes(lab, job, tmp_path, monkeypat
 
 
 def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
+    """Return whether a process lives; the end of one that was killed may take a moment."""
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{process}/stat").read_text().split()[2] in {"Z", "X"}:
+                return False
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        time.sleep(0.05)
+    return True
 
 
 START = step_process._START

@@ -67,10 +67,10 @@ _TABLES: Final = {
 }
 
 _INDEXES: Final = {
-    "decisions_by_user": "personality_decisions (user_id)",
-    "decisions_by_profile": "personality_decisions (profile_id)",
-    "policies_by_user": "personality_policies (user_id)",
-    "changes_by_user": "personality_changes (user_id)",
+    "personality_decisions_by_user": "personality_decisions (user_id)",
+    "personality_decisions_by_profile": "personality_decisions (profile_id)",
+    "personality_policies_by_user": "personality_policies (user_id)",
+    "personality_changes_by_user": "personality_changes (user_id)",
 }
 
 PERSONALITY = {
