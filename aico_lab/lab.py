@@ -291,7 +291,7 @@ class Lab:
             SourceError: The input cannot be read.
         """
         from aico_lab.importing.from_file import choose, import_from
-        from aico_lab.personality.stored_policies import refuse_if_simulated
+        from aico_lab.messages.simulated import refuse_if_simulated
         from aico_lab.sources.exports.engine.conversation import Options
 
         refuse_if_simulated(self.primary)

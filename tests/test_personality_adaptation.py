@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 
 from aico_lab.cli.demo import run_personality_demo
+from aico_lab.domain import Profile
 from aico_lab.errors import WrongUse
 from aico_lab.personality import candidates, simulated_home, views
 from aico_lab.personality.evaluation import evaluate
@@ -39,29 +41,65 @@ def simulated(tmp_path_factory, homes):
             yield lab
 
 
-def test_decisions_are_used_from_the_last_change_of_each_person_and_context():
-    """As plain Python chooses them."""
+def test_decisions_count_under_the_version_that_applies_now():
+    """As plain Python chooses them, for everybody's version and for one's own."""
     rng = np.random.default_rng(0)
     n = 400
     log = Log(
-        person=rng.integers(0, 9, n), time_ms=np.arange(n), context=rng.integers(0, 3, n),
-        features=np.zeros((n, 0)), arm=np.zeros(n, np.int64), propensity=np.ones(n),
+        person=rng.integers(0, 3, n), time_ms=np.arange(n), context=rng.integers(0, 2, n),
+        features=np.zeros((n, 0)), arm=rng.integers(0, 4, n), propensity=np.full(n, 0.5),
         reward=np.ones(n), probabilities=None, policy=np.zeros(n, np.int64),
-        profile=(rng.random(n) < 0.05).astype(np.int64), people=[str(one) for one in range(9)],
-        contexts=["a", "b", "c"], arms=["x"], policies=["p"], profiles=["p1", "p2"], names=[],
+        profile=rng.integers(0, 4, n), people=["ada", "bo", "cy"],
+        contexts=["evening/opening", "morning"], arms=["a", "b", "c", "d"],
+        policies=["skills", "style"], profiles=["hers", "late", "none", "now"], names=[],
         outcome=OUTCOMES["satisfaction"],
     )  # fmt: skip
-    places = defaultdict(list)
-    for row in range(n):
-        places[log.person[row], log.context[row]].append(row)
-    expected = []
-    for rows in places.values():
-        last = log.profile[rows[-1]]
-        since = next((row for row in reversed(rows) if log.profile[row] != last), -1)
-        expected += [row for row in rows if row > since]
-    kept = candidates.of_present_version(log)
-    assert kept.time_ms.tolist() == sorted(expected)
-    assert len(candidates.of_present_version(log.choose(np.zeros(n, np.bool_)))) == 0
+    everybody, before = Profile({}, id="now"), datetime(2020, 1, 1, tzinfo=UTC)
+    hers = Profile({}, "ada", active_from=before, id="hers")
+    known = [
+        Profile({}, active_from=before, active_until=everybody.active_from, id="gone"), hers,
+        everybody, Profile({}, context="evening", active_from=before, id="late"),
+    ]  # fmt: skip
+    now = datetime.now(UTC)
+
+    def active(row):
+        if log.person[row] == 0:
+            return "hers"
+        return "late" if log.context[row] == 0 else "now"
+
+    def times(profile):
+        return candidates.of_version(log, profile, known, now).time_ms.tolist()
+
+    named = [log.profiles[code] for code in log.profile]
+    assert times(everybody) == [row for row in range(n) if named[row] == "now"]
+    assert times(hers) == [row for row in range(n) if named[row] == active(row)]
+    assert times(None) == [row for row in range(n) if named[row] == "none"]
+    assert len(candidates.of_version(log.choose(np.zeros(n, np.bool_)), hers, known, now)) == 0
+
+
+def test_a_policy_has_the_decisions_and_the_arms_among_which_it_chose():
+    """Of a policy without decisions the arms are those that it states."""
+    log = Simulation(World(people=8), 1).log(2)
+    style = np.arange(len(log)) % 2
+    chances = np.column_stack([log.probabilities, np.full(len(log), np.nan)])
+    chances[style == 0] = np.nan
+    chances[style == 0, -1] = 1
+    mixed = replace(
+        log, arm=np.where(style, log.arm, len(log.arms)), arms=[*log.arms, "z joke"],
+        propensity=np.where(style, log.propensity, 1), probabilities=chances, policy=style,
+        policies=["skills", "style"],
+    )  # fmt: skip
+    found = candidates.of_policy(mixed, "style")
+    assert (found.arms, found.policies) == (list(log.arms), ["style"])
+    assert found.arm.tolist() == log.arm[style == 1].tolist()
+    assert np.array_equal(found.probabilities, log.probabilities[style == 1])
+    assert candidates.of_policy(mixed, "skills").arms == ["z joke"]
+    new = candidates.of_policy(mixed, "new", ["b", "a"])
+    assert (len(new), new.arms) == (0, ["a", "b"])
+    said = evaluate(mixed, uniform()).verdict
+    (check,) = [one for one in said.checks if one.name == "propensities correct"]
+    assert "are of 2 policies" in check.sentence
+    assert "ask about one of skills, style." in check.sentence
 
 
 def test_a_log_that_supports_nothing_shows_no_number():

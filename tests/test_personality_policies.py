@@ -6,7 +6,9 @@ import json
 import math
 import threading
 from collections import Counter
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,12 +16,16 @@ from scipy.special import betaln
 
 from aico_lab.domain import Profile
 from aico_lab.errors import (
+    ChangeRefused,
+    CorruptDatabase,
     DuplicateId,
     InvalidEntity,
     InvalidValue,
     UnknownName,
+    WrongUse,
 )
-from aico_lab.personality.policies import best_probabilities, policy_of
+from aico_lab.messages.simulated import SIMULATED
+from aico_lab.personality.policies import Choice, best_probabilities, policy_of
 from aico_lab.personality.stored_policies import StoredPolicy
 from tests.messages import add, at, message
 
@@ -127,11 +133,90 @@ def test_no_arm_of_linear_thompson_sampling_has_probability_0():
         ("fixed", {"arms": ["a"], "arm": "b"}, InvalidValue),
         ("linear-thompson", {"arms": ["a"], "features": "hour"}, InvalidValue),
         ("linear-thompson", {"arms": ["a"], "draws": 0}, InvalidValue),
+        ("linear-thompson", {"arms": ["a"], "draws": 10**7}, InvalidValue),
+        ("linear-thompson", {"arms": ["a"], "features": None}, InvalidValue),
+        ("linear-thompson", {"arms": ["a"], "features": ["x", "x"]}, InvalidValue),
+        ("fixed", {"arms": ["a"], "arm": ["a"]}, InvalidValue),
+        ("thompson", {"arms": ["a", "a"]}, InvalidValue),
+        ("thompson", {"arms": {"a": None}}, InvalidValue),
+        ("thompson", {"arms": None}, InvalidValue),
+        ([], {"arms": ["a"]}, UnknownName),
     ],
 )
 def test_a_policy_of_invalid_parameters_is_refused(kind, stored, error):
     with pytest.raises(error):
         policy_of(kind, stored)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"propensity": -3}, {"propensity": 0.4}, {"arm": "c"}, {"arm": ["a"]}, {"kind": "guess"},
+        {"probabilities": {"a": 0.5}}, {"probabilities": None}, {"features": {"x": math.nan}},
+        {"features": {"x": "a"}}, {"features": {"x": 10**400}}, {"context": 5},
+        {"context": "\ud800"}, {"probabilities": {"a": 0.5, "b": math.nan}},
+    ],
+)  # fmt: skip
+def test_a_choice_that_cannot_be_logged_is_refused(given):
+    """One impossible propensity would make the whole log useless."""
+    usual = {"arm": "a", "propensity": 0.5, "kind": "exact", "probabilities": {"a": 0.5, "b": 0.5}}
+    Choice(**usual)
+    with pytest.raises((InvalidValue, InvalidEntity)):
+        Choice(**(usual | given))
+    policy = policy_of("thompson", {"arms": ["a", "b"]})
+    if given.keys() & {"features", "context"}:
+        with pytest.raises((InvalidValue, InvalidEntity)):
+            policy.choose({}, rng(), **given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        ("thompson", {"contexts": []}),
+        ("thompson", {"contexts": {"any": {"warmer": "x"}}}),
+        ("thompson", {"contexts": {"any": {"warmer": [1, 2, 3]}}}),
+        ("epsilon-greedy", {"contexts": {"any": {"warmer": [math.nan, 1]}}}),
+        ("epsilon-greedy", {"contexts": {"any": {"warmer": [-5, 1]}}}),
+        ("linear-thompson", {"models": []}),
+        ("linear-thompson", {"models": {"warmer": {"precision": [[1]]}}}),
+        ("linear-thompson", {"models": {"warmer": {"precision": [[1, 2]], "weighted": [1]}}}),
+        ("linear-thompson", {"models": {"warmer": {"precision": [[math.nan]], "weighted": [1]}}}),
+    ],
+)
+def test_a_damaged_state_is_named(kind, state):
+    policy = policy_of(kind, {"arms": ARMS})
+    for use in (policy.choose, lambda state, _: policy.learned(state, "warmer", 1.0)):
+        with pytest.raises(CorruptDatabase, match="damaged"):
+            use(state, rng())
+
+
+def test_a_policy_takes_only_its_own_choices_on_the_companions_messages(lab):
+    """Nothing is written otherwise."""
+    add(lab.primary, message(0), message(1))
+    style = lab.personality.add_policy("style", "thompson", ARMS)
+    other = lab.personality.add_policy("other", "thompson", ARMS)
+    skills = lab.personality.add_policy("skills", "thompson", ["joke"])
+    with pytest.raises(InvalidValue, match="not the companion's"):
+        style.record("m0", style.choose())
+    for choice in (other.choose(), replace(skills.choose(), policy=None), "warmer"):
+        for use in (partial(style.record, "m1"), partial(style.learn, 1)):
+            with pytest.raises(InvalidValue):
+                use(choice=choice)
+    assert style.rounds == 0
+    assert not lab.primary.fetch_all("SELECT 1 FROM personality_decisions")
+    for seed in (-1, 1.5, "a"):
+        with pytest.raises(InvalidValue):
+            lab.personality.policy("style", seed=seed)
+    for name in ("", 5):
+        with pytest.raises(InvalidEntity):
+            lab.personality.add_policy(name, "thompson", ARMS)
+    for parameters in ("nope", '{"arms": {}, "bogus": 1}', '{"arms": {"a": {"zz": 1}}}'):
+        lab.primary.execute(
+            "UPDATE personality_policies SET parameters = ? WHERE policy_id = 'other'",
+            [parameters],
+        )
+        with pytest.raises(CorruptDatabase, match="'other'"):
+            lab.personality.policy("other")
 
 
 @pytest.mark.slow
@@ -221,3 +306,71 @@ def test_a_profile_that_violates_a_rule_is_not_added(lab):
         lab.personality.add_profile({"openness": 1.0, "curiosity": 0.0}, reason="a test")
     assert lab.personality.profile() is None
     assert isinstance(lab.personality.add_profile({"warmth": 1}, reason="a test"), Profile)
+    for traits in (None, 5, "warmth", {}):
+        with pytest.raises(InvalidEntity):
+            lab.personality.add_profile(traits, reason="a test")
+    for reason in ("", None):
+        with pytest.raises(InvalidEntity, match="reason"):
+            lab.personality.add_profile({"warmth": 1}, reason=reason)
+
+
+def test_a_version_begins_after_the_one_before_and_not_in_the_future(lab):
+    """Versions would overlap, or end before they began."""
+    state = partial(lab.personality.add_profile, {"warmth": 0.5}, reason="a test")
+    state(active_from=LONG_AGO)
+    with pytest.raises(ChangeRefused, match="began on 2020-01-01"):
+        state(active_from=LONG_AGO - timedelta(days=1))
+    with pytest.raises(InvalidEntity, match="future"):
+        state(active_from=datetime(2999, 1, 1, tzinfo=UTC))
+    state(active_from=LONG_AGO - timedelta(days=1), context="evening")
+    first, second = lab.personality.profiles(), state()
+    assert [one.context for one in first] == ["evening", None]
+    ends = [one.active_until for one in lab.personality.profiles() if one.context is None]
+    assert ends == [second.active_from, None]
+
+
+def test_a_version_of_another_program_is_named_and_can_be_ended(lab):
+    """One that would begin later disturbs nothing, and never begins."""
+    lab.personality.add_profile({"warmth": 0.4}, reason="a first one", active_from=LONG_AGO)
+    lab.primary.execute_many(
+        "INSERT INTO personality_profiles (profile_id, version, traits, active_from, active_until) "
+        'VALUES (?, ?, \'{"warmth": 0.5, "odd": 3}\', ?, NULL)',
+        [["later", 9, "2999-01-01T00:00:00.000000Z"]],
+    )
+    lab.primary.execute(
+        "UPDATE personality_profiles SET active_until = '2999-01-01T00:00:00.000000Z' "
+        "WHERE version = 1"
+    )
+    assert lab.personality.status().profile.traits == {"warmth": 0.4}
+    lab.primary.execute_many(
+        "INSERT INTO personality_profiles (profile_id, version, traits, active_from, active_until) "
+        'VALUES (?, ?, \'{"warmth": 0.5, "odd": 3}\', ?, NULL)',
+        [["present", 2, "2021-01-01T00:00:00.000000Z"]],
+    )
+    with pytest.raises(InvalidEntity, match=r"Version 2 .* of everybody, 'present', .*add_profile"):
+        lab.personality.status()
+    new = lab.personality.add_profile({"warmth": 0.5}, reason="ours")
+    assert (new.version, new.based_on) == (10, "present")
+    assert lab.personality.profile() == new
+    assert lab.personality.profile(at=datetime(3000, 1, 1, tzinfo=UTC)) == new
+    assert not lab.primary.fetch_all(
+        "SELECT 1 FROM personality_profiles WHERE active_until > max(active_from, ?)", ["2998"]
+    )
+
+
+def test_a_simulated_home_takes_no_documents_and_marks_its_profiles(lab, tmp_path):
+    lab.primary.execute("INSERT INTO system_state VALUES (?, 'personality', ?)", [SIMULATED, at(0)])
+    document = tmp_path / "note.md"
+    document.write_text("A note.")
+    with pytest.raises(WrongUse, match="simulated"):
+        lab.knowledge.add(document)
+    assert lab.personality.add_profile({"warmth": 0.5}, reason="a test").simulated
+
+
+def test_the_status_of_a_person_counts_their_decisions(lab):
+    add(lab.primary, message(0), message(1))
+    lab.primary.execute("INSERT INTO users (user_id, created_at) VALUES ('v', ?)", [at(0)])
+    style = lab.personality.add_policy("style", "thompson", ARMS)
+    style.record("m1", style.choose())
+    counts = [lab.personality.status(user).decisions for user in (None, "u", "v")]
+    assert counts == [1, 1, 0]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from aico_lab.domain import PersonalityChange, Profile
-from aico_lab.errors import ChangeRefused, InvalidValue, UnknownName
+from aico_lab.errors import ChangeRefused, InvalidEntity, InvalidValue, UnknownName
 from aico_lab.personality import lab_personality
 from aico_lab.personality.outcomes import OUTCOMES, outcome_of
 from aico_lab.personality.proposals import draft
@@ -97,7 +97,7 @@ def tuned(lab, log, monkeypatch):
     """A lab with a profile and a policy, whose decisions are simulated."""
     profile = lab.personality.add_profile(TRAITS, reason="a first one", active_from=LONG_AGO)
     lab.personality.add_policy("style", "thompson", ARMS)
-    decisions = {"now": replace(log, profiles=[profile.id])}
+    decisions = {"now": replace(log, profiles=[profile.id], policies=["style"])}
 
     def read(_reader, outcome, _filters):
         wanted = outcome_of(outcome)
@@ -164,8 +164,61 @@ def test_of_tuners_in_several_threads_one_wins(tuned):
     assert [one.version for one in tuner.profiles()] == [1, 2]
 
 
+def test_an_arm_belongs_to_its_policy(tuned):
+    """Another policy may have an arm of the same name, and make decisions of its own."""
+    tuner = tuned.personality
+    tuner.add_policy("skills", "thompson", {"warmer": {"warmth": 0.2}, "joke": {}})
+    tuned.primary.execute(
+        "INSERT INTO personality_policies VALUES ('broken', NULL, 'fixed', 'nope', '{}', 0, '')"
+    )
+    made = tuner.propose(max_step=0.2, dry_run=True)
+    assert (made.policy, made.arm, made.steps) == ("style", "warmer", {"warmth": 0.1})
+    other = tuner.propose(policy="skills", dry_run=True)
+    assert (other.policy, other.arm, other.decisions) == ("skills", None, 0)
+    assert "each of the 2 arms" in other.needed
+
+    log = tuned.decisions["now"]
+    of_skills = np.arange(len(log)) % 3 == 0
+    chances = np.column_stack([log.probabilities, np.zeros(len(log))])
+    chances[of_skills] = [0] * len(log.arms) + [1]
+    tuned.decisions["now"] = replace(
+        log, arms=[*log.arms, "joke"], arm=np.where(of_skills, len(log.arms), log.arm),
+        propensity=np.where(of_skills, 1.0, log.propensity), probabilities=chances,
+        policy=of_skills.astype(np.int64), policies=["style", "skills"],
+    )  # fmt: skip
+    mixed = tuner.propose(dry_run=True)
+    assert (mixed.policy, mixed.decisions) == ("style", int((~of_skills).sum()))
+    assert "propensities are wrong" not in mixed.sentence
+    assert tuner.propose(policy="skills", dry_run=True).decisions == of_skills.sum()
+    for given in ({"policy": "skils"}, {"context": "evning"}):
+        with pytest.raises(UnknownName, match="did you mean"):
+            tuner.propose(**given)
+
+
+def test_one_proposal_is_open_for_a_person_and_a_context(tuned):
+    """A new one replaces it, and a new version of the profile refuses it."""
+    tuner = tuned.personality
+    first, second = tuner.propose(), tuner.propose()
+    assert [one.id for one in tuner.status().proposed] == [second.change_id]
+    assert tuner.show(first.change_id).status == "refused"
+    tuner.add_profile(TRAITS, reason="by hand")
+    assert tuner.show(second.change_id).status == "refused"
+    stale = PersonalityChange({"steps": {"warmth": 0.1}}, "an older version")
+    tuner.work(lambda uow: uow.personality_changes.save(stale), commit=True)
+    assert tuner.status().proposed == ()
+    assert "began on" in tuner.propose().sentence
+
+
 def test_bad_questions_are_refused(tuned):
-    for step in (0, -0.1, 1.5, float("nan")):
+    for call in (
+        partial(tuned.personality.propose, user=5),
+        partial(tuned.personality.propose, context=5),
+        partial(tuned.personality.status, context="\ud800"),
+        partial(tuned.personality.show, 5),
+    ):
+        with pytest.raises(InvalidEntity):
+            call()
+    for step in (0, -0.1, 1.5, float("nan"), None, "a", True):
         with pytest.raises(InvalidValue):
             tuned.personality.propose(max_step=step)
     with pytest.raises(UnknownName):

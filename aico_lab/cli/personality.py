@@ -68,6 +68,10 @@ def personality_propose(
     ] = 0.1,
     user: UserOption = None,
     context: ContextOption = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="The policy whose arms are compared; by default the one used most."),
+    ] = None,
     dry_run: DryRunOption = False,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
@@ -79,7 +83,7 @@ def personality_propose(
     """
     with open_lab(home, key_file) as lab:
         found = lab.personality.propose(
-            goal, max_step=max_step, user=user, context=context, dry_run=dry_run
+            goal, max_step=max_step, user=user, context=context, policy=policy, dry_run=dry_run
         )
     if json:
         emit(found)
@@ -170,7 +174,7 @@ def _say_status(found: PersonalityStatus) -> None:
     say(f"decisions  {found.decisions:,}{share}")
     for policy in found.policies:
         whose = f", of {policy['user_id']}" if policy["user_id"] else ""
-        show(f"policy     {policy['name']}, {policy['kind']}, {policy['rounds']:,} rounds{whose}")
+        show(f"policy     {policy['name']}, {policy['kind']}, {_rounds(policy['rounds'])}{whose}")
     for one in found.proposed:
         show(f"proposed   {one.id}: {one.reason}")
     for watched in found.watched:
@@ -194,6 +198,8 @@ def _say_proposal(found: Proposal) -> None:
             show(f"  {one.sentence}" if named else f"  {one.arm}: {one.sentence}")
     if found.arm is None:
         show(found.needed or "")
+        if found.policy is not None:
+            show(f"It is about the arms of the policy {found.policy}.")
         return
     _say_effects(found.steps, found.before, found.after)
     for guardrail in found.guardrails:
@@ -203,8 +209,9 @@ def _say_proposal(found: Proposal) -> None:
             ends = f"{guardrail.low:+.3g} to {guardrail.high:+.3g}"
             show(f"  guardrail {guardrail.outcome}: {guardrail.value:+.3g} ({ends})")
     show(
-        f"Evidence: {found.decisions:,} decisions about {found.people:,} people, snapshot "
-        f"{found.generation}. It concerns {_whom(found.user_id, found.context)}."
+        f"Evidence: {found.decisions:,} decisions of the policy {found.policy} about "
+        f"{found.people:,} people, snapshot {found.generation}. It concerns "
+        f"{_whom(found.user_id, found.context)}."
     )
     if found.change_id is None:
         say("Nothing was stored.")
@@ -249,6 +256,10 @@ def _named(profile: Profile) -> str:
     whose = profile.user_id or "everybody"
     where = f", {profile.context}" if profile.context else ""
     return f"version {profile.version} of {whose}{where}, since {profile.active_from:%Y-%m-%d} UTC"
+
+
+def _rounds(count: int) -> str:
+    return f"{count:,} round{'' if count == 1 else 's'}"
 
 
 def _levels(traits: Mapping[str, float]) -> str:

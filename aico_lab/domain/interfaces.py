@@ -287,7 +287,7 @@ class ProfileRepository(ABC):
 
     @abstractmethod
     async def end(self, profile_id: str, at: datetime) -> None:
-        """End a version; one that is unknown, or ended before, stays as it is."""
+        """End a version; one that is unknown, or ended before that time, stays as it is."""
 
     @abstractmethod
     async def get_by_id(self, profile_id: str) -> Profile | None:
@@ -295,7 +295,15 @@ class ProfileRepository(ABC):
 
     @abstractmethod
     async def get_by_user(self, user_id: str | None) -> list[Profile]:
-        """Return the versions for a person, or for everybody, in order of activation."""
+        """Return the versions for a person, or for everybody, in order of activation.
+
+        Raises:
+            InvalidEntity: Another program stored traits that this one does not know.
+        """
+
+    @abstractmethod
+    async def get_periods(self, user_id: str | None) -> list[Profile]:
+        """Return the same versions without their traits, which may be another program's."""
 
     async def get_active(
         self, user_id: str | None, context: str | None = None, at: datetime | None = None
@@ -306,12 +314,16 @@ class ProfileRepository(ABC):
             user_id: The person; None for somebody without versions of their own.
             context: The context bucket; None for an unknown one.
             at: The time; None for now.
+
+        Raises:
+            InvalidEntity: Another program stored traits that this one does not know.
         """
-        known = await self.get_by_user(None)
+        known = await self.get_periods(None)
         if user_id is not None:
-            known += await self.get_by_user(user_id)
+            known += await self.get_periods(user_id)
         moment = values.now() if at is None else values.moment("at", at)
-        return active_profile(known, user_id, context, moment)
+        found = active_profile(known, user_id, context, moment)
+        return None if found is None else await self.get_by_id(found.id)
 
 
 class PersonalityChangeRepository(ABC):

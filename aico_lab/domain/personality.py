@@ -10,7 +10,7 @@ Sources of the rules:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from aico_lab.domain import values
 from aico_lab.domain.entities import Entity, new_id
@@ -185,6 +185,24 @@ class Profile(Entity):
             simulated=values.boolean("simulated", self.simulated),
             id=values.identifier("id", self.id),
         )
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Return a stored version.
+
+        Raises:
+            InvalidEntity: Another program stored it with traits that this one does not know; the
+                message names the version.
+        """
+        try:
+            return cls.from_dict(row)
+        except InvalidEntity as error:
+            raise InvalidEntity(
+                f"Version {row.get('version')} of the personality of "
+                f"{row.get('user_id') or 'everybody'}, {row.get('profile_id')!r}, was stored by "
+                f"another program ({error}): state a new one with "
+                "`lab.personality.add_profile()`, which ends it."
+            ) from error
 
     @property
     def max_step(self) -> float:

@@ -12,6 +12,7 @@ from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import SourceError, SourceMissing, UnknownName, did_you_mean
 from aico_lab.home.files import private_files
 from aico_lab.knowledge import reading
+from aico_lab.messages.simulated import refuse_if_simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,8 +79,10 @@ class Knowledge:
 
         Raises:
             SourceMissing: There is no document in a folder; then nothing is added.
+            WrongUse: The data of the home are simulated.
         """
         primary = self._storage.primary
+        refuse_if_simulated(primary)
         return [_add(primary, path) for path in list(_files(paths))]
 
     def list(self) -> list[Document]:

@@ -2,39 +2,107 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from aico_lab.domain.personality import active_profile, contexts_of
+from aico_lab.errors import UnknownName, did_you_mean
 from aico_lab.personality import targets
+from aico_lab.personality.contexts import PARTS
 from aico_lab.personality.evaluation import evaluate
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from aico_lab.domain import Profile
     from aico_lab.personality.evaluation import Evaluation
     from aico_lab.personality.log import Log
+
+NO_PROFILE: Final = "none"
+"""The version of decisions that record none."""
 
 MOST: Final = 12
 """The most arms that are evaluated: those that were tried most."""
 
 
-def of_present_version(log: Log) -> Log:
-    """Return the decisions since each person's version of the personality last changed.
+def of_version(log: Log, profile: Profile | None, profiles: Sequence[Profile], at: datetime) -> Log:
+    """Return the decisions that count for a version of the personality.
 
-    Before, another personality made the same choices, so that arm and version would mix.
+    Under another version the same arm is another personality, so that arm and version would mix.
+    One person alone tells too little, so for a person's own version everybody's decisions count:
+    each under the version that applies to its person and context now. A version for several people
+    has the decisions under it.
+
+    Args:
+        log: The decisions.
+        profile: The version; None if there is none, with which decisions without a version count.
+        profiles: All versions, of everybody.
+        at: The present moment.
     """
-    place = log.person * max(len(log.contexts), 1) + log.context
-    kept = np.ones(len(log), dtype=np.bool_)
-    if len(log):
-        order = np.lexsort((log.time_ms, place))
-        whose, version = place[order], log.profile[order]
-        last = np.flatnonzero(np.diff(whose, append=-1))
-        present = version[last][np.searchsorted(whose[last], whose)]
-        other = np.where(version == present, -1, np.arange(len(log)))
-        # Up to the last decision under another version, and none of the place before.
-        start = np.concatenate([[0], last[:-1] + 1])
-        latest = np.maximum.reduceat(other, start)
-        kept[order] = np.arange(len(log)) > latest[np.searchsorted(whose[last], whose)]
+    if profile is None or profile.user_id is None:
+        wanted = NO_PROFILE if profile is None else profile.id
+        kept = np.array([one == wanted for one in log.profiles], np.bool_)
+        return log.choose(kept[log.profile])
+    kept = np.zeros(len(log), np.bool_)
+    places = log.person * max(len(log.contexts), 1) + log.context
+    codes = {name: code for code, name in enumerate(log.profiles)}
+    for place in np.unique(places):
+        whose, where = divmod(int(place), max(len(log.contexts), 1))
+        person, context = log.people[whose], log.contexts[where]
+        active = active_profile(
+            (one for one in profiles if one.user_id in (None, person)), person, context, at
+        )
+        code = codes.get(NO_PROFILE if active is None else active.id, -1)
+        kept |= (places == place) & (log.profile == code)
     return log.choose(kept)
+
+
+def of_context(log: Log, context: str | None) -> Log:
+    """Return the decisions in a context; None for all.
+
+    Raises:
+        UnknownName: No decision was made in it, and it is no part of a day.
+    """
+    if context is None:
+        return log
+    inside = np.array([context in contexts_of(one) for one in log.contexts], np.bool_)
+    if not inside.any() and context.partition("/")[0] not in PARTS:
+        known = sorted({one for bucket in log.contexts for one in contexts_of(bucket)} | {*PARTS})
+        end = did_you_mean(context, known, f": the contexts are {', '.join(known)}.")
+        raise UnknownName(f"No decision was made in the context {context!r}{end}")
+    return log.choose(inside[log.context])
+
+
+def of_policy(log: Log, policy: str, arms: Collection[str] = ()) -> Log:
+    """Return the decisions of one policy, with the arms among which it chose.
+
+    Args:
+        log: The decisions.
+        policy: The id of the policy.
+        arms: Its arms, for a policy that made no decision yet.
+    """
+    rows = np.array([one == policy for one in log.policies], np.bool_)[log.policy]
+    theirs = log.choose(rows)
+    seen = np.bincount(theirs.arm, minlength=len(log.arms)) > 0
+    if theirs.probabilities is not None:
+        seen |= np.isfinite(theirs.probabilities).any(axis=0)
+    if not len(theirs):
+        return replace(
+            theirs, arms=sorted(arms), policies=[policy],
+            probabilities=np.empty((0, len(arms))),
+        )  # fmt: skip
+    places = np.flatnonzero(seen)
+    return replace(
+        theirs,
+        arm=np.searchsorted(places, theirs.arm).astype(np.int64),
+        arms=[log.arms[int(at)] for at in places],
+        probabilities=None if theirs.probabilities is None else theirs.probabilities[:, places],
+        policy=np.zeros(len(theirs), np.int64),
+        policies=[policy],
+    )
 
 
 def evaluate_candidates(log: Log) -> list[Evaluation]:

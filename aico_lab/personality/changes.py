@@ -46,6 +46,7 @@ async def apply_change(uow: AbstractUnitOfWork, change_id: str) -> PersonalityCh
     await _put(uow, change, old, new)
     done = replace(change, status="applied", new_profile_id=new.id, applied_at=new.active_from)
     await uow.personality_changes.save(done)
+    await refuse_stale(uow)
     await _publish(uow, done, old.id, new.id)
     return done
 
@@ -98,6 +99,26 @@ def refuse_among(changes: Sequence[PersonalityChange], user_id: str | None) -> N
             )
 
 
+async def refuse_stale(uow: AbstractUnitOfWork) -> None:
+    """Refuse the open proposals whose version of the profile no longer applies."""
+    for one in await uow.personality_changes.all():
+        if one.status != "proposed":
+            continue
+        active = await uow.profiles.get_active(one.user_id, one.context)
+        if active is None or active.id != one.old_profile_id:
+            await _ended(uow, one, "refused")
+
+
+async def save_proposal(uow: AbstractUnitOfWork, proposal: PersonalityChange) -> None:
+    """Save a proposal, which replaces an open one for the same person and context."""
+    await refuse_stale(uow)
+    for one in await uow.personality_changes.all():
+        same = (one.user_id, one.context) == (proposal.user_id, proposal.context)
+        if one.status == "proposed" and same:
+            await _ended(uow, one, "refused")
+    await uow.personality_changes.save(proposal)
+
+
 async def change_of(uow: AbstractUnitOfWork, change_id: str) -> PersonalityChange:
     """Return a change by its id, or by the beginning of it that no other has.
 
@@ -113,8 +134,9 @@ def find_change(changes: Sequence[PersonalityChange], change_id: str) -> Persona
     Raises:
         UnknownName: There is no such change, or there are several.
     """
+    values.identifier("The id of a change", change_id)
     found = [one for one in changes if one.id == change_id] or [
-        one for one in changes if change_id and one.id.startswith(change_id)
+        one for one in changes if one.id.startswith(change_id)
     ]
     if len(found) != 1:
         count = f"{len(found)} changes begin" if found else "No change begins"
@@ -161,7 +183,7 @@ async def _next(
     reason: str,
 ) -> Profile:
     """Return the version that follows the present one, not saved yet."""
-    known = await uow.profiles.get_by_user(change.user_id)
+    known = await uow.profiles.get_periods(change.user_id)
     number = 1 + max((one.version for one in known), default=0)
     return present.successor(
         traits, reason=reason, user_id=change.user_id, context=change.context, version=number
@@ -182,6 +204,7 @@ async def _close(
 ) -> PersonalityChange:
     """End a change that was rolled back, after which another version is active."""
     done = await _ended(uow, change, "rolled back")
+    await refuse_stale(uow)
     await _publish(uow, done, change.new_profile_id, active.id)
     return done
 

@@ -187,8 +187,9 @@ class Support:
         sentence = "All propensities are probabilities."
         if wrong.any():
             sentence = (
-                f"{int(wrong.sum()):,} decisions have an impossible propensity: not above 0 and "
-                "at most 1, or not part of probabilities that add up to 1."
+                f"{_counted(int(wrong.sum()), 'decision has', 'decisions have')} an impossible "
+                "propensity: not above 0 and at most 1, or not part of probabilities that add up "
+                "to 1."
             )
         return Check("propensities possible", not wrong.any(), share, 0.0, sentence)
 
@@ -207,6 +208,12 @@ class Support:
                 f"The propensities are wrong: {log.arms[arm]} was chosen more or less often than "
                 f"they say, by {worst:.0%} of the decisions."
             )
+            several = [log.policies[place] for place in np.unique(log.policy)]
+            if len(several) > 1:
+                sentence = (
+                    f"The decisions are of {len(several)} policies, which may choose among "
+                    f"different arms: ask about one of {', '.join(several)}."
+                )
         return Check("propensities correct", not off, worst, _OFF, sentence)
 
     def _overlap(self) -> Check:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,35 +16,50 @@ from aico_lab.dal import DataAccessLayer
 from aico_lab.domain import PersonalityChange, Profile, values
 from aico_lab.domain.personality import (
     STABILITY,
-    active_profile,
     check_rules,
     contexts_of,
     violated_rules,
 )
-from aico_lab.errors import ChangeRefused, InvalidValue, NeverSynced, UnknownName, did_you_mean
+from aico_lab.errors import (
+    ChangeRefused,
+    CorruptDatabase,
+    InvalidEntity,
+    NeverSynced,
+    UnknownName,
+    did_you_mean,
+)
 from aico_lab.home.files import private_files
+from aico_lab.messages.simulated import is_simulated
 from aico_lab.metrics.engine.filters import Filters
+from aico_lab.personality.candidates import of_context, of_policy, of_version
 from aico_lab.personality.changes import (
     apply_change,
     find_change,
     keep_change,
     refuse_among,
+    refuse_stale,
     roll_back_change,
+    save_proposal,
 )
 from aico_lab.personality.contexts import bucket_of_message
 from aico_lab.personality.log import read_log
 from aico_lab.personality.outcomes import outcome_of
-from aico_lab.personality.policies import KINDS, policy_of
-from aico_lab.personality.proposals import GUARDRAILS, Proposal, draft
+from aico_lab.personality.policies import policy_of
+from aico_lab.personality.proposals import GUARDRAILS, Proposal, check_step, draft
 from aico_lab.personality.status import PersonalityStatus, WatchedChange
-from aico_lab.personality.stored_policies import SIMULATED, StoredPolicy, add_policy
+from aico_lab.personality.stored_policies import (
+    StoredPolicy,
+    add_policy,
+    profile_of,
+    readable_policy,
+)
 from aico_lab.personality.watching import watch
 from aico_lab.repositories import UnitOfWork
 from aico_lab.results import json_text
 from aico_lab.zones import to_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from datetime import datetime
 
     from aico_lab.personality.log import Log
@@ -78,9 +95,14 @@ class Personality:
             UnknownName: There is no such person.
             InvalidEntity: Another program stored traits that this one does not know.
         """
-        known = self.profiles() + ([] if user is None else self.profiles(user))
         moment = values.now() if at is None else values.moment("at", at)
-        return active_profile(known, self.person(user), context, moment)
+        values.optional(values.identifier, "context", context)
+        primary = self._storage.primary
+        found = profile_of(primary, self.person(user), context, moment)
+        rows = primary.fetch_dicts(
+            "SELECT * FROM personality_profiles WHERE profile_id = ?", [found]
+        )
+        return Profile.from_row(rows[0]) if rows else None
 
     def profiles(self, user: str | None = None) -> list[Profile]:
         """Return the versions for a person, or for everybody, in order of activation."""
@@ -89,7 +111,7 @@ class Personality:
             "ORDER BY active_from, version, profile_id",
             [self.person(user)],
         )
-        return [Profile.from_dict(row) for row in rows]
+        return [Profile.from_row(row) for row in rows]
 
     @private_files()
     def add_profile(
@@ -104,41 +126,59 @@ class Personality:
     ) -> Profile:
         """State the personality by hand; the version before for the same person and context ends.
 
+        A version of another program that would begin later never begins.
+
         Args:
             traits: Values from 0 to 1 by trait; see `aico_lab.domain.personality.TRAITS`.
             reason: Why it is stated.
             user: The id or name of the person whom it is for; None for everybody.
             context: The context that it is for, such as 'evening'; None for every context.
             stability: From 0 to 1: a trait moves by at most `1 - stability` in one change.
-            active_from: When it became active; None for now.
+            active_from: When it became active: after the version before, and not in the future;
+                None for now.
 
         Raises:
             UnknownName: There is no such person.
-            InvalidEntity: A trait is unknown or outside 0..1, or traits violate a rule.
-            ChangeRefused: A change for these people is watched.
+            InvalidEntity: A trait is unknown or outside 0..1, or traits violate a rule, or there
+                is no trait or no reason, or the time lies in the future.
+            ChangeRefused: A change for these people is watched, or the time does not follow that of
+                the version before.
         """
+        now = values.now()
         profile = Profile(
-            dict(traits),
+            dict(traits) if isinstance(traits, Mapping) else traits,
             self.person(user),
             context,
             stability=stability,
-            active_from=values.now() if active_from is None else active_from,
-            reason=reason,
+            active_from=now if active_from is None else active_from,
+            reason=values.identifier("reason", reason),
+            simulated=is_simulated(self._storage.primary),
         )
+        if not profile.traits:
+            raise InvalidEntity("A profile needs traits: state at least one.")
+        if profile.active_from > now:
+            raise InvalidEntity("active_from lies in the future: state it once it applies.")
         check_rules(profile.traits)
 
         async def add(uow: AbstractUnitOfWork) -> Profile:
             refuse_among(await uow.personality_changes.all(), profile.user_id)
-            known = await uow.profiles.get_by_user(profile.user_id)
-            same = [one for one in known if one.context == context and one.active_until is None]
+            known = await uow.profiles.get_periods(profile.user_id)
+            same = [one for one in known if one.context == context]
+            begun = [one for one in same if one.active_from <= now]
+            if begun and begun[-1].active_from >= profile.active_from:
+                raise ChangeRefused(
+                    f"Version {begun[-1].version} began on {begun[-1].active_from:%Y-%m-%d %H:%M} "
+                    "UTC, and a version only follows another: let the new one begin later."
+                )
             for one in same:
                 await uow.profiles.end(one.id, max(profile.active_from, one.active_from))
             new = replace(
                 profile,
                 version=1 + max((one.version for one in known), default=0),
-                based_on=same[-1].id if same else None,
+                based_on=begun[-1].id if begun else None,
             )
             await uow.profiles.save(new)
+            await refuse_stale(uow)
             return new
 
         return self.work(add, commit=True)
@@ -204,31 +244,32 @@ class Personality:
         max_step: float = 0.1,
         user: str | None = None,
         context: str | None = None,
+        policy: str | None = None,
         dry_run: bool = False,
     ) -> Proposal:
         """Propose a bounded change of the profile from the newest snapshot, and store it.
 
-        The evidence for a shared version are the decisions under it; the evidence for a person's
-        own version are everybody's decisions, as one person alone tells too little.
+        The evidence are the `decisions` of one policy. A stored proposal replaces an open one for
+        the same person and context.
 
         Args:
             goal: The outcome to improve; see `aico_lab.personality.outcomes`.
             max_step: The most that a trait may move.
             user: The id or name of the person whom it is for; None for everybody.
             context: The context that it is for, such as 'evening'; None for every context.
+            policy: The policy whose arms are compared; None for the one that `decisions` takes.
             dry_run: Store nothing.
 
         Returns:
             The proposal. Its `change_id` is None if nothing is proposed, or in a dry run.
 
         Raises:
-            UnknownName: There is no such outcome or person.
+            UnknownName: There is no such outcome, person, context or policy.
             InvalidValue: The step is not above 0 and at most 1.
             ChangeRefused: There is no profile yet, or a change for these people is watched.
             NeverSynced: There is no snapshot yet.
         """
-        if not 0 < max_step <= 1:
-            raise InvalidValue(f"The largest step is above 0 and at most 1, not {max_step!r}.")
+        check_step(max_step)
         user_id, outcome = self.person(user), outcome_of(goal)
 
         refuse_among(self.changes(), user_id)
@@ -237,14 +278,15 @@ class Personality:
             raise ChangeRefused(
                 "There is no profile to change yet: state one with `lab.personality.add_profile()`."
             )
-        versions = None if profile.user_id else {profile.id}
-        log = self._log(outcome.name, context=context, versions=versions)
+        log = self.decisions(outcome.name, user=user_id, context=context, policy=policy)
+        chosen = next(iter(log.policies), None)
         others = [
-            self._log(name, context=context, versions=versions)
+            self.decisions(name, user=user_id, context=context, policy=chosen)
             for name in GUARDRAILS
             if name != outcome.name
         ]
-        made = draft(log, others, self._arms(), profile, max_step)
+        arms = self._arms().get(chosen or "", {})
+        made = draft(log, others, arms, profile, max_step)
         proposal = Proposal.of(made, profile, log, max_step, user_id=user_id, context=context)
         if made.best is None or dry_run:
             return proposal
@@ -256,8 +298,51 @@ class Personality:
             generation=log.generation,
             reason=proposal.sentence,
         )
-        self.work(lambda uow: uow.personality_changes.save(change), commit=True)
+        self.work(lambda uow: save_proposal(uow, change), commit=True)
         return replace(proposal, change_id=change.id)
+
+    def decisions(
+        self,
+        outcome: str = "satisfaction",
+        *,
+        user: str | None = None,
+        context: str | None = None,
+        policy: str | None = None,
+        filters: Filters | None = None,
+    ) -> Log:
+        """Return the decisions on which a proposal rests, with their outcomes.
+
+        These are the decisions of one policy under the version of the personality that applies now
+        (see `aico_lab.personality.candidates.of_version`).
+
+        Args:
+            outcome: The outcome; see `aico_lab.personality.outcomes`.
+            user: The id or name of the person whose version it is; None for everybody's.
+            context: The context, such as 'evening'; None for every context.
+            policy: The policy; None for the one whose arms move traits, and which made most of
+                these decisions.
+            filters: Which decisions: `since`, `until`, `user` and `channel`; None for all.
+
+        Raises:
+            UnknownName: There is no such outcome, person, context or policy.
+            NeverSynced: There is no snapshot yet.
+        """
+        profile = self.profile(user, context)
+        whole = read_log(self._storage.reader, outcome, filters or Filters())
+        log = of_version(of_context(whole, context), profile, self._periods(), values.now())
+        known = self._arms()
+        made = np.bincount(log.policy, minlength=len(log.policies))
+        counts = dict.fromkeys(known, 0) | dict(zip(log.policies, made.tolist(), strict=True))
+        if policy is not None and policy not in counts:
+            end = did_you_mean(str(policy), counts, f": there is {', '.join(counts) or 'none'}.")
+            raise UnknownName(f"There is no policy {policy!r}{end}")
+
+        def rank(name: str) -> tuple[object, ...]:
+            moves = any(known.get(name, {}).values())
+            return (moves and counts[name] > 0, counts[name] > 0, moves, counts[name], name)
+
+        name = policy if policy is not None else max(counts, key=rank, default=None)
+        return log if name is None else of_policy(log, name, known.get(name, {}))
 
     def show(self, change_id: str) -> PersonalityChange:
         """Return a change by its id, or by the beginning of it.
@@ -334,8 +419,12 @@ class Personality:
         profile = self.profile(user_id, context)
         known = [one for one in self.changes() if one.reaches(user_id)]
         (decisions, with_propensity), simulated = (
-            primary.fetch_all("SELECT count(*), count(propensity) FROM personality_decisions")[0],
-            primary.fetch_one("SELECT value FROM system_state WHERE key = ?", [SIMULATED]),
+            primary.fetch_all(
+                "SELECT count(*), count(propensity) FROM personality_decisions "
+                "WHERE ?1 IS NULL OR user_id = ?1",
+                [user_id],
+            )[0],
+            is_simulated(primary),
         )
         policies = primary.fetch_dicts(
             "SELECT policy_id AS name, kind, user_id, rounds FROM personality_policies "
@@ -350,10 +439,22 @@ class Personality:
             decisions=decisions,
             with_propensity=with_propensity,
             policies=tuple(policies),
-            proposed=tuple(one for one in known if one.status == "proposed"),
+            proposed=tuple(one for one in known if self._is_open(one)),
             watched=tuple(self._watched(one) for one in known if one.status == "applied"),
-            simulated=simulated is not None,
+            simulated=simulated,
         )
+
+    def _is_open(self, change: PersonalityChange) -> bool:
+        """Return whether a change can be applied; before this version stale ones stayed."""
+        now, primary = values.now(), self._storage.primary
+        return change.status == "proposed" and change.old_profile_id == profile_of(
+            primary, change.user_id, change.context, now
+        )
+
+    def _periods(self) -> list[Profile]:
+        """Return all versions of everybody, without traits."""
+        rows = self._storage.primary.fetch_dicts("SELECT * FROM personality_profiles")
+        return [Profile.from_row({**row, "traits": {}}) for row in rows]
 
     def _watched(self, change: PersonalityChange) -> WatchedChange:
         """Return a change with what its watch recommends."""
@@ -398,16 +499,15 @@ class Personality:
             kept &= np.isin(log.context, inside)
         return log.choose(kept)
 
-    def _arms(self) -> dict[str, dict[str, float]]:
-        """Return the steps of traits that the arms of all stored policies stand for."""
+    def _arms(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return the arms of each stored policy, with their steps, that this program can read."""
         rows = self._storage.primary.fetch_all(
-            "SELECT kind, parameters FROM personality_policies WHERE kind IN "
-            f"({', '.join('?' * len(KINDS))}) ORDER BY updated_at, policy_id",
-            list(KINDS),
+            "SELECT policy_id, kind, parameters FROM personality_policies ORDER BY policy_id"
         )
-        found: dict[str, dict[str, float]] = {}
-        for kind, parameters in rows:
-            found |= policy_of(kind, json.loads(parameters)).arms
+        found = {}
+        for name, kind, parameters in rows:
+            with suppress(CorruptDatabase, UnknownName):
+                found[name] = readable_policy(name, kind, parameters).arms
         return found
 
     def _only_watched(self) -> str:
@@ -425,6 +525,7 @@ class Personality:
         """
         if user is None:
             return None
+        values.identifier("user", user)
         rows = self._storage.primary.fetch_all(
             "SELECT user_id, user_id = ?1 FROM users WHERE user_id = ?1 OR name = ?1 "
             "ORDER BY 2 DESC",

@@ -17,12 +17,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from aico_lab.domain import values
 from aico_lab.domain.personality import check_traits
-from aico_lab.errors import InvalidValue, UnknownName, did_you_mean
+from aico_lab.errors import CorruptDatabase, InvalidValue, UnknownName, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,14 @@ _LEVELS: Final = np.array([1e-8, 1e-5, 1e-3, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.
 """Quantiles of each arm at which the integration begins a new piece."""
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+_SUM: Final = 1e-6
+"""How far a sum of probabilities may be from 1."""
+
+_HUGE: Final = 1e9
+"""The largest feature."""
+
+_MOST_DRAWS: Final = 100_000
+
 _SMALLEST: Final = 1e-3
 """The least parameter of a beta distribution, as other programs store zeros."""
 
@@ -104,6 +113,39 @@ class Choice:
     features: Mapping[str, float] = field(default_factory=dict, hash=False)
     policy: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check that it can be logged: a log with one impossible propensity tells nothing.
+
+        Raises:
+            InvalidValue: The probabilities are none, or the arm is not one of them, or a feature is
+                no finite number.
+            InvalidEntity: The context is no text.
+        """
+        stated = checked_numbers("probabilities", self.probabilities, 0, 1 + _SUM)
+        of_arm = stated.get(self.arm) if isinstance(self.arm, str) else None
+        mine = _number("The propensity", self.propensity, 0, 1 + _SUM)
+        if of_arm is None or not mine > 0 or abs(of_arm - mine) > _SUM:
+            raise InvalidValue("The propensity must be that of the chosen arm, and above 0.")
+        if abs(sum(stated.values()) - 1) > len(stated) * _SUM:
+            raise InvalidValue("The probabilities of all arms must add up to 1.")
+        if self.kind not in get_args(PropensityKind):
+            raise InvalidValue(f"kind must be one of {', '.join(get_args(PropensityKind))}.")
+        checked_numbers("features", self.features, -_HUGE, _HUGE)
+        values.optional(values.identifier, "context", self.context)
+
+
+def checked_numbers(name: str, given: object, low: float, high: float) -> dict[str, float]:
+    """Return numbers by name.
+
+    Raises:
+        InvalidValue: It is no mapping of texts to numbers in these bounds.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise InvalidValue(f"{name} must be a mapping of names to numbers.")
+    for key in given:
+        values.storable(name, key)
+    return {key: _number(f"{name}: {key}", value, low, high) for key, value in given.items()}
+
 
 class ArmPolicy(ABC):
     """A rule that chooses arms. Policies hold no state: it is passed in, and returned changed.
@@ -138,12 +180,17 @@ class ArmPolicy(ABC):
             InvalidValue: There is no arm, or a parameter is unknown or out of range.
             InvalidEntity: An arm has a step that no trait can move.
         """
-        steps = dict(arms) if isinstance(arms, Mapping) else {name: {} for name in arms}
-        if not steps or not all(isinstance(name, str) and name for name in steps):
+        if not arms or not all(isinstance(name, str) and name for name in arms):
             raise InvalidValue("A policy needs arms with names: name at least one.")
-        self.arms = {
-            name: check_traits(f"arm {name}", dict(moves), -1, 1) for name, moves in steps.items()
-        }
+        if len(set(arms)) < len(arms):
+            raise InvalidValue("Two arms have the same name: name each once.")
+        steps = arms if isinstance(arms, Mapping) else {name: {} for name in arms}
+        self.arms = {}
+        for name, moves in steps.items():
+            if not isinstance(moves, Mapping):
+                raise InvalidValue(f"The steps of the arm {name!r} must be a mapping of traits.")
+            values.storable("The name of an arm", name)
+            self.arms[name] = check_traits(f"arm {name}", dict(moves), -1, 1)
         self.floor = _number("floor", floor, 0, 1 / len(self.arms))
         for name in parameters:
             if name not in self.takes:
@@ -175,8 +222,14 @@ class ArmPolicy(ABC):
             context: The context bucket.
             features: Numbers that describe the situation, by name.
             name: The id of the policy, for the choice.
+
+        Raises:
+            InvalidValue: A feature is no finite number.
+            InvalidEntity: The context is no text.
+            CorruptDatabase: The state is damaged.
         """
-        known = dict(features or {})
+        known = checked_numbers("features", {} if features is None else features, -_HUGE, _HUGE)
+        values.optional(values.identifier, "context", context)
         p, kind = self.probabilities(state, rng, context=context, features=known)
         place = int(rng.choice(len(p), p=p))
         names = list(self.arms)
@@ -255,8 +308,14 @@ class ArmPolicy(ABC):
 
     def _pairs(self, state: State, context: str | None, default: tuple[float, float]) -> Floats:
         """Return the two numbers of each arm in a context, K x 2."""
-        known = state.get("contexts", {}).get(context or ANY, {})
-        return np.array([known.get(arm, default) for arm in self.arms], float)
+        try:
+            known = state.get("contexts", {}).get(context or ANY, {})
+            found = np.array([known.get(arm, default) for arm in self.arms], float)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CorruptDatabase(_DAMAGED) from error
+        if found.shape != (len(self.arms), 2) or not np.all(np.isfinite(found) & (found >= 0)):
+            raise CorruptDatabase(_DAMAGED)
+        return found
 
     def _with_pair(
         self, state: State, context: str | None, arm: str, pair: tuple[float, float]
@@ -265,6 +324,10 @@ class ArmPolicy(ABC):
         contexts[context or ANY] = {**contexts.get(context or ANY, {}), arm: list(pair)}
         return {**state, "contexts": contexts}
 
+
+_DAMAGED: Final = (
+    "What the policy learned is damaged: restore it from a backup, or add another policy."
+)
 
 ANY: Final = "any"
 """The context of a state that a choice without a context has."""
@@ -278,7 +341,7 @@ class FixedPolicy(ArmPolicy):
 
     def _check(self) -> None:
         arm = self.parameters["arm"]
-        if arm not in self.arms:
+        if not isinstance(arm, str) or arm not in self.arms:
             raise InvalidValue(f"The arm of a fixed policy is one of {', '.join(self.arms)}.")
 
     def _probabilities(
@@ -385,11 +448,13 @@ class LinearThompson(ArmPolicy):
 
     def _check(self) -> None:
         names = self.parameters["features"]
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise InvalidValue("features are the names of features, as a list.")
+        if len(set(names)) < len(names):
+            raise InvalidValue("Two features have the same name: name each once.")
         self.parameters["features"] = list(names)
         _number("scale", self.parameters["scale"], 0, 100)
-        _number("draws", self.parameters["draws"], 1, 1e7)
+        _number("draws", self.parameters["draws"], 1, _MOST_DRAWS)
 
     def _probabilities(
         self,
@@ -433,14 +498,23 @@ class LinearThompson(ArmPolicy):
     def _vector(self, features: Mapping[str, float]) -> Floats:
         names = self.parameters["features"]
         return np.array(
-            [1.0, *(_number(f"feature {n}", features.get(n, 0.0), -1e9, 1e9) for n in names)]
+            [1.0, *(_number(f"feature {n}", features.get(n, 0.0), -_HUGE, _HUGE) for n in names)]
         )
 
     def _model(self, state: State, arm: str, size: int) -> tuple[Floats, Floats]:
-        known = state.get("models", {}).get(arm)
-        if known is None:
-            return np.eye(size), np.zeros(size)
-        return np.array(known["precision"], float), np.array(known["weighted"], float)
+        try:
+            known = state.get("models", {}).get(arm)
+            if known is None:
+                return np.eye(size), np.zeros(size)
+            precision = np.array(known["precision"], float)
+            weighted = np.array(known["weighted"], float)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CorruptDatabase(_DAMAGED) from error
+        if precision.shape != (size, size) or weighted.shape != (size,):
+            raise CorruptDatabase(_DAMAGED)
+        if not (np.isfinite(precision).all() and np.isfinite(weighted).all()):
+            raise CorruptDatabase(_DAMAGED)
+        return precision, weighted
 
 
 KINDS: Final[Mapping[str, type[ArmPolicy]]] = {
@@ -456,8 +530,8 @@ def policy_of(kind: str, stored: Mapping[str, Any]) -> ArmPolicy:
         UnknownName: There is no such kind.
         InvalidValue: The arms or parameters are invalid.
     """
-    if kind not in KINDS:
-        end = did_you_mean(kind, KINDS, f": the kinds are {', '.join(KINDS)}.")
+    if not isinstance(kind, str) or kind not in KINDS:
+        end = did_you_mean(str(kind), KINDS, f": the kinds are {', '.join(KINDS)}.")
         raise UnknownName(f"There is no kind of policy {kind!r}{end}")
     given = dict(stored)
     arms = given.pop("arms", None)
@@ -469,6 +543,10 @@ def policy_of(kind: str, stored: Mapping[str, Any]) -> ArmPolicy:
 def _number(name: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise InvalidValue(f"{name} must be a number, not {type(value).__name__}.")
-    if not low <= float(value) <= high:
-        raise InvalidValue(f"{name} must be a number from {low:g} to {high:g}, not {value}.")
-    return float(value)
+    try:
+        taken = float(value)
+    except OverflowError:
+        taken = math.inf
+    if not low <= taken <= high:
+        raise InvalidValue(f"{name} must be a number from {low:g} to {high:g}, not {taken:g}.")
+    return taken

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.errors import InvalidEntity
+from aico_lab.errors import InvalidEntity, InvalidValue
 from aico_lab.personality import targets
 from aico_lab.personality.evaluation import evaluate
 from aico_lab.personality.power import needed_log
@@ -103,6 +103,13 @@ class Draft:
     needed: str | None
 
 
+def check_step(max_step: float) -> None:
+    """Raise InvalidValue if the largest step is not above 0 and at most 1."""
+    number = isinstance(max_step, int | float) and not isinstance(max_step, bool)
+    if not number or not 0 < max_step <= 1:
+        raise InvalidValue(f"The largest step is above 0 and at most 1, not {max_step!r}.")
+
+
 def draft(
     log: Log,
     guardrails: Sequence[Log],
@@ -138,7 +145,9 @@ def draft(
     best = max(fit, key=lambda one: abs((one.effect and one.effect.value) or 0.0), default=None)
     if best is not None:
         return Draft(best, tuple(compared), best.sentence, None)
-    return Draft(None, tuple(compared), _why_none(compared, arms, log), needed_log(log).sentence)
+    return Draft(
+        None, tuple(compared), _why_none(compared, arms, log, profile), needed_log(log).sentence
+    )
 
 
 def _impossible(profile: Profile, steps: Mapping[str, float], max_step: float) -> str | None:
@@ -207,10 +216,17 @@ def shown(effect: Effect) -> str:
 
 
 def _why_none(
-    compared: Sequence[CandidateChange], arms: Mapping[str, Mapping[str, float]], log: Log
+    compared: Sequence[CandidateChange],
+    arms: Mapping[str, Mapping[str, float]],
+    log: Log,
+    profile: Profile,
 ) -> str:
     if not len(log):
-        return "Nothing is proposed: no decision on a style was logged under this profile."
+        return (
+            "Nothing is proposed: no decision on a style was logged under the present version of "
+            f"the personality, which began on {profile.active_from:%Y-%m-%d} UTC; decisions under "
+            "other versions do not count."
+        )
     if not compared:
         if any(arms.values()):
             return "Nothing is proposed: no logged arm moves a trait."
@@ -249,6 +265,7 @@ class Proposal:
         people: The number of people in the evidence.
         contexts: The context buckets in the evidence.
         decisions: The number of decisions in the evidence.
+        policy: The policy whose decisions and arms these are; None if there is none.
         generation: The generation of the snapshot.
         profile_id: The version that it was made on.
         candidates: All arms that were compared.
@@ -271,6 +288,7 @@ class Proposal:
     people: int
     contexts: tuple[str, ...]
     decisions: int
+    policy: str | None
     generation: int | None
     profile_id: str
     candidates: tuple[CandidateChange, ...]
@@ -307,6 +325,7 @@ class Proposal:
             people=len(np.unique(log.person)),
             contexts=tuple(log.contexts[place] for place in np.unique(log.context)),
             decisions=len(log),
+            policy=log.policies[0] if len(log.policies) == 1 else None,
             generation=log.generation,
             profile_id=profile.id,
             candidates=made.candidates,

@@ -22,6 +22,7 @@ from aico_lab.messages.records import (
     MessageRecord,
     UserRecord,
 )
+from aico_lab.messages.simulated import SIMULATED, is_simulated
 from aico_lab.messages.timestamps import to_timestamp
 from aico_lab.personality.policies import policy_of
 from aico_lab.personality.simulate import (
@@ -34,7 +35,7 @@ from aico_lab.personality.simulate import (
     World,
     moved,
 )  # fmt: skip
-from aico_lab.personality.stored_policies import SIMULATED, add_policy, is_simulated
+from aico_lab.personality.stored_policies import add_policy
 from aico_lab.zones import get_zone, to_local
 
 if TYPE_CHECKING:

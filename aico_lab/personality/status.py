@@ -36,7 +36,7 @@ class PersonalityStatus:
     Attributes:
         profile: The version that applies; None if there is none.
         broken_rules: The rules between traits that it violates.
-        decisions: The number of decisions of all people.
+        decisions: The number of decisions about the person, or about everybody.
         with_propensity: The number of these whose probability was logged.
         policies: The policies: their names, kinds, people and rounds.
         proposed: Proposals that can be applied.

@@ -10,18 +10,23 @@ import numpy as np
 from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import Profile, values
 from aico_lab.domain.personality import active_profile
-from aico_lab.errors import CorruptDatabase, DuplicateId, UnknownName, WrongUse, did_you_mean
-from aico_lab.personality.policies import policy_of
+from aico_lab.errors import (
+    CorruptDatabase,
+    DomainError,
+    DuplicateId,
+    InvalidValue,
+    UnknownName,
+    did_you_mean,
+)
+from aico_lab.messages.simulated import is_simulated
+from aico_lab.personality.policies import Choice, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.personality.policies import ArmPolicy, Choice, State
-
-SIMULATED = "simulated"
-"""The key in `system_state` of a home whose data are simulated; its value says which."""
+    from aico_lab.personality.policies import ArmPolicy, State
 
 
 class StoredPolicy:
@@ -51,13 +56,17 @@ class StoredPolicy:
 
         Raises:
             UnknownName: There is no such policy, or this program does not know its kind.
+            InvalidValue: The seed is not a whole number from 0 on.
+            CorruptDatabase: Its stored arms or parameters are invalid.
         """
+        if seed is not None:
+            values.whole_number("The seed", seed, 0)
         self._primary = primary
         self.name = name
         row = primary.fetch_one(
             "SELECT kind, parameters, user_id, rounds FROM personality_policies "
             "WHERE policy_id = ?",
-            [name],
+            [name := values.identifier("The name of a policy", name)],
         )
         if row is None:
             known = [
@@ -66,7 +75,7 @@ class StoredPolicy:
             end = did_you_mean(name, known, ": add it with `lab.personality.add_policy()`.")
             raise UnknownName(f"There is no policy {name!r}{end}")
         kind, parameters, self.user_id, rounds = row
-        self.policy: ArmPolicy = policy_of(kind, _object(name, parameters))
+        self.policy: ArmPolicy = readable_policy(name, kind, parameters)
         self._rng = np.random.default_rng(None if seed is None else [seed, rounds])
         self._last: Choice | None = None
 
@@ -88,6 +97,11 @@ class StoredPolicy:
         Args:
             context: The context bucket, such as `lab.personality.context_of(MESSAGE)`.
             features: Numbers that describe the situation, by name.
+
+        Raises:
+            InvalidValue: A feature is no finite number.
+            InvalidEntity: The context is no text.
+            CorruptDatabase: The stored state is damaged.
         """
         self._last = self.policy.choose(
             self.state, self._rng, context=context, features=features, name=self.name
@@ -97,13 +111,17 @@ class StoredPolicy:
     def learn(self, outcome: float, choice: Choice | None = None) -> None:
         """Learn from the outcome of a choice, without losing what other processes learn.
 
+        Every call counts: a choice with two outcomes counts twice.
+
         Args:
             outcome: From 0 to 1; feedback f of -1, 0 or 1 is `(f + 1) / 2`.
             choice: The choice; None for the last one.
 
         Raises:
-            InvalidValue: The outcome is not a number from 0 to 1; the state is unchanged.
+            InvalidValue: The outcome is not a number from 0 to 1, or another policy made the
+                choice; the state is unchanged.
             UnknownName: Nothing was chosen yet.
+            CorruptDatabase: The stored state is damaged.
         """
         made = self._made(choice)
         while True:
@@ -128,18 +146,24 @@ class StoredPolicy:
 
         Raises:
             UnknownName: No message has that id, or nothing was chosen yet.
+            InvalidValue: It is a message of a person, or another policy made the choice.
             DuplicateId: A decision on the message is recorded already.
         """
         made, primary = self._made(choice), self._primary
         with primary.transaction():
             row = primary.fetch_one(
-                "SELECT user_id, conversation_id, timestamp, "
-                "(SELECT value FROM system_state WHERE key = ?) FROM messages WHERE message_id = ?",
-                [SIMULATED, message_id],
+                "SELECT user_id, conversation_id, timestamp, role FROM messages "
+                "WHERE message_id = ?",
+                [values.identifier("message_id", message_id)],
             )
             if row is None:
                 raise UnknownName(f"No message has the id {message_id!r}: store the message first.")
-            user_id, conversation_id, stamp, simulated = row
+            user_id, conversation_id, stamp, role = row
+            if role != "assistant":
+                raise InvalidValue(
+                    f"The message {message_id!r} is not the companion's: record the decision on "
+                    "its answer."
+                )
             moment = values.from_timestamp("timestamp", stamp)
             profile = profile_of(primary, user_id, made.context, moment)
             written = primary.fetch_all(
@@ -160,7 +184,7 @@ class StoredPolicy:
                     made.propensity,
                     made.kind,
                     stamp,
-                    int(simulated is not None),
+                    int(is_simulated(primary)),
                 ],
             )
             if not written:
@@ -170,6 +194,13 @@ class StoredPolicy:
         made = self._last if choice is None else choice
         if made is None:
             raise UnknownName("Nothing was chosen yet: call choose() first.")
+        if not isinstance(made, Choice):
+            raise InvalidValue(f"A choice is what choose() returned, not {type(made).__name__}.")
+        if made.policy not in (None, self.name) or set(made.probabilities) != set(self.policy.arms):
+            raise InvalidValue(
+                f"The choice was not made by the policy {self.name!r}: pass it to the policy that "
+                "made it."
+            )
         return made
 
     def _read(self) -> tuple[State, int]:
@@ -193,8 +224,10 @@ def add_policy(
     """Store a new policy that has learned nothing yet.
 
     Raises:
+        InvalidEntity: The name is no text, or empty.
         DuplicateId: A policy with that id exists already.
     """
+    values.identifier("The name of a policy", name)
     if not primary.fetch_all(
         "INSERT INTO personality_policies (policy_id, user_id, kind, parameters, state, "
         f"updated_at) VALUES (?, ?, ?, ?, '{{}}', {NOW}) "
@@ -202,20 +235,6 @@ def add_policy(
         [name, user_id, policy.kind, values.compact_json(policy.stored())],
     ):
         raise DuplicateId(f"A policy {name!r} exists already: use another name.")
-
-
-def is_simulated(primary: Connection) -> bool:
-    """Return whether a home is marked as simulated."""
-    return bool(primary.fetch_all("SELECT 1 FROM system_state WHERE key = ?", [SIMULATED]))
-
-
-def refuse_if_simulated(primary: Connection) -> None:
-    """Raise WrongUse if a home is marked as simulated: nobody's messages are mixed with it."""
-    if is_simulated(primary):
-        raise WrongUse(
-            "The data of this home are simulated, and people's messages are never mixed with them: "
-            "name another home with --home."
-        )
 
 
 def profile_of(
@@ -233,6 +252,22 @@ def profile_of(
     profiles = [Profile.from_dict({**row, "traits": {}}) for row in rows]
     found = active_profile(profiles, user_id, context, at)
     return None if found is None else found.id
+
+
+def readable_policy(name: str, kind: str, parameters: str) -> ArmPolicy:
+    """Return the rule of a stored policy.
+
+    Raises:
+        UnknownName: This program does not know its kind.
+        CorruptDatabase: Its arms or parameters are invalid.
+    """
+    try:
+        return policy_of(kind, _object(name, parameters))
+    except (DomainError, InvalidValue) as error:
+        raise CorruptDatabase(
+            f"The stored policy {name!r} is invalid ({error}): restore it from a backup, or add "
+            "another one."
+        ) from error
 
 
 def _object(name: str, text: str) -> dict[str, Any]:

@@ -333,7 +333,7 @@ class InMemoryProfileRepository(ProfileRepository):
         async with self._database.transaction():
             profiles = self._database.tables.personality_profiles
             known = profiles.get(profile_id)
-            if known is not None and known.active_until is None:
+            if known is not None and (known.active_until is None or moment < known.active_until):
                 profiles[profile_id] = replace(known, active_until=moment)
 
     async def get_by_id(self, profile_id: str) -> Profile | None:
@@ -343,6 +343,9 @@ class InMemoryProfileRepository(ProfileRepository):
         known = self._database.tables.personality_profiles.values()
         theirs = [copy.deepcopy(one) for one in known if one.user_id == user_id]
         return sorted(theirs, key=lambda one: (one.active_from, one.version, one.id))
+
+    async def get_periods(self, user_id: str | None) -> list[Profile]:
+        return [replace(one, traits={}) for one in await self.get_by_user(user_id)]
 
 
 class InMemoryPersonalityChangeRepository(PersonalityChangeRepository):

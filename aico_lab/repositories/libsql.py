@@ -348,23 +348,28 @@ class LibSQLProfileRepository(ProfileRepository):
     async def end(self, profile_id: str, at: datetime) -> None:
         await self.dal.execute(
             "UPDATE personality_profiles SET active_until = ? "
-            "WHERE profile_id = ? AND active_until IS NULL",
-            [values.moment("at", at), profile_id],
+            "WHERE profile_id = ? AND (active_until IS NULL OR active_until > ?)",
+            [moment := values.moment("at", at), profile_id, moment],
         )
 
     async def get_by_id(self, profile_id: str) -> Profile | None:
         row = await self.dal.fetch_one(
             "SELECT * FROM personality_profiles WHERE profile_id = ?", [profile_id]
         )
-        return None if row is None else Profile.from_dict(row)
+        return None if row is None else Profile.from_row(row)
 
     async def get_by_user(self, user_id: str | None) -> list[Profile]:
-        rows = await self.dal.fetch_all(
+        return [Profile.from_row(row) for row in await self._rows(user_id)]
+
+    async def get_periods(self, user_id: str | None) -> list[Profile]:
+        return [Profile.from_row({**row, "traits": {}}) for row in await self._rows(user_id)]
+
+    async def _rows(self, user_id: str | None) -> list[dict[str, Any]]:
+        return await self.dal.fetch_all(
             "SELECT * FROM personality_profiles WHERE user_id IS ? "
             "ORDER BY active_from, version, profile_id",
             [user_id],
         )
-        return [Profile.from_dict(row) for row in rows]
 
 
 class LibSQLPersonalityChangeRepository(PersonalityChangeRepository):

@@ -9,6 +9,7 @@ otherwise the step is rolled back.
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.schema.versions import Direction, Schema
+
+_NULL_VALUE = re.compile(r"NULL value in (\w+)\.(\w+)")
 
 LOCK_SECONDS = 30.0  # maximum wait for another migration
 
@@ -125,6 +128,7 @@ class Migration:
         self._dry_run = dry_run
         self._backups: list[Path] = []
         self._steps = dict(known_steps(connection, schemas))
+        write_out_defaults(connection)
         check_sound(connection)
         self._twin = Twin(self._steps.items())
         drift = self._twin.compare(connection)
@@ -260,6 +264,7 @@ class Migration:
 
     def _check_after(self) -> None:
         self._drop_vector_table()
+        write_out_defaults(self._connection)
         check_sound(self._connection)
         drift = self._twin.compare(self._connection)
         left = [f"{name} is left" for name in drift.added if name not in self._tolerated]
@@ -298,6 +303,21 @@ def _failing(what: str) -> Iterator[None]:
         raise
     except StorageError as failed:
         raise MigrationFailed(f"{what} ({failed})") from failed
+
+
+def write_out_defaults(connection: Connection) -> None:
+    """Write the defaults of added columns into the rows that were there before.
+
+    SQLite 3.45 reads such rows rightly, but its integrity check takes the default of a column such
+    as `REAL NOT NULL DEFAULT 0.8` for NULL until the rows are written again.
+    """
+    found = (_NULL_VALUE.fullmatch(row[0]) for row in connection.fetch_all("PRAGMA quick_check"))
+    for table, column in {match.groups() for match in found if match}:
+        # `IS NULL` would be taken as false for a column that cannot be NULL.
+        name = quoted(column)
+        really = f"SELECT 1 FROM {quoted(table)} WHERE typeof({name}) = 'null' LIMIT 1"
+        if not connection.fetch_all(really):
+            connection.execute(f"UPDATE {quoted(table)} SET {name} = {name}")
 
 
 def check_sound(connection: Connection) -> None:
