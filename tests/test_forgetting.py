@@ -765,6 +765,13 @@ def test_files_name_a_person_by_names_and_long_ids_only(content, named, tmp_path
     assert patterns.named_by(tmp_path / "page.html") == named
 
 
+def test_records_of_pipelines_keep_names_of_steps():
+    patterns = Patterns({"user_id": ("u1",)}, ("sync", "Ada Byron"), ())
+    text = b'{"step": "sync-2", "run": "sync", "error": "Ada Byron is unknown"}'
+    masked = patterns.word(values=False).sub(b"-", text)
+    assert masked == b'{"step": "sync-2", "run": "sync", "error": "- is unknown"}'
+
+
 def test_values_that_equal_a_short_id_stay(plain):
     add(plain.primary, told(40, user_id="1", channel_id="d", conversation_id="d"))
     events = {

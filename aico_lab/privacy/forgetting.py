@@ -187,16 +187,21 @@ class Forgetting:
         What the sealed file lacks of the receipts of the database is added to it.
         """
         primary = self._storage.primary
-        receipts = dict(primary.fetch_all("SELECT erasure_id, receipt FROM erasures"))
+        receipts: dict[str, str] = {
+            erasure_id: receipt or "null"
+            for erasure_id, receipt in primary.fetch_all("SELECT erasure_id, receipt FROM erasures")
+        }
         kept = {one.erasure_id for one in self._kept.read()}
-        lost = [one for one, receipt in receipts.items() if receipt and one not in kept]
+        lost = [
+            receipt
+            for erasure_id, text in receipts.items()
+            if erasure_id not in kept and is_authentic(receipt := json.loads(text), self._key)
+        ]
         if kept <= receipts.keys() and not lost:
             return
         with _alone(self._storage.home):
-            for erasure_id in lost:  # the file was lost
-                receipt = json.loads(receipts[erasure_id])
-                if is_authentic(receipt, self._key):
-                    self._kept.keep(KeptErasure(erasure_id, receipt["scope"]))
+            for receipt in lost:
+                self._kept.keep(KeptErasure(receipt["erasure_id"], receipt["scope"]))
             for one in self._unfinished(primary):
                 if one.erasure_id not in receipts:
                     self._prepare(primary, one)
