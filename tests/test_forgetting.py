@@ -253,6 +253,9 @@ def test_a_companions_answers_in_a_group_go_with_what_they_answer(plain):
         other(21, **group, message_id="to-ada", role="assistant", user_id=None),
         other(22, **group, message_id="of-u", role="user"),
         other(23, **group, message_id="to-u", role="assistant", user_id=None),
+        told(24, **group, role="user"),
+        other(25, **group, message_id="after-ada", role="assistant", user_id=None),
+        other(26, **group, message_id="on", role="assistant", user_id=None),
     )
     plain.primary.execute(
         "UPDATE messages SET reply_to = 'told-20' WHERE message_id IN ('to-ada', 'of-u')"

@@ -39,6 +39,15 @@ _USER: Final = (
         f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
         "WHERE m.role = 'assistant' AND m.reply_to IN (SELECT message_id FROM temp.gone_messages)"
     ),
+    # Without `reply_to`, the companion answers whoever wrote last.
+    (
+        f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
+        "WHERE m.role = 'assistant' AND m.reply_to IS NULL AND (SELECT p.id FROM messages AS p "
+        "WHERE p.conversation_id = m.conversation_id AND p.channel_id = m.channel_id "
+        "AND p.role = 'user' AND p.timestamp <= m.timestamp "
+        "AND (p.timestamp, p.id) < (m.timestamp, m.id) "
+        "ORDER BY p.timestamp DESC, p.id DESC LIMIT 1) IN (SELECT id FROM temp.gone_messages)"
+    ),
     "INSERT INTO temp.gone_users VALUES (?1)",
     (
         "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels "
