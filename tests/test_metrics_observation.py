@@ -253,6 +253,7 @@ def test_a_jump_at_the_change_of_a_version_is_found():
         "The level of messages changed with version 2 of 3 August 2024"
     )
     assert "an association in time, not an effect" in answer.finding
+    assert "a season looks the same, in less than two years" in answer.finding
     answer.plot().to_dict()
     assert sentiment.finding.startswith("Too little data: sentiment never varied")
     sentiment.plot().to_dict()
@@ -270,6 +271,20 @@ def test_no_other_change_lies_in_the_series_of_a_change():
     assert last.pl().row(0, named=True)["before"] == 14
     assert second.pl().select("before", "after").row(0) == (9, 14)
     assert none.pl().is_empty()
+
+
+def test_a_version_that_did_not_reach_the_only_person_is_no_change():
+    """A person with an own version does not get those for everybody until it ends."""
+    shared = [profile("s1", 1, DRY, until=10 * WEEK), profile("s2", 2, WARM, since=10 * WEEK)]
+    own = profile("own", 1, WARM, user="u1", since=-2)
+    ended = profile("own", 1, WARM, user="u1", since=-2, until=5 * WEEK)
+    for version, expected in ((own, None), (ended, 2)):
+        rows = table("personality_profiles", [*shared, version])
+        with world(weeks([3] * 40), personality_profiles=rows) as made:
+            alone = made.ask("version_change", filters={"user": "u1"})
+            everybody = made.ask("version_change")
+        found = None if alone.pl().is_empty() else alone.pl()["version"][0]
+        assert (found, everybody.pl()["version"][0]) == (expected, 2)
 
 
 def test_no_version_no_change():

@@ -19,7 +19,7 @@ from aico_lab.personality.evaluation import evaluate
 from aico_lab.personality.log import Log, read_log
 from aico_lab.personality.outcomes import OUTCOMES
 from aico_lab.personality.simulate import Simulation, World
-from aico_lab.personality.targets import uniform
+from aico_lab.personality.targets import fixed, uniform
 from tests.browser import visit
 from tests.executed import execute_here
 from tests.messages import add, message
@@ -155,6 +155,26 @@ def test_views_of_a_log_that_can_be_used():
     assert row["n"] == known.sum()
     assert row["people"] == len(np.unique(log.person[known]))
     assert row["value"] == pytest.approx(log.reward[known].mean())
+
+
+def test_only_policies_with_an_estimate_are_compared():
+    log = Simulation(World(people=40), 3).log(4)
+    found = [evaluate(log, fixed(arm)) for arm in ("warmer", "cooler")]
+    none = evaluate(replace(log, propensity=log.propensity * np.nan), fixed("terser"))
+    one = views.policy_values([found[0], none])
+    assert "always warmer is the only policy with an estimate" in one.finding
+    assert one.finding.endswith("; 1 of 2 have no estimate")
+    two = views.policy_values([*found, none])
+    assert "has the best estimate of 2 policies" in two.finding
+    words = log.with_reward(log.reward, OUTCOMES["disclosure_length"])
+    assert "too narrow" in views.policy_values([evaluate(words, fixed("warmer"))]).caption
+    assert "too narrow" not in two.caption
+
+
+def test_a_reward_model_of_the_wrong_sign_lets_outcomes_fall():
+    found = evaluate(Simulation(World(people=40), 3).log(4), fixed("warmer"))
+    wrong = replace(found, diagnostics=replace(found.diagnostics, slope=-0.25))
+    assert "Outcomes fall by 0.25 for each 1" in views.diagnostics(wrong)[2].finding
 
 
 @pytest.mark.slow

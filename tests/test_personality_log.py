@@ -54,7 +54,7 @@ DECISIONS = [
 ]
 
 
-def read(outcome="satisfaction", decisions=DECISIONS, feedback=(), **filters):
+def read(outcome="satisfaction", decisions=DECISIONS, feedback=(), messages=MESSAGES, **filters):
     others = {
         "personality_decisions": pl.DataFrame(
             decisions, schema=OTHERS["personality_decisions"], orient="row"
@@ -63,7 +63,7 @@ def read(outcome="satisfaction", decisions=DECISIONS, feedback=(), **filters):
             list(feedback), schema=OTHERS["feedback_events"], orient="row"
         ),
     }
-    with world(MESSAGES, **others) as made:
+    with world(messages, **others) as made:
         return read_log(made, outcome, Filters(**filters))
 
 
@@ -95,6 +95,36 @@ def test_feedback_is_scaled_by_its_declared_scale_and_left_out_beyond_it():
     ]  # fmt: skip
     found = read(feedback=feedback)
     np.testing.assert_allclose(found.reward, [0.75, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("feedback", "expected", "left_out"),
+    [
+        ([rating("m3", 30, 1), rating("m6", 3 * DAY, 5)], [np.nan, np.nan], 2),
+        ([rating("m3", 30, 1), rating("m6", 3 * DAY, 5, [1, 5])], [1, 1], 0),
+        ([rating("m3", 30, 1, [5, 1]), rating("m3", 31, 1, [None, 5])], [np.nan, np.nan], 2),
+        ([rating("m3", 30, 1, {"lo": 1}), rating("m3", 31, 1, [0, 1, 2])], [np.nan, np.nan], 2),
+        ([rating("m3", 19, -1), rating("m3", 30, 1)], [1, np.nan], 0),
+        ([rating("m3", 30, -1) | {"user_id": "v"}, rating("m3", 31, 1)], [1, np.nan], 0),
+        ([rating("m3", 30, 1) | {"user_id": None}], [1, np.nan], 0),
+    ],
+)
+def test_feedback_counts_only_by_its_person_on_a_known_scale_after_the_message(
+    feedback, expected, left_out
+):
+    """If some value of a name is beyond -1..1, a 1 on the unknown scale may be the worst."""
+    found = read(feedback=feedback)
+    np.testing.assert_allclose(found.reward[:2], expected)
+    assert found.unscaled == left_out
+
+
+def test_an_answer_in_the_session_that_the_companion_began_is_no_return():
+    messages = talk(
+        said(0), said(3 * DAY, "assistant"), said(3 * DAY + 60), said(30 * DAY), said(60 * DAY)
+    )
+    for outcome in ("returns_within_day", "returns_within_week"):
+        found = read(outcome, [decision("m2", 3 * DAY)], messages=messages)
+        assert found.reward.tolist() == [0], outcome
 
 
 def test_arms_probabilities_and_features_are_read_whatever_their_names():

@@ -33,7 +33,7 @@ def log():
 
 def worsened(log, arm):
     """Return the log with an outcome that is worse after an arm."""
-    luck = np.random.default_rng(1).normal(size=len(log))
+    luck = np.random.default_rng(2).normal(size=len(log))
     reward = luck - (log.arm == log.arms.index(arm))
     return log.with_reward(reward, OUTCOMES["sentiment_change"])
 
@@ -64,22 +64,50 @@ def test_the_better_arm_is_proposed_with_its_expected_effect(log):
     ],
 )
 def test_nothing_is_proposed_without_a_possible_better_arm(log, changed, named):
-    """The sentence says why, and what to log is said, too."""
+    """The sentence says why; a larger log would not help, so none is advised."""
     given = {"arms": {a: ARMS[a] for a in ("as now", "warmer")}, "profile": PROFILE,
              "max_step": 0.1} | changed  # fmt: skip
     found = draft(log, [], **given)
     assert (found.best, named in found.sentence) == (None, True), found.sentence
-    assert found.needed
+    assert found.needed is None
+
+
+def test_a_larger_log_is_advised_only_if_this_one_is_not_as_large():
+    """An undecided log of that size says so, instead of advising less than there is."""
+    arms = {a: ARMS[a] for a in ("as now", "warmer")}
+    alike = World(people=120, strength=0.0)
+    few = draft(Simulation(alike, 3).log(2), [], arms, PROFILE, 0.1)
+    assert "may be no better" in few.sentence
+    assert "weeks in all" in few.needed
+    assert "people over 2 weeks." in few.needed
+    many = draft(Simulation(alike, 3).log(20), [], arms, PROFILE, 0.1)
+    assert "may be no better" in many.sentence
+    assert "the log is large enough" in many.needed
 
 
 def test_an_arm_that_worsens_a_guardrail_is_not_proposed(log):
     found = draft(log, [worsened(log, "warmer")], ARMS, PROFILE, 0.1)
     assert found.best is None or found.best.arm != "warmer"
     (warmer,) = [one for one in found.candidates if one.arm == "warmer"]
-    assert "guardrail would worsen: sentiment_change" in warmer.sentence
+    assert "guardrail may worsen: sentiment_change" in warmer.sentence
     better = draft(log, [worsened(log, "cooler")], ARMS, PROFILE, 0.1)
     assert better.best.arm == "warmer"
     assert [one.outcome for one in better.best.guardrails] == ["sentiment_change"]
+
+
+def test_a_guardrail_must_be_known_not_to_worsen_or_be_named(log):
+    """An interval that holds 0 is no proof: its worse end must be within the margin."""
+    luck = np.random.default_rng(3).normal(size=len(log))
+    rare = np.where(np.arange(len(log)) % 9 == 0, luck, np.nan)
+    unclear = draft(log, [log.with_reward(rare, OUTCOMES["sentiment_change"])], ARMS, PROFILE, 0.1)
+    assert "guardrail may worsen: sentiment_change" in unclear.sentence
+    assert unclear.needed.startswith("To rule out that sentiment_change worsens by")
+    known = draft(log, [log.with_reward(luck, OUTCOMES["sentiment_change"])], ARMS, PROFILE, 0.1)
+    assert known.best.arm == "warmer"
+    assert known.best.guardrails[0].worst > -known.best.guardrails[0].margin
+    never = log.with_reward(np.full(len(log), np.nan), OUTCOMES["returns_within_week"])
+    unknown = draft(log, [never], ARMS, PROFILE, 0.1)
+    assert unknown.sentence.endswith("Whether it worsens returns_within_week is not known.")
 
 
 def test_a_log_that_supports_no_answer_leads_to_no_proposal(log):

@@ -11,7 +11,7 @@ from aico_lab.bench.personality_evidence import joined
 from aico_lab.errors import InvalidValue
 from aico_lab.personality.outcomes import OUTCOMES
 from aico_lab.personality.simulate import AS_NOW, START_MS, WEEK_MS, Simulation, World
-from aico_lab.personality.watching import watch
+from aico_lab.personality.watching import change_since, watch
 
 SINCE = START_MS + 8 * WEEK_MS
 
@@ -53,6 +53,54 @@ def test_it_waits_while_there_is_little_to_see():
     assert few.reason.endswith("only 5 people have it before and after the change.")
     constant = replace(before, reward=np.ones(len(before)))
     assert watch(constant, SINCE).reason.endswith("it does not vary.")
+
+
+def leaving(log, share):
+    """Return whether people return, of whom some are gone after 2 decisions since the change."""
+    gone = log.person < share * len(log.people)
+    since = log.time_ms >= SINCE
+    place = np.zeros(len(log), np.int64)
+    for person in range(len(log.people)):
+        rows = np.flatnonzero(since & (log.person == person))
+        place[rows] = np.arange(len(rows))
+    left = gone & since
+    luck = np.random.default_rng(1).random(len(log))
+    reward = np.where(left, 0.0, (luck < 0.9).astype(float))
+    kept = ~(left & (place >= 2))
+    return log.with_reward(reward, OUTCOMES["returns_within_week"]).choose(kept), kept
+
+
+def test_people_who_leave_count_at_every_look_and_the_advice_stays():
+    """Those who stay make ever more decisions; those who left had one vote each from the start."""
+    _, same = logs((0.5, 0.5), weeks=20)
+    returns, kept = leaving(same, 0.4)
+    goal = same.choose(kept)
+    for weeks in (3, 10, 20):
+        until = SINCE + weeks * WEEK_MS
+        seen = [one.choose(one.time_ms < until) for one in (goal, returns)]
+        found = watch(seen[0], SINCE, guardrails=seen[1:])
+        assert found.recommendation == "roll back", weeks
+        assert found.reason.startswith("returns_within_week got worse")
+        assert found.guardrails[0].value < -0.25
+
+
+def test_a_change_that_was_to_be_rolled_back_is_so_also_if_it_looks_better_later():
+    _, worse = logs((0.2, 0.5), weeks=8)
+    late = worse.time_ms >= SINCE + 3 * WEEK_MS
+    better = replace(worse, reward=np.where(late, 1.0, worse.reward))
+    found = watch(better, SINCE)
+    assert change_since(better, SINCE).improvement[2] > 0
+    assert found.recommendation == "roll back"
+    assert "This was clear after week" in found.reason
+
+
+def test_people_who_are_not_there_any_more_are_told_of():
+    _, same = logs((0.5, 0.5), weeks=6)
+    gone = (same.person < 5) & (same.time_ms >= SINCE)
+    found = watch(same.choose(~gone), SINCE, margin=0.001)
+    assert found.recommendation == "wait"
+    assert found.reason.endswith("In the later half of the time since, 6 of 60 people were not "
+                                 "there.")  # fmt: skip
 
 
 @pytest.mark.parametrize("margin", [0, -1, float("nan")])

@@ -31,6 +31,8 @@ from aico_lab.personality.watching import watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from aico_lab.personality.log import Log
     from aico_lab.personality.simulate import Chooser
 
@@ -92,6 +94,35 @@ def _wrong(log: Log, rng: np.random.Generator) -> Log:
     return log.choose(keep)
 
 
+def _by_person(log: Log, rng: np.random.Generator) -> Log:
+    """Return a log whose companion preferred an arm with half of the people, and noted no such."""
+    return _leaning(log, log.person % 2 == 0, rng)
+
+
+def _by_last_outcome(log: Log, rng: np.random.Generator) -> Log:
+    """Return a log whose companion preferred an arm after a person's better rating."""
+    middle = np.nanmedian(log.reward)
+    liked: dict[int, bool] = {}
+    after = np.zeros(len(log), np.bool_)
+    for row, (person, reward) in enumerate(zip(log.person, log.reward, strict=True)):
+        after[row] = liked.get(int(person), row % 2 == 0)
+        if np.isfinite(reward):
+            liked[int(person)] = bool(reward > middle)
+    return _leaning(log, after, rng)
+
+
+def _leaning(log: Log, rows: NDArray[np.bool_], rng: np.random.Generator) -> Log:
+    """Return a log with half of the cooler choices in some rows made warmer, elsewhere reversed.
+
+    The arms are as frequent as they were, and the propensities as they were noted.
+    """
+    warm, cool = log.arms.index(_TARGET), log.arms.index("cooler")
+    moved = rng.integers(2, size=len(log)) == 0
+    arm = np.where(rows & moved & (log.arm == cool), warm, log.arm)
+    arm = np.where(~rows & moved & (log.arm == warm), cool, arm)
+    return replace(log, arm=arm)
+
+
 def _untried(log: Log, _rng: np.random.Generator) -> Log:
     rest = log.choose(log.arm != log.arms.index(_TARGET))
     chosen = np.full((len(rest), len(log.arms)), 1 / (len(log.arms) - 1))
@@ -128,6 +159,8 @@ _SPOILED: Final[Mapping[str, Callable[[Log, np.random.Generator], Log]]] = {
     "propensities missing": _without_propensities,
     "propensities impossible": _impossible,
     "propensities wrong": _wrong,
+    "choices by person": _by_person,
+    "choices by the last outcome": _by_last_outcome,
     "an arm never tried": _untried,
     "an arm hardly tried": _rare,
     "constant outcomes": _constant,

@@ -197,7 +197,8 @@ def _say_proposal(found: Proposal) -> None:
             named = one.sentence.startswith(one.arm)
             show(f"  {one.sentence}" if named else f"  {one.arm}: {one.sentence}")
     if found.arm is None:
-        show(found.needed or "")
+        if found.needed:
+            show(found.needed)
         if found.policy is not None:
             show(f"It is about the arms of the policy {found.policy}.")
         return

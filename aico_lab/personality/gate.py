@@ -2,21 +2,23 @@
 
 Estimates from logs are wrong without a sign of it if a propensity is wrong, if an arm was hardly
 tried, or if something else changed meanwhile. Each check names one of these, in one sentence.
+What made the companion choose, but is nowhere in the log, cannot be seen in it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from aico_lab.constants import MS_PER_HOUR
 from aico_lab.personality.power import FEWEST_PEOPLE, Power, needed_log
 from aico_lab.personality.reward_model import CrossFitted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -35,7 +37,17 @@ _FALSE_ALARM: Final = 0.001
 """The probability with which the frequencies of correct propensities fail their check."""
 
 _OFF: Final = 0.01
-"""Smaller differences between stated and observed frequencies do not matter."""
+"""Smaller differences between stated and observed frequencies do not matter, nor do smaller
+correlations with what the propensities should hold."""
+
+_FEWEST_DRAWS: Final = 10
+"""The least sum of an arm's variances for which the normal distribution is near enough."""
+
+_PRIOR: Final = 10
+"""The decisions by which the mean of a group's first ones is drawn to 0, and so weigh less."""
+
+_FAR: Final = 3.0
+"""Features and outcomes count up to this many standard deviations."""
 
 _TRIED_BY: Final = 10
 """The fewest people with whom each arm of the target policy was tried."""
@@ -114,7 +126,7 @@ class Support:
             target: The target policy's probabilities of all arms, N x K.
         """
         self._log, self._target = log, target
-        usable = np.isfinite(log.propensity)
+        usable = ~np.isnan(log.propensity)
         self._usable = log.choose(usable)
         self._usable_target = target[usable]
         rows = usable & log.observed
@@ -148,6 +160,7 @@ class Support:
             if not done.ok:
                 return
         yield self._frequencies()
+        yield self._independent()
         yield self._overlap()
         yield self._observed()
         yield self._evenly()
@@ -161,7 +174,7 @@ class Support:
 
     def _logged(self) -> Check:
         log = self._log
-        missing = float(np.mean(~np.isfinite(log.propensity))) if len(log) else 1.0
+        missing = float(np.mean(np.isnan(log.propensity))) if len(log) else 1.0
         sentence = f"Propensities are logged for {1 - missing:.1%} of the decisions."
         if not len(log):
             sentence = "No decision is logged."
@@ -216,6 +229,35 @@ class Support:
                 )
         return Check("propensities correct", not off, worst, _OFF, sentence)
 
+    def _independent(self) -> Check:
+        """Check that choices depend on nothing that the propensities do not say.
+
+        Given correct propensities p, 1{A = arm} - p has the mean 0 whatever happened before. So its
+        products with anything known before have the mean 0 too, and a known variance, also if the
+        policy learns: their sum is a martingale.
+        """
+        from scipy import special
+
+        log = self._usable
+        found = [
+            (abs(z), abs(z) / np.sqrt(len(log)), arm, name)
+            for name, expect in _expectations(log)
+            for arm, apart, variance in _surprises(log)  # each time anew, to save memory
+            for before in [expect(apart)]
+            if (spread := float(np.sum(variance * before**2))) > 0
+            for z in [float(np.sum(apart * before)) / np.sqrt(spread)]
+        ]
+        quantile = special.ndtri(1 - _FALSE_ALARM / 2 / max(len(found), 1))
+        off = [one for one in found if one[0] > quantile and one[1] > _OFF]
+        _, worst, arm, name = max(off or found, default=(0.0, 0.0, 0, ""))
+        sentence = "The choices depend on nothing beyond their propensities that the log shows."
+        if off:
+            sentence = (
+                f"The propensities are wrong: whether {log.arms[arm]} was chosen depends on "
+                f"{name}, beyond what they say."
+            )
+        return Check("choices independent", not off, worst, _OFF, sentence)
+
     def _overlap(self) -> Check:
         """Check that every arm of the target could be chosen, and was, also late in the period."""
         log, target = self._usable, self._usable_target
@@ -259,6 +301,11 @@ class Support:
             sentence = (
                 f"The outcome is known for only {share:.1%} of the decisions whose window is over; "
                 f"{_OBSERVED:.0%} are needed."
+            )
+        if self._log.unscaled:
+            sentence += (
+                f" {_counted(self._log.unscaled, 'rating is', 'ratings are')} left out, because "
+                "no valid scale is declared."
             )
         return Check("outcome observed", ok, share, _OBSERVED, sentence)
 
@@ -416,6 +463,91 @@ def _by_weights(log: Log) -> Iterator[tuple[float, float, int]]:
         inverse = np.where(log.arm == arm, 1 / log.propensity, 0.0)
         if n and inverse.any():
             yield abs(float(inverse.mean()) - 1), float(inverse.std() / np.sqrt(n)), arm
+
+
+def _surprises(log: Log) -> Iterator[tuple[int, Floats, Floats]]:
+    """Yield each arm with the surprises in its choices, of mean 0, and their variances."""
+    for arm in range(len(log.arms)):
+        chosen = (log.arm == arm).astype(float)
+        if log.probabilities is not None and _all_known(log):
+            stated = log.probabilities[:, arm]
+            apart, variance = chosen - stated, stated * (1 - stated)
+            enough = float(variance.sum())
+        else:
+            apart = chosen / log.propensity - 1
+            variance = apart**2
+            enough = float(min(chosen.sum(), len(log) - chosen.sum()))
+        if enough >= _FEWEST_DRAWS:
+            yield arm, apart, variance
+
+
+def _expectations(log: Log) -> Iterator[tuple[str, Callable[[Floats], Floats]]]:
+    """Yield what a choice may depend on, and a function of an arm's surprises.
+
+    The function returns for each decision what was known before it: a feature, the last outcome,
+    the last surprise, or the mean of the earlier surprises of a group.
+    """
+    for name, column in zip(log.names, log.features.T, strict=True):
+        yield f"the feature {name}", partial(_as_known, _standard(column))
+    # The feedback on a message follows it; other outcomes are also made by the next decision.
+    previous = _previous(log.person)
+    earlier = np.where(previous >= 0, log.reward[previous], np.nan)
+    if log.outcome.name != "satisfaction":
+        over = log.time_ms - log.time_ms[previous] >= log.outcome.window_ms
+        earlier = np.where(over, earlier, np.nan)
+    yield "the person's last outcome", partial(_as_known, _standard(earlier))
+    hour = log.time_ms // MS_PER_HOUR % 24
+    part = np.arange(len(log)) * 10 // max(len(log), 1)
+    for name, group in (
+        ("the person", log.person),
+        ("the context", log.context),
+        ("the part of the period", part),
+        ("the hour of the day", hour),
+        ("the policy", log.policy),
+    ):
+        order = np.argsort(group, kind="stable")
+        firsts = np.flatnonzero(np.diff(group[order], prepend=-1))
+        yield name, partial(_mean_before, order, firsts, np.diff(firsts, append=len(order)))
+    yield "the last choice for the person", partial(_at, previous)
+    yield "the last choice", partial(_at, np.arange(-1, len(log) - 1))
+
+
+def _as_known(known: Floats, _apart: Floats) -> Floats:
+    return known
+
+
+def _at(rows: NDArray[np.int64], values: Floats) -> Floats:
+    """Return the values of other rows; 0 where the row is -1."""
+    return np.where(rows >= 0, values[rows], 0.0)
+
+
+def _mean_before(
+    order: NDArray[np.int64], firsts: NDArray[np.int64], sizes: NDArray[np.int64], values: Floats
+) -> Floats:
+    """Return the mean of the earlier values of each row's group, drawn to 0 while they are few."""
+    place = np.arange(len(order)) - np.repeat(firsts, sizes)
+    total = np.cumsum(values[order]) - values[order]
+    found = np.empty(len(order))
+    found[order] = (total - np.repeat(total[firsts], sizes)) / (place + _PRIOR)
+    return found
+
+
+def _previous(person: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the row of the same person's previous decision; -1 for the first one."""
+    order = np.argsort(person, kind="stable")
+    found = np.full(len(person), -1, np.int64)
+    same = person[order[1:]] == person[order[:-1]]
+    found[order[1:][same]] = order[:-1][same]
+    return found
+
+
+def _standard(values: Floats) -> Floats:
+    """Return values minus their mean, in standard deviations; 0 where there is none."""
+    known = np.isfinite(values)
+    spread = float(np.std(values[known])) if known.any() else 0.0
+    if spread <= 0:
+        return np.zeros(len(values))
+    return np.where(known, np.clip((values - values[known].mean()) / spread, -_FAR, _FAR), 0.0)
 
 
 def _difference(

@@ -58,6 +58,7 @@ class Log:
         outcome: The outcome in `reward`.
         simulated: Whether the data are simulated.
         generation: The generation of the snapshot; None for a log that is not from a home.
+        unscaled: The number of ratings that are left out because their scale is not known.
     """
 
     person: Codes
@@ -79,6 +80,7 @@ class Log:
     outcome: Outcome
     simulated: bool = False
     generation: int | None = None
+    unscaled: int = 0
 
     def __post_init__(self) -> None:
         rows = len(self.arm)
@@ -141,6 +143,11 @@ def read_log(
         arms = _keys(connection, "arms", chosen, also="arm")
         names = _keys(connection, "features", chosen)
         table = connection.execute(_query(outcome, chosen, end_ms, arms, names)).to_arrow_table()
+        ratings = connection.execute(
+            f"""SELECT count(*) FROM ({_RATINGS}) r
+            JOIN (SELECT DISTINCT message_id FROM ({_DECISIONS}) WHERE {chosen}) USING (message_id)
+            WHERE coalesce(r.lowest >= r.highest, true)"""
+        ).fetchall()
 
     def numbers(name: str) -> Floats:
         found: Floats = table[name].to_numpy().astype(np.float64)
@@ -190,6 +197,7 @@ def read_log(
         outcome=outcome,
         simulated=bool(simulated.any()),
         generation=generation,
+        unscaled=ratings[0][0] if outcome.name == "satisfaction" else 0,
     )
 
 
@@ -203,6 +211,32 @@ _DECISIONS: Final = f"""SELECT
         LEFT JOIN raw.messages r USING (message_id) LEFT JOIN mart.messages m ON m.id = r.id
         WHERE d.user_id IS NOT NULL"""
 """The decisions about a named person, with the place of their message among all."""
+
+
+_RATINGS: Final = """SELECT
+            message_id, user_id, value, epoch_ms(timestamp) AS at_ms,
+            CASE
+                WHEN scaled AND json_array_length(metadata -> '$.scale') = 2
+                    THEN TRY_CAST(metadata -> '/scale/0' AS DOUBLE)
+                WHEN NOT scaled AND NOT beyond THEN -1.0
+            END AS lowest,
+            CASE
+                WHEN scaled THEN TRY_CAST(metadata -> '/scale/1' AS DOUBLE) ELSE 1.0
+            END AS highest
+        FROM (
+            SELECT
+                *,
+                coalesce(json_type(metadata -> '$.scale') != 'NULL', false) AS scaled,
+                coalesce(bool_or(abs(value) > 1) FILTER (
+                    coalesce(json_type(metadata -> '$.scale') = 'NULL', true)
+                ) OVER (PARTITION BY name), false) AS beyond
+            FROM raw.feedback_events WHERE value IS NOT NULL
+        ) WHERE message_id IS NOT NULL"""
+"""The ratings of messages, with the ends of their scales; null where the scale is unknown.
+
+A scale that is not declared is -1..1. If some values of that name are beyond it, the scale is
+another one, and 1 may be the worst: then nothing without a scale is known.
+"""
 
 
 def _keys(
@@ -272,27 +306,29 @@ def _query(
             ON s.conversation_id = p.conversation_id AND s.user_id = p.user_id AND s.place = p.near
         GROUP BY ALL
     ),
+    -- A session that began with the decision's message, or before, is not a return.
     visits AS (
-        SELECT user_id, min(ts_ms) AS started_ms
-        FROM mart.messages WHERE role = 'user' AND user_id IN (SELECT user_id FROM chosen)
-        GROUP BY conversation_id, session_idx, user_id
+        SELECT who.user_id, s.started_ms
+        FROM (
+            SELECT DISTINCT conversation_id, session_idx, user_id FROM mart.messages
+            WHERE role = 'user' AND user_id IN (SELECT user_id FROM chosen)
+        ) who
+        JOIN (
+            SELECT conversation_id, session_idx, min(ts_ms) AS started_ms
+            FROM mart.messages GROUP BY ALL
+        ) s USING (conversation_id, session_idx)
     ),
     returns AS (
         SELECT c.message_id, v.started_ms - c.ts_ms AS return_ms
         FROM chosen c ASOF JOIN visits v ON v.user_id = c.user_id AND v.started_ms > c.ts_ms
     ),
-    ratings AS (
-        SELECT
-            e.message_id, e.value, epoch_ms(e.timestamp) AS at_ms,
-            coalesce(TRY_CAST(e.metadata -> '/scale/0' AS DOUBLE), -1.0) AS lowest,
-            coalesce(TRY_CAST(e.metadata -> '/scale/1' AS DOUBLE), 1.0) AS highest
-        FROM raw.feedback_events e WHERE e.message_id IS NOT NULL AND e.value IS NOT NULL
-    ),
+    ratings AS ({_RATINGS}),
     scored AS (
         SELECT c.message_id, avg((r.value - r.lowest) / (r.highest - r.lowest)) AS rated
         FROM chosen c JOIN ratings r USING (message_id)
         WHERE r.value BETWEEN r.lowest AND r.highest AND r.lowest < r.highest
-            AND r.at_ms - c.ts_ms <= {outcome.window_ms}
+            AND coalesce(r.user_id, c.user_id) = c.user_id
+            AND r.at_ms - c.ts_ms BETWEEN 0 AND {outcome.window_ms}
         GROUP BY ALL
     )
     SELECT

@@ -32,6 +32,7 @@ class Outcome:
         better: Whether more of it is better, or less.
         within: The least and the greatest possible value; None where there is none.
         sql: The value of a decision, from the columns that `aico_lab.personality.log` gathers.
+        unit: The unit of amounts, in the plural; empty where there is none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Outcome:
     better: Literal["higher", "lower"]
     within: tuple[float | None, float | None]
     sql: str
+    unit: str = ""
 
 
 _ENDS: Final = "its window ends after the data's last message"
@@ -50,11 +52,13 @@ OUTCOMES: Final = {
     for outcome in (
         Outcome(
             name="satisfaction",
-            definition="the mean of the person's feedback on the message, scaled to 0..1: from the "
-            "scale that its metadata declare as [lowest, highest], or else from -1..1",
+            definition="the mean of the person's feedback on the message, whatever its name, "
+            "scaled to 0..1: from the scale that its metadata declare as [lowest, highest], or "
+            "else from -1..1; higher counts as better",
             window_ms=WEEK_MS,
-            censoring=f"unknown without feedback, or if {_ENDS}; feedback outside its scale is "
-            "left out",
+            censoring=f"unknown without feedback, or if {_ENDS}; feedback is left out if it is "
+            "outside its scale, or dated before the message, or without a valid scale; so is all "
+            "without a scale if some of that name is outside -1..1",
             better="higher",
             within=(0, 1),
             sql="rated",
@@ -78,6 +82,7 @@ OUTCOMES: Final = {
             better="lower",
             within=(0, 24),
             sql=f"least(coalesce(reply_ms, {MS_PER_DAY}), {MS_PER_DAY}) / {MS_PER_HOUR}.0",
+            unit="hours",
         ),
         Outcome(
             name="session_continues",
@@ -92,7 +97,7 @@ OUTCOMES: Final = {
         Outcome(
             name="returns_within_day",
             definition="1 if the person writes in a session that begins within a day after the "
-            "message, in any conversation; else 0",
+            "message, in any conversation, also in another one at the same time; else 0",
             window_ms=MS_PER_DAY,
             censoring=f"unknown if {_ENDS}",
             better="higher",
@@ -102,7 +107,7 @@ OUTCOMES: Final = {
         Outcome(
             name="returns_within_week",
             definition="1 if the person writes in a session that begins within a week after the "
-            "message, in any conversation; else 0",
+            "message, in any conversation, also in another one at the same time; else 0",
             window_ms=WEEK_MS,
             censoring=f"unknown if {_ENDS}",
             better="higher",
@@ -118,6 +123,7 @@ OUTCOMES: Final = {
             better="higher",
             within=(0, None),
             sql="words_after",
+            unit="words",
         ),
     )
 }

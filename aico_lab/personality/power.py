@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from aico_lab.constants import MS_PER_DAY
+from aico_lab.metrics.engine.intervals import NORMAL_95
+from aico_lab.personality.sequences import PLANNED, widening
 
 if TYPE_CHECKING:
-    from aico_lab.personality.log import Log
+    from aico_lab.personality.log import Floats, Log
 
 FEWEST_PEOPLE: Final = 20
 """The fewest people about whom an estimate is printed."""
 
-_EFFECT: Final = 0.2
-"""The effect that a log should find, in standard deviations of the outcome: a small one by Cohen's
-(1988) convention."""
+SMALL: Final = 0.2
+"""The effect that a log should find, and the worsening of a guardrail that it should rule out, in
+standard deviations of the outcome: a small one by Cohen's (1988) convention."""
 
-_QUANTILES: Final = 1.959964 + 0.841621
-"""The quantiles of the normal distribution for 95 % confidence and 80 % power."""
+_POWER: Final = 0.841621
+"""The quantile of the normal distribution for a power of 80 %."""
 
 _LONGEST: Final = 52
 """Beyond this number of weeks more people are needed instead."""
@@ -29,13 +31,14 @@ _LONGEST: Final = 52
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """The log that would find an effect of a given size with a probability of 80 %.
+    """The log with which a proposal of an effect of a given size has a probability of 80 %.
 
     Attributes:
         effect: The effect, in units of the outcome.
         people: The number of people.
         weeks: The number of weeks.
         decisions: The number of a person's decisions with a known outcome per week.
+        reached: Whether the log is as large already.
         sentence: These numbers, and what to log, in one sentence.
     """
 
@@ -43,18 +46,23 @@ class Power:
     people: int
     weeks: int | None
     decisions: float | None
+    reached: bool
     sentence: str
 
 
-def needed_log(log: Log) -> Power:
-    """Return the log that is needed to compare one arm with all, if arms are chosen uniformly.
+def needed_log(log: Log, *, guardrail: bool = False) -> Power:
+    """Return the log that is needed to find one arm better than another, chosen uniformly.
 
-    A person's mean outcome varies with the person and with chance. With K arms, an estimate for one
-    of them rests on every K-th decision, so that chance counts K-fold; the effect itself is taken
-    to vary between people by half as much as their means do.
+    An arm is proposed if its whole confidence sequence is favourable, so the standard error must be
+    the effect divided by the sequence's half width and the quantile of the power. A guardrail needs
+    a 95 % interval that is above its margin, where the arms are alike. With K arms, each
+    of the two rests on every K-th decision, so the variance of an outcome counts 2 K-fold: also
+    that between people, as the reward model has not seen the person. The effect is taken to vary
+    between people by half as much as their means do, and people to be as unequally active as now.
 
     Args:
         log: The decisions so far; their outcomes tell the variances.
+        guardrail: Whether the outcome is to be shown not to worsen, instead of to improve.
     """
     arms = max(len(log.arms), 2)
     kept = log.choose(log.observed)
@@ -68,32 +76,73 @@ def needed_log(log: Log) -> Power:
         else 1.0
     )
     spread = float(np.std(kept.reward)) if len(kept) else 0.0
-    people = int(np.count_nonzero(np.bincount(kept.person))) if len(kept) else 0
+    times = np.bincount(kept.person).astype(float) if len(kept) else np.zeros(0)
+    people = int(np.count_nonzero(times))
     if people <= 1 or spread <= 0 or len(kept) < 2 * people:
         return Power(
-            None, FEWEST_PEOPLE, None, None,
+            None, FEWEST_PEOPLE, None, None, False,
             f"To answer it, {what}, for at least {FEWEST_PEOPLE} people; the outcomes so far do "
             "not tell for how long.",
         )  # fmt: skip
-    effect = _EFFECT * spread
+    effect = SMALL * spread
     between, within = _variances(kept)
     weekly = len(kept) / people / weeks_so_far
-    target = (effect / _QUANTILES) ** 2
-    between_effects = between / 4
-    chance = within * arms / weekly  # per person and week
+    uneven = people * float(np.sum(times**2)) / float(np.sum(times)) ** 2
+    apart = between / 4 * uneven  # of effects, per person
+    chance = 2 * arms * (within + between) / weekly  # per person and week
     enough = max(people, FEWEST_PEOPLE)
-    left = target - between_effects / enough
-    weeks = math.inf if left <= 0 else chance / enough / left
-    if weeks > _LONGEST:
-        weeks = min(max(weeks_so_far, 8.0), float(_LONGEST))
-        enough = max(math.ceil((between_effects + chance / weeks) / target), FEWEST_PEOPLE)
+    weeks = _weeks(effect, enough, apart, chance, guardrail=guardrail)
+    longest = min(max(weeks_so_far, 8.0), float(_LONGEST))
+    while weeks > (_LONGEST if enough == people else longest):
+        enough = math.ceil(1.05 * enough)
+        weeks = _weeks(effect, enough, apart, chance, guardrail=guardrail)
     whole = max(math.ceil(weeks), 1)
-    return Power(
-        effect, enough, whole, weekly,
-        f"To find an effect of {effect:.2g} with a probability of 80 %, {what}, for {enough} "
-        f"people over {whole} week{'s' if whole > 1 else ''}, at {weekly:.2g} known outcomes per "
-        "person and week as now.",
-    )  # fmt: skip
+    so_far = 2 * (within + between) * _inflation(kept) / len(kept) + apart / people
+    reached = people >= FEWEST_PEOPLE and so_far <= _variance(effect, people, guardrail=guardrail)
+    unit = f" {log.outcome.unit}" if log.outcome.unit else ""
+    found = f"find an effect of {effect:.2g}{unit} on {log.outcome.name}"
+    if guardrail:
+        found = f"rule out that {log.outcome.name} worsens by {effect:.2g}{unit}"
+    if reached:
+        sentence = (
+            f"To {found} with a probability of 80 %, the log is large enough: more of the "
+            "same does not help."
+        )
+    else:
+        sentence = (
+            f"To {found} with a probability of 80 %, {what}, for {enough} people over {whole} "
+            f"week{'s' if whole > 1 else ''} in all, at {weekly:.2g} known outcomes per person and "
+            f"week as now; this log has {people} people over {weeks_so_far:.2g} weeks."
+        )
+        if people < FEWEST_PEOPLE // 2:
+            sentence += f" The variances of {people} people tell this only roughly."
+    return Power(effect, enough, whole, weekly, reached, sentence)
+
+
+def _variance(effect: float, people: int, *, guardrail: bool) -> float:
+    """Return the variance of an estimate that finds an effect with a probability of 80 %."""
+    from scipy import special
+
+    student = float(special.stdtrit(people - 1, 0.975)) / NORMAL_95
+    half = NORMAL_95 if guardrail else widening(people, PLANNED)
+    return float((effect / (half * student + _POWER)) ** 2)
+
+
+def _weeks(effect: float, people: int, apart: float, chance: float, *, guardrail: bool) -> float:
+    """Return the weeks after which an estimate over some people has that variance."""
+    left = _variance(effect, people, guardrail=guardrail) - apart / people
+    return chance / people / left if left > 0 else math.inf
+
+
+def _inflation(log: Log) -> float:
+    """Return how much rarer than every decision an arm was: K if all were chosen uniformly.
+
+    This is the mean over arms of the mean inverse probability; infinite if some are not known.
+    """
+    stated: Floats = log.propensity
+    if not (stated > 0).all():
+        return math.inf
+    return float(np.mean(stated**-2.0)) / max(len(log.arms), 2)
 
 
 def _variances(log: Log) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import numpy as np
 from aico_lab.errors import InvalidEntity, InvalidValue
 from aico_lab.personality import targets
 from aico_lab.personality.evaluation import evaluate
-from aico_lab.personality.power import needed_log
+from aico_lab.personality.power import SMALL, needed_log
 from aico_lab.personality.simulate import LABEL
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Effect:
         low: The low end of its interval.
         high: The high end.
         sentence: The gate's verdict.
+        margin: The largest worsening that is accepted of it as a guardrail.
     """
 
     outcome: str
@@ -49,6 +50,7 @@ class Effect:
     low: float | None
     high: float | None
     sentence: str
+    margin: float
 
     @property
     def worst(self) -> float | None:
@@ -63,6 +65,18 @@ class Effect:
         if self.low is None or self.high is None:
             return None
         return self.high if self.better == "higher" else -self.low
+
+    @property
+    def may_worsen(self) -> bool:
+        """Whether it worsens, or may worsen by more than the margin, as far as it is known."""
+        if self.worst is None or self.best is None:
+            return False
+        return self.best < 0 or self.worst <= -self.margin
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a larger log could show it to be an improvement."""
+        return self.best is None or self.best > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +108,7 @@ class Draft:
         best: The candidate to propose; None if there is none.
         candidates: All candidates.
         sentence: The result in one sentence.
-        needed: What to log, and for how long, if nothing is proposed.
+        needed: What to log, and for how long, if nothing is proposed and a larger log could help.
     """
 
     best: CandidateChange | None
@@ -121,8 +135,10 @@ def draft(
 
     An arm is compared with the arm that moves nothing, or with the policy that made the log if
     there is none. It can be proposed if its gain is favourable on its whole confidence sequence,
-    which is valid however often one asks, and if no guardrail worsens on its whole 95 % interval.
-    Of several such arms the one with the largest gain is the best.
+    which is valid however often one asks, and if each guardrail's 95 % interval neither lies below
+    0 nor reaches the margin, a fifth of its standard deviation: the effect for which logs are
+    planned. The watch that follows is stricter. A guardrail that the log does not tell about is
+    named in the sentence. Of several such arms the one with the largest gain is the best.
 
     Args:
         log: The decisions with the goal as their outcome.
@@ -145,9 +161,23 @@ def draft(
     best = max(fit, key=lambda one: abs((one.effect and one.effect.value) or 0.0), default=None)
     if best is not None:
         return Draft(best, tuple(compared), best.sentence, None)
-    return Draft(
-        None, tuple(compared), _why_none(compared, arms, log, profile), needed_log(log).sentence
-    )
+    needed = _needed(compared, log, guardrails)
+    return Draft(None, tuple(compared), _why_none(compared, arms, log, profile), needed)
+
+
+def _needed(compared: Sequence[CandidateChange], log: Log, guardrails: Sequence[Log]) -> str | None:
+    """Return the log that could lead to a proposal; None if no log could, or that is not known."""
+    unclear = {
+        one.outcome: needed_log(of, guardrail=True)
+        for candidate in compared
+        for one, of in zip(candidate.guardrails, guardrails, strict=False)
+        if one.may_worsen and one.undecided
+    }
+    if unclear:
+        return max(unclear.values(), key=lambda one: one.people * (one.weeks or 1)).sentence
+    if not len(log) or any(one.effect and one.effect.undecided for one in compared):
+        return needed_log(log).sentence
+    return None
 
 
 def _impossible(profile: Profile, steps: Mapping[str, float], max_step: float) -> str | None:
@@ -175,7 +205,9 @@ def _candidate(
     """
 
     def effect(of: Log, *, anytime: bool) -> Effect:
-        return _effect(evaluate(of, targets.fixed(arm), over=over), anytime=anytime)
+        known = of.reward[of.observed]
+        margin = SMALL * float(np.std(known)) if len(known) else 0.0
+        return _effect(evaluate(of, targets.fixed(arm), over=over), margin, anytime=anytime)
 
     goal = effect(logs[0], anytime=True)
     if goal.worst is None:
@@ -185,15 +217,19 @@ def _candidate(
         sentence = f"{arm} {'is worse' if is_worse else 'may be no better'}: {shown(goal)}."
         return CandidateChange(arm, steps, goal, (), False, sentence)
     others = tuple(effect(one, anytime=False) for one in logs[1:])
-    worse = [one for one in others if one.best is not None and one.best < 0]
+    worse = [one for one in others if one.may_worsen]
     if worse:
-        named = "; ".join(shown(one) for one in worse)
-        sentence = f"{arm} would be better, but a guardrail would worsen: {named}."
+        named = "; ".join(f"{shown(one)}, margin {one.margin:.2g}" for one in worse)
+        sentence = f"{arm} would be better, but a guardrail may worsen: {named}."
         return CandidateChange(arm, steps, goal, others, False, sentence)
-    return CandidateChange(arm, steps, goal, others, True, f"{arm} is better: {shown(goal)}.")
+    sentence = f"{arm} is better: {shown(goal)}."
+    unknown = ", ".join(one.outcome for one in others if one.worst is None)
+    if unknown:
+        sentence += f" Whether it worsens {unknown} is not known."
+    return CandidateChange(arm, steps, goal, others, True, sentence)
 
 
-def _effect(evaluation: Evaluation, *, anytime: bool) -> Effect:
+def _effect(evaluation: Evaluation, margin: float, *, anytime: bool) -> Effect:
     main, reason = evaluation.main, evaluation.verdict.reason
     outcome, better = evaluation.outcome, evaluation.better
     low = high = None
@@ -204,8 +240,8 @@ def _effect(evaluation: Evaluation, *, anytime: bool) -> Effect:
     if main is None or main.gain is None or low is None or high is None:
         if evaluation.verdict.supported:
             reason = "The outcome varies too little for an interval."
-        return Effect(outcome, better, None, None, None, reason)
-    return Effect(outcome, better, main.gain, low, high, reason)
+        return Effect(outcome, better, None, None, None, reason, margin)
+    return Effect(outcome, better, main.gain, low, high, reason, margin)
 
 
 def shown(effect: Effect) -> str:

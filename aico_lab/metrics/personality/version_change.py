@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ibis
 import numpy as np
@@ -21,6 +21,8 @@ from aico_lab.metrics.engine.talk import days_of
 from aico_lab.metrics.personality import version_change_fit as segmented
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import ibis.expr.types as ir
     from numpy.typing import NDArray
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from aico_lab.metrics.engine.talk import Talk, Unit
 
 _PHASES: Final = ("before", "of the change", "after")
+
+_TWO_YEARS: Final = 2 * 365
 
 _CHANGE: Final = ("changed_day", "from_day", "until_day", "version")
 
@@ -147,8 +151,14 @@ def _describe(rows: pl.DataFrame) -> str:
         return f"No clear change of {name} with {since}: {amount}{doubt}"
     return (
         f"The level of {name} changed with {since}: {amount} against the course before, an "
-        f"association in time, not an effect{doubt}"
+        f"association in time, not an effect{_season(row)}{doubt}"
     )
+
+
+def _season(row: Mapping[str, Any]) -> str:
+    """Return a remark on series that are too short to tell a change from a season."""
+    days = (row["before"] + row["after"]) * (7 if row["unit"] == "week" else 1)
+    return "; a season looks the same, in less than two years" if days < _TWO_YEARS else ""
 
 
 def _draw(answer: Answer) -> Chart:
@@ -247,11 +257,14 @@ def version_change(
     side there is no estimate. The series begins with the version before the change and ends with
     the one after it, so that no other change lies within. The period in which the change lies is
     left out. Versions are those for every context, and for everybody or for the people of the
-    filter `user`.
+    filter `user`. If that is one person, versions for everybody that began while an own one was
+    active are left out, because they did not reach this person.
 
     The change is one point in time: whatever else happened then, such as a holiday or an update of
-    the model, looks the same. People are not held constant: those who came or left at that time
-    move the level too. So the answer is an association in time, not an effect.
+    the model, looks the same. So does a season: with a yearly wave of twice the noise and half a
+    year on each side, the interval of the level held the truth in 62 % of simulated series without
+    a change, and that of the slope in 29 %. People are not held constant: those who came or left at
+    that time move the level too. So the answer is an association in time, not an effect.
     """
     if version and not (version.isascii() and version.isdigit()):
         raise InvalidValue(f"version must be the number of a version, not {version!r}.")
@@ -260,15 +273,20 @@ def version_change(
 
 def _change(talk: Talk, version: str) -> ir.Table:
     """Return one row with the local days of a change and of the changes before and after it."""
-    profiles = talk.profiles
+    profiles = talk.profiles.filter(_.context.isnull())
     theirs = profiles.profile_user_id.isnull()
     if talk.filters.users:
         theirs |= profiles.profile_user_id.isin(talk.filters.users)
-    begun = (
-        profiles.filter(theirs, profiles.context.isnull())
-        .group_by("active_from_ms")
-        .agg(version=_.version.max())
-    )
+    reached = profiles.filter(theirs)
+    if len(talk.filters.users) == 1:
+        own = reached.filter(_.profile_user_id.notnull()).view()
+        hidden = (
+            reached.profile_user_id.isnull()
+            & (own.active_from_ms <= reached.active_from_ms)
+            & (own.active_until_ms.isnull() | (own.active_until_ms > reached.active_from_ms))
+        )
+        reached = reached.anti_join(own, hidden)
+    begun = reached.group_by("active_from_ms").agg(version=_.version.max())
     in_order = ibis.window(order_by="active_from_ms")
     span = talk.messages.aggregate(first_ms=_.ts_ms.min(), last_ms=_.ts_ms.max())
     changes = begun.mutate(
