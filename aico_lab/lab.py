@@ -96,8 +96,7 @@ class Lab:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        if storage.home.erasures.exists():
-            storage.when_opened = self.privacy.erase_again
+        storage.when_opened = self.privacy.erase_again
 
     @classmethod
     @private_files()
@@ -369,6 +368,8 @@ class Lab:
         try:
             resumed = [RESUMED for _ in self.privacy.resume()]
         except AicoLabError as error:
+            # Raises if nobody knows what was erased: a restored database would publish it.
+            self.privacy.unfinished()
             problems.append(f"An erasure is not finished: {error}")
         guard = SyncGuard(self.storage)
         guard.before(full=full)

@@ -29,7 +29,10 @@ from aico_lab.importing.importer import import_batches
 from aico_lab.lab import Lab
 from aico_lab.privacy import forgetting
 from aico_lab.privacy.deleting import delete
+from aico_lab.privacy.patterns import Patterns
+from aico_lab.privacy.receipts import SealedErasures, is_authentic
 from aico_lab.privacy.scope import Scope
+from aico_lab.privacy.unused_space import search_pages
 from aico_lab.schema.backup import back_up
 from aico_lab.sources import jsonl
 from tests.databases import with_core_schemas
@@ -250,6 +253,9 @@ def test_a_companions_answers_in_a_group_go_with_what_they_answer(plain):
         other(21, **group, message_id="to-ada", role="assistant", user_id=None),
         other(22, **group, message_id="of-u", role="user"),
         other(23, **group, message_id="to-u", role="assistant", user_id=None),
+        told(24, **group, role="user"),
+        other(25, **group, message_id="after-ada", role="assistant", user_id=None),
+        other(26, **group, message_id="on", role="assistant", user_id=None),
     )
     plain.primary.execute(
         "UPDATE messages SET reply_to = 'told-20' WHERE message_id IN ('to-ada', 'of-u')"
@@ -666,3 +672,186 @@ def test_the_command_asks_before_it_erases(plain, in_process):
     assert (done.returncode, "nothing of it is left" in done.stdout) == (0, True)
     unknown = in_process("forget", "--user", "person-ada", "--yes", *where)
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+
+
+def test_an_erasure_is_finished_beside_people_whose_ids_are_alike(plain):
+    """Columns have no separators: `person-1` before a time looks like `person-12` in a page."""
+    for number in (1, 12):
+        person = f"person-{number}"
+        add(
+            plain.primary,
+            told(
+                600 + number,
+                user_id=person,
+                channel_id=f"direct:{person}",
+                conversation_id=f"with-{person}",
+                content=f"hello from the person number {number}",
+                message_id=f"hello-{number}",
+            ),
+        )
+    result = plain.privacy.forget(user="person-12")
+    assert (set(result.found.values()), result.mentioned) == ({0}, 0)
+    assert plain.privacy.unfinished() == []
+
+
+def test_rows_that_were_deleted_are_found_in_unused_space(plain):
+    add(plain.primary, *map(told, range(100, 400)))
+    wanted = {"one": SECRET.encode()}
+    plain.primary.fetch_all("PRAGMA secure_delete = ON")
+    plain.primary.execute("VACUUM")
+    assert search_pages(plain.primary, wanted).unused == set()
+    plain.primary.fetch_all("PRAGMA secure_delete = OFF")
+    plain.primary.execute("DELETE FROM messages WHERE message_id = 'told-150'")
+    assert search_pages(plain.primary, wanted).unused == {"one"}
+    plain.primary.execute("DELETE FROM messages")
+    hits = search_pages(plain.primary, wanted | {"no": b"nobody wrote this"})
+    assert hits.unused == {"one"}
+
+
+def test_an_erasure_that_cannot_be_finished_does_not_stop_another(plain, monkeypatch):
+    real = forgetting.scan
+
+    def finds(storage: Any, primary: Any, patterns: Any) -> Any:
+        result = real(storage, primary, patterns)
+        result.found["cache"] = int("person-ada" in patterns.all_ids)
+        return result
+
+    monkeypatch.setattr(forgetting, "scan", finds)
+    with pytest.raises(ErasureIncomplete):
+        plain.privacy.forget(user="person-ada")
+    result = plain.privacy.forget(user="u")
+    assert result.receipt is not None
+    assert "An earlier erasure is not finished" in result.left[-1]
+    assert len(plain.privacy.unfinished()) == 1
+
+
+def test_people_without_an_id_are_others(plain):
+    group = {"channel_id": "g", "conversation_id": "g", "metadata": None}
+    add(
+        plain.primary,
+        told(30, **group, role="user"),
+        other(31, **group, message_id="nobody", role="user", user_id=None),
+    )
+    plain.primary.execute("UPDATE messages SET user_id = NULL WHERE message_id = 'nobody'")
+    plain.privacy.forget(user="person-ada")
+    assert plain.primary.fetch_all("SELECT message_id FROM messages WHERE channel_id = 'g'") == [
+        ("nobody",)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"body { font-weight: 400 }", False),
+        (b'<td>400</td> {"data": [1], "user": "u"} <p class="data">general sync data</p>', False),
+        (b'{"user": "data"}', True),
+        (rb"{\"channel\": \"general\"}", True),
+        (b"<td>sync</td>", True),
+        (b"a talk of Ada's", True),
+        (b"<p>p-0012, and others</p>", True),
+        (b"p-00123", False),
+    ],
+)
+def test_files_name_a_person_by_names_and_long_ids_only(content, named, tmp_path):
+    """Short ids and words only as a whole value; ids of messages that are numbers not at all."""
+    patterns = Patterns(
+        {
+            "user_id": ("data", "sync", "P-0", "p-0012"),
+            "channel_id": ("general",),
+            "conversation_id": ("42",),
+            "message_id": ("400", "401"),
+        },
+        ("Ada",),
+        (),
+    )
+    (tmp_path / "page.html").write_bytes(content)
+    assert patterns.named_by(tmp_path / "page.html") == named
+
+
+def test_records_of_pipelines_keep_names_of_steps():
+    patterns = Patterns({"user_id": ("u1",)}, ("sync", "Ada Byron"), ())
+    text = b'{"step": "sync-2", "run": "sync", "error": "Ada Byron is unknown"}'
+    masked = patterns.word(values=False).sub(b"-", text)
+    assert masked == b'{"step": "sync-2", "run": "sync", "error": "- is unknown"}'
+
+
+def test_values_that_equal_a_short_id_stay(plain):
+    add(plain.primary, told(40, user_id="1", channel_id="d", conversation_id="d"))
+    events = {
+        "theirs": {"user": 1},
+        "quoted": {"said": f"{SECRET} for the 40th time"},
+        "key": {"key": json.dumps(["1", "topic"])},
+        "stays": {"user": "2", "repeat": "1", "text": 'say \\"1\\"'},
+    }
+    plain.primary.execute_many(
+        "INSERT INTO outbox (topic, payload, created_at) VALUES (?, ?, '2024')",
+        [(topic, json.dumps(payload)) for topic, payload in events.items()],
+    )
+    plain.primary.execute_many(
+        "INSERT INTO system_state VALUES (?, ?, '2024')",
+        [("done", "1"), ("greeting", 'Say "1" to begin'), ("last_user", "1")],
+    )
+    plain.privacy.forget(user="1")
+    topics = plain.primary.fetch_all("SELECT topic FROM outbox WHERE topic <> 'said'")
+    assert topics == [("stays",)]
+    kept = plain.primary.fetch_all(
+        "SELECT key FROM system_state WHERE key IN ('done', 'greeting', 'last_user') ORDER BY key"
+    )
+    assert kept == [("done",), ("greeting",)]
+
+
+def test_a_person_whose_row_was_deleted_can_be_forgotten(plain):
+    plain.primary.execute("DELETE FROM users WHERE user_id = 'person-ada'")
+    plain.privacy.forget(user="person-ada")
+    keys = plain.primary.fetch_all("SELECT row_key FROM change_log WHERE table_name <> 'memories'")
+    assert "person-ada" not in str(keys)
+    with pytest.raises(UnknownName):
+        plain.privacy.forget(user="person-ada")
+
+
+def test_former_databases_of_restorations_are_listed(plain):
+    (plain.home.path / "backups").mkdir()
+    (plain.home.path / "backups" / "aico-20240101T000000000000Z-replaced.db.partial").touch()
+    (plain.home.path / "aico.db.damaged-20240101T000000Z").touch()
+    result = plain.privacy.forget(user="person-ada")
+    assert result.receipt["left"] == {"backups": 2}
+
+
+def test_a_sync_refuses_a_damaged_file_of_erasures_before_it_publishes(plain):
+    plain.privacy.forget(user="person-ada")
+    plain.home.erasures.write_bytes(b"{")
+    with Lab.open(plain.home.path) as again:
+        with pytest.raises(CorruptDatabase, match="is damaged or of another home"):
+            again.sync(only="warehouse")
+        assert not again.home.snapshots.exists() or not [*again.home.snapshots.iterdir()]
+
+
+def test_a_lost_file_of_erasures_is_written_again_from_the_receipts(plain):
+    plain.privacy.forget(user="person-ada")
+    before = SealedErasures(plain.home, plain.storage.keys).read()
+    plain.home.erasures.unlink()
+    with Lab.open(plain.home.path) as again:
+        assert again.privacy.unfinished() == []
+        assert SealedErasures(again.home, again.storage.keys).read() == before
+
+
+@pytest.mark.parametrize("receipt", [None, "text", [], {}, {"signature": "é"}, {"signature": b"x"}])
+def test_what_is_no_receipt_is_not_authentic(receipt):
+    assert not is_authentic(receipt, b"key")
+
+
+def test_undoing_an_import_keeps_replies_and_removes_the_person_of_an_edit(plain, tmp_path):
+    def line(name: str, **changes: Any) -> dict[str, Any]:
+        return {
+            "message_id": name, "conversation_id": "k", "user_id": "eve", "role": "user",
+            "content": f"text of {name}", "timestamp": "2024-05-01T12:00:00Z",
+        } | changes  # fmt: skip
+
+    plain.import_from(lines(tmp_path / "a.jsonl", line("x"), line("y", reply_to="message-z")))
+    before = dump(plain.primary)
+    second = lines(
+        tmp_path / "b.jsonl", line("x", user_id="wrong", content="edited"), line("message-z")
+    )
+    undone = plain.import_from(second, on_conflict="replace").import_id
+    result = plain.privacy.forget(import_id=undone)
+    assert (dump(plain.primary), set(result.found.values())) == (before, {0})

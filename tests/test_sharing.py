@@ -6,6 +6,7 @@ import io
 import json
 import random
 import re
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -15,8 +16,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from aico_lab.errors import AicoLabError, InvalidValue, UnknownName
+from aico_lab.home.files import held
 from aico_lab.lab import Lab
 from aico_lab.privacy.redaction import RECALL, TextRedactor
+from aico_lab.privacy.sharing import SharingRules
 from aico_lab.privacy.study import Study
 from tests.conftest import plain_text_files
 from tests.redaction_sample import SAMPLE, labelled, plain
@@ -230,3 +233,85 @@ def test_known_names_are_removed_in_every_spelling():
     text = "Aoife said MEHMET's sister saw aoife, and Bhriain."
     assert redactor.redact(text) == "[NAME] said [NAME]'s sister saw [NAME], and [NAME]."
     assert redactor.removed["NAME"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello ada.lovelace.", "Hello [NAME]."),
+        ("bob miller speaking", "[NAME] [NAME] speaking"),
+        ("frau mu\u0308ller kommt", "frau [NAME] kommt"),
+        ("see [Zoë](x) and [ADDRESS]", "see [[NAME]](x) and [ADDRESS]"),
+        ("#ZoëMüller and BobMiller", "#[NAME] and [NAME]"),
+        ("at 10pm, 65kg, 12b4", "at [NUMBER]"),
+        ("pin is 1234_ or ①② or x²", "pin is [NUMBER] or [NUMBER] or [NUMBER]"),
+        ("DE89370400440532013000abcd", "[NUMBER]"),
+        ("4111-1111-1111-1111x2 or 8f14e45fceea", "[NUMBER] or [NUMBER]"),
+    ],
+)
+def test_ids_spellings_and_every_digit_are_removed(text, expected):
+    redactor = TextRedactor(["Zoë Müller", "Bob Miller"], ["ada.lovelace"])
+    assert redactor.redact(text) == expected
+
+
+@pytest.mark.parametrize("piece", ["a", "a.", "a-", "1", "1_ ", "Ab", "a@", "1.", "+1", "@"])
+def test_texts_of_one_long_run_take_linear_time(piece):
+    """Twenty times the text took 400 times as long, and a pasted file half an hour."""
+
+    def seconds(times: int) -> float:
+        text = piece * times + "_"
+        begin = time.process_time()
+        TextRedactor(["Ada"]).redact(text)
+        return time.process_time() - begin
+
+    assert seconds(40_000) < 1
+
+
+def test_metadata_that_could_name_somebody_are_left_out():
+    """Kinds, emojis and numbers stay, whatever a source put into their fields."""
+    facts = [
+        {
+            "media": "IMG of Ada.jpg", "timestamp_estimated": "Ada told so",
+            "attachments": [{"kind": "/home/ada/passport.pdf"}, {"kind": "photo", "name": "Ada"}],
+            "reactions": [{"emoji": ":ada:", "count": 2}, {"emoji": "😀", "count": "Ada"}],
+        },
+        {"media": {"file": "Ada.mp4"}},
+        {"media": "photo", "timestamp_estimated": True},
+    ]  # fmt: skip
+    rules = SharingRules(Study(bytes(32)), shift=False, content="none", redactor=TextRedactor())
+    kept = [rules._metadata(json.dumps(one)) for one in facts]
+    assert [one and json.loads(one) for one in kept] == [
+        {"attachments": [{"kind": "photo"}], "reactions": [{"count": 2}, {"emoji": "😀"}]},
+        None,
+        {"media": "photo", "timestamp_estimated": True},
+    ]
+
+
+def test_two_studies_have_another_order_of_rows_and_no_fractions_of_seconds(model, tmp_path):
+    exact = "UPDATE messages SET timestamp = replace(timestamp, '000000Z', '123456Z')"
+    model.primary.execute(exact)
+    model.sync(only="warehouse")
+    for study in ("one", "two"):
+        model.privacy.share(
+            tmp_path / study, content="none", pseudonymise=True, study=study, shift_times=True
+        )
+    one, two = table(tmp_path / "one"), table(tmp_path / "two")
+    lengths = [rows["n_characters"].to_list() for rows in (one, two)]
+    assert lengths[0] != lengths[1]
+    assert sorted(lengths[0]) == sorted(lengths[1])
+    assert all(at.microsecond == 0 for at in one["timestamp"])
+    assert one["conversation_id"].is_sorted()
+
+
+def test_an_export_removes_no_files_of_others(model, tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "mine.txt").write_text("mine")
+    with pytest.raises(InvalidValue, match="no export made"):
+        model.privacy.share(tmp_path / "out")
+    assert (tmp_path / ".out.partial" / "mine.txt").exists()
+    (tmp_path / ".out.partial" / "mine.txt").unlink()
+    with (
+        held(tmp_path / ".out.export.lock", 0, AssertionError),
+        pytest.raises(InvalidValue, match="is being written by process"),
+    ):
+        model.privacy.share(tmp_path / "out")

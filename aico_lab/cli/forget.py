@@ -87,7 +87,7 @@ def forget(
         if result.mentioned:
             note(f"{result.mentioned:,} ids or texts are in messages of others, which stay.")
         say(
-            f"Searched aico.db, the warehouse, the vectors and the cache: nothing of it is left. "
+            f"Searched aico.db, the warehouse and the cache: nothing of it is left. "
             f"The receipt is {result.erasure_id}."
         )
 

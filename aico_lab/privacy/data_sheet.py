@@ -84,7 +84,7 @@ def as_text(sheet: dict[str, Any]) -> str:
         f"from {sheet['first_message']} to {sheet['last_message']} (UTC)"
     )
     ids = "pseudonyms" if sheet["pseudonyms"] else "those of the home"
-    times = "shifted by weeks" if sheet["times_shifted"] else "as recorded"
+    times = "shifted by weeks, in whole seconds" if sheet["times_shifted"] else "as recorded"
     lines = [
         "# Data sheet",
         "",
@@ -97,6 +97,11 @@ def as_text(sheet: dict[str, Any]) -> str:
         f"- Counts by day are of at least {sheet['least_people_of_counts']} people.",
         f"- Counts left out for that reason: {sheet['counts_left_out']:,}.",
     ]
+    if sheet["pseudonyms"]:
+        lines.append(
+            "- Pseudonyms hide ids, not behaviour: intervals, lengths and sentiment of messages "
+            "stay, by which the same people can be found in other data."
+        )
     if sheet["recall_of_removal"]:
         lines += [
             f"- Removed: {sheet['removed_from_texts'].get(kind, 0):,} of the kind {kind} "

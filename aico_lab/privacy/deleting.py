@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.importing.import_log import restore
-from aico_lab.privacy.selecting import drop, select
+from aico_lab.privacy.selecting import drop, select, select_unused
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aico_lab.adapters.libsql import Connection
     from aico_lab.privacy.scope import Scope
 
@@ -32,16 +34,35 @@ _IDS: Final = {
     "conversation_id": "SELECT conversation_id FROM temp.gone_conversations",
     "message_id": "SELECT message_id FROM temp.gone_messages",
 }
-_NAMED: Final = f"""(SELECT user_id FROM temp.gone_users UNION {_IDS["channel_id"]}
-    UNION {_IDS["conversation_id"]} UNION {_IDS["message_id"]})"""
-
-# An id is a value in a payload, or a part of a key in one, such as `["ada", "language"]`. A role is
-# no person, even if somebody has its name.
-_IN_PAYLOAD: Final = f"""(
-    iif(json_valid(payload), EXISTS (SELECT 1 FROM json_tree(payload)
-        WHERE type = 'text' AND key IS NOT 'role' AND atom IN {_NAMED}), 0)
-    OR EXISTS (SELECT 1 FROM temp.gone_users AS g
-        WHERE instr(payload, '\\"' || g.user_id || '\\"')))"""
+# Short ids and numbers are also other values, so that they only count in fields of such ids.
+_TELLING: Final = "(length({0}) >= 15 OR (length({0}) >= 6 AND {0} GLOB '*[^0-9]*'))"
+_FIELDS: Final = {
+    "user_id": ("user", "user_id", "userId", "person", "author", "by", "other"),
+    "channel_id": ("channel", "channel_id", "channelId"),
+    "conversation_id": ("conversation", "conversation_id", "conversationId"),
+    "message_id": ("message", "message_id", "messageId", "reply_to"),
+}
+_MATCHES: Final = " OR ".join(
+    f"(CAST(atom AS TEXT) IN ({statement}) AND (key IN {_FIELDS[column]} "
+    f"OR (type = 'text' AND {_TELLING.format('atom')})))"
+    for column, statement in _IDS.items()
+)
+# A role is no person, even if somebody has its name.
+_VALUES: Final = (
+    "EXISTS (SELECT 1 FROM json_tree({0}) WHERE type IN ('text', 'integer') "
+    f"AND key IS NOT 'role' AND ({_MATCHES}{{1}}))"
+)
+_TEXTS: Final = (
+    " OR (length(atom) >= 16 AND atom IN (SELECT content FROM messages "
+    "WHERE id IN (SELECT id FROM temp.gone_messages)))"
+)
+# The key of a changed row is a text or an array in a text, such as `["ada", "language"]`.
+_IN_PAYLOAD: Final = f"""iif(json_valid(payload),
+    {_VALUES.format("payload", _TEXTS)}
+    OR coalesce(iif(json_valid(json_extract(payload, '$.key')), json_extract(
+        json_extract(payload, '$.key'), '$[0]'), NULL) IN ({_IDS["user_id"]}), 0), 0)
+    OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE {_TELLING.format("g.user_id")}
+        AND instr(payload, '\\"' || g.user_id || '\\"'))"""
 
 _SEGMENTS: Final = (
     f"SELECT segment_id FROM segment_messages WHERE message_id IN ({_IDS['message_id']})"
@@ -63,10 +84,6 @@ _DELETE: Final = (
     ),
     f"DELETE FROM conversation_segments WHERE segment_id IN ({_SEGMENTS})",
     (
-        f"UPDATE messages SET reply_to = NULL WHERE reply_to IN ({_IDS['message_id']}) "
-        "AND id NOT IN (SELECT id FROM temp.gone_messages)"
-    ),
-    (
         "DELETE FROM feedback_events WHERE event_id IN "
         "(SELECT row_key FROM temp.gone_items WHERE table_name = 'feedback_events')"
     ),
@@ -81,8 +98,13 @@ _DELETE: Final = (
     "DELETE FROM segmenting_changes WHERE id IN (SELECT id FROM temp.gone_messages)",
     "DELETE FROM messages_replaced",
 )
-_FEEDBACK: Final = (
-    f"DELETE FROM feedback_events WHERE conversation_id IN ({_IDS['conversation_id']})"
+_NOT_OF_IMPORTS: Final = (
+    # After an undone import the reply leads to its message again, once that is imported again.
+    (
+        f"UPDATE messages SET reply_to = NULL WHERE reply_to IN ({_IDS['message_id']}) "
+        "AND id NOT IN (SELECT id FROM temp.gone_messages)"
+    ),
+    f"DELETE FROM feedback_events WHERE conversation_id IN ({_IDS['conversation_id']})",
 )
 _VECTORS: Final = (
     (
@@ -96,8 +118,11 @@ _VECTORS: Final = (
 _OUTBOX: Final = {
     "outbox": f"DELETE FROM outbox WHERE {_IN_PAYLOAD}",
     "dead_letters": f"DELETE FROM dead_letters WHERE {_IN_PAYLOAD}",
-    "system_state": "DELETE FROM system_state WHERE key <> 'database_id' AND EXISTS (SELECT 1 "
-    "FROM temp.gone_users AS g WHERE value = g.user_id OR instr(value, json_quote(g.user_id)))",
+    "system_state": "DELETE FROM system_state WHERE key NOT IN ('database_id', 'backups') AND ("
+    f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
+    "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
+    f"AND (key LIKE '%user%' OR {_TELLING.format('g.user_id')})) "
+    f"OR ({_TELLING.format('g.user_id')} AND instr(value, json_quote(g.user_id)))))",
 }
 _OUTBOX_BEFORE: Final = {
     table: f"DELETE FROM {table} WHERE created_at < ?" for table in ("outbox", "dead_letters")
@@ -193,13 +218,15 @@ def delete(connection: Connection, scope: Scope) -> Deleted:
     """
     done = Deleted(since=feed.head(connection).seq)
     select(connection, scope)
-    _note(connection, done)
     if scope.kind == "import":
         _undo(connection, scope, done)
-    for statement in (*_WORDS, *_DELETE, *(() if scope.kind == "import" else (_FEEDBACK,))):
+    _note(connection, done)
+    if scope.kind == "import":
+        _spare_referenced(connection, done)
+    _delete_events(connection, scope, done)  # while the texts that they quote are still there
+    for statement in (*_WORDS, *(() if scope.kind == "import" else _NOT_OF_IMPORTS), *_DELETE):
         connection.execute(statement)
     _delete_of_plugins(connection, done)
-    _delete_events(connection, scope, done)
     for statement in _FORMER:
         _count(connection, done, "former values", statement)
     for statement in _VECTORS:
@@ -224,7 +251,25 @@ def _undo(connection: Connection, scope: Scope, done: Deleted) -> None:
         connection.execute(statement, [scope.value])
     if restored := restore(connection, _RESTORED, [scope.value]):
         done.rows["messages restored"] = restored
+        select_unused(connection, scope)
     connection.execute("DELETE FROM imports WHERE import_id = ?", [scope.value])
+
+
+def _spare_referenced(connection: Connection, done: Deleted) -> None:
+    """Do not search for ids to which rows that stay refer after an import is undone."""
+    for column, statement in (
+        (
+            "message_id",
+            "SELECT reply_to AS id FROM messages UNION SELECT message_id FROM feedback_events",
+        ),
+        ("conversation_id", "SELECT conversation_id AS id FROM feedback_events"),
+    ):
+        named = connection.fetch_all(
+            "SELECT value FROM json_each(?) WHERE value NOT IN "
+            f"(SELECT id FROM ({statement}) WHERE id IS NOT NULL)",
+            [json.dumps(done.ids[column])],
+        )
+        done.ids[column] = [one for (one,) in named]
 
 
 def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
@@ -236,13 +281,14 @@ def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
             _count(connection, done, table, statement, [scope.value])
 
 
-def forget_keys(connection: Connection, since: int, until: int) -> None:
-    """Remove the keys of rows that an erasure deleted from the change feed.
+def forget_keys(connection: Connection, since: int, until: int, people: Sequence[str] = ()) -> None:
+    """Remove the keys of rows that an erasure deleted, or that have erased people, from the feed.
 
     Args:
         connection: The primary database.
         since: The last change of the feed before the erasure.
         until: The last change of the erasure.
+        people: The ids of erased people, whose rows may have been deleted before.
     """
     with connection.transaction():
         connection.execute(
@@ -251,6 +297,16 @@ def forget_keys(connection: Connection, since: int, until: int) -> None:
             "WHERE seq <= ?2 AND (table_name, row_key) IN (SELECT table_name, row_key "
             "FROM change_log WHERE seq > ?1 AND seq <= ?2 AND op = 'delete')",
             [since, until],
+        )
+        connection.execute(
+            "UPDATE change_log SET table_name = 'feed_tables', row_key = '', op = 'update' "
+            "WHERE seq <= ?1 AND typeof(row_key) = 'text' AND EXISTS (SELECT 1 "
+            "FROM feed_tables AS f, json_each(f.key_columns) AS k "
+            "WHERE f.table_name = change_log.table_name AND k.value = 'user_id' "
+            "AND CASE WHEN json_array_length(f.key_columns) = 1 THEN row_key "
+            "WHEN json_valid(row_key) THEN json_extract(row_key, '$[' || k.key || ']') END "
+            "IN (SELECT value FROM json_each(?2)))",
+            [until, json.dumps(list(people))],
         )
 
 

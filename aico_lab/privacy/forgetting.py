@@ -8,6 +8,7 @@ with the database, which was replaced by an older one: it is carried out again.
 
 from __future__ import annotations
 
+import json
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,13 @@ from aico_lab.home.files import held
 from aico_lab.integrity.guard import check_pages, seal_news
 from aico_lab.privacy.deleting import Deleted, delete, forget_keys
 from aico_lab.privacy.patterns import Patterns
-from aico_lab.privacy.receipts import KeptErasure, SealedErasures, receipt_key, signed
+from aico_lab.privacy.receipts import (
+    KeptErasure,
+    SealedErasures,
+    is_authentic,
+    receipt_key,
+    signed,
+)
 from aico_lab.privacy.scanning import Scan, scan
 from aico_lab.privacy.scope import Scope, found
 from aico_lab.privacy.stores import (
@@ -107,11 +114,7 @@ class Forgetting:
         primary = self._storage.primary
         with _alone(self._storage.home):
             wanted = scope.hashed(self._key)
-            done = [
-                self._finish(one, reports=reports and one.scope == wanted)
-                for one in self._unfinished(primary)
-                if self._prepare(primary, one)
-            ]
+            done, incomplete = self._finish_all(reports_of=wanted if reports else None)
             if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
                 return done[-1]
             scope.check(primary)
@@ -119,7 +122,9 @@ class Forgetting:
             now = datetime.now(UTC)
             erasure = KeptErasure(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", wanted)
             self._delete(primary, erasure, scope)
-            return self._finish(erasure, reports=reports)
+            result = self._finish(erasure, reports=reports)
+            result.left.extend(f"An earlier erasure is not finished: {one}" for one in incomplete)
+            return result
 
     def rehearse(self, scope: Scope) -> ErasureResult:
         """Return the rows that an erasure would delete, and the places it would leave."""
@@ -148,26 +153,59 @@ class Forgetting:
 
         Raises:
             ErasureBusy: Another process is erasing.
+            ErasureIncomplete: A search still found something; the others are finished.
         """
         primary = self._storage.primary
         if not self._unfinished(primary):
             return []
         with _alone(self._storage.home):
-            return [
-                self._finish(one)
-                for one in self._unfinished(primary)
-                if self._prepare(primary, one)
-            ]
+            done, incomplete = self._finish_all()
+        if incomplete:
+            raise incomplete[0]
+        return done
+
+    def _finish_all(
+        self, reports_of: dict[str, str] | None = None
+    ) -> tuple[list[ErasureResult], list[ErasureIncomplete]]:
+        """Finish every erasure, even if a search still finds something of another one.
+
+        Args:
+            reports_of: The scope of the erasure that also removes outputs of notebooks.
+        """
+        done: list[ErasureResult] = []
+        incomplete: list[ErasureIncomplete] = []
+        primary = self._storage.primary
+        for one in self._unfinished(primary):
+            if self._prepare(primary, one):
+                try:
+                    done.append(self._finish(one, reports=one.scope == reports_of))
+                except ErasureIncomplete as error:
+                    incomplete.append(error)
+        return done, incomplete
 
     def erase_again(self) -> None:
-        """Delete the rows of erasures that the database does not have; `resume` does the rest."""
+        """Delete the rows of erasures that the database does not have; `resume` does the rest.
+
+        What the sealed file lacks of the receipts of the database is added to it.
+        """
         primary = self._storage.primary
-        known = {one for (one,) in primary.fetch_all("SELECT erasure_id FROM erasures")}
-        if all(one.erasure_id in known for one in self._kept.read()):
+        receipts: dict[str, str] = {
+            erasure_id: receipt or "null"
+            for erasure_id, receipt in primary.fetch_all("SELECT erasure_id, receipt FROM erasures")
+        }
+        kept = {one.erasure_id for one in self._kept.read()}
+        lost = [
+            receipt
+            for erasure_id, text in receipts.items()
+            if erasure_id not in kept and is_authentic(receipt := json.loads(text), self._key)
+        ]
+        if kept <= receipts.keys() and not lost:
             return
         with _alone(self._storage.home):
+            for receipt in lost:
+                self._kept.keep(KeptErasure(receipt["erasure_id"], receipt["scope"]))
             for one in self._unfinished(primary):
-                if one.erasure_id not in known:
+                if one.erasure_id not in receipts:
                     self._prepare(primary, one)
 
     def _unfinished(self, primary: Connection) -> list[KeptErasure]:
@@ -255,7 +293,7 @@ class Forgetting:
         self._progress("pages", 5, len(STEPS))
         # Else the seal could name a change whose key goes now.
         seal_news(primary)
-        forget_keys(primary, since, until)
+        forget_keys(primary, since, until, patterns.of_column("user_id"))
         primary.fetch_all("PRAGMA secure_delete = ON")
         primary.execute("VACUUM")
         seal_news(primary)  # before it reaches the file

@@ -132,8 +132,12 @@ class Privacy:
         The next sync, or erasure, goes on with the other stores. If another process is erasing, or
         the home cannot be written, nothing is done.
         """
+        storage = self._storage
         with contextlib.suppress(StorageError, HomeError, ErasureError):
-            self._forgetting(None).erase_again()
+            if storage.home.erasures.exists() or storage.primary.fetch_one(
+                "SELECT 1 FROM erasures"
+            ):
+                self._forgetting(None).erase_again()
 
     def unfinished(self) -> list[str]:
         """Return the ids of erasures that `resume` would finish or repeat."""

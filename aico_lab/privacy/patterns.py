@@ -19,7 +19,12 @@ SHORTEST: Final = 6
 chance. In columns and parameters ids of any length are compared."""
 
 SHORTEST_WORD: Final = 3
-"""The fewest characters of an id or name that is looked for as a word of a file."""
+"""The fewest characters of a name that is looked for as a word of a file."""
+
+_LONG: Final = 8
+_LONG_NUMBER: Final = 15
+_VALUE: Final = rb"(?:(?<=[\"'>])(?<!=[\"'])|(?<=&quot;))%b(?=\\?[\"'<]|&quot;)(?![\\\"']*\s*:)"
+"""An id as a whole value: between quotes or tags, but neither a key nor an attribute."""
 
 _SAME: Final = {"other": "user_id", "reply_to": "message_id"}
 """Columns that have the ids of another one."""
@@ -59,6 +64,34 @@ class Patterns:
         long = [one for one in self.all_ids if len(one) >= SHORTEST]
         return {one: one.encode(errors="surrogateescape") for one in (*long, *self.sentences)}
 
+    def _is_telling(self, one: str) -> bool:
+        """Return whether a word identifies somebody wherever it is, as `p-0012` and `Ada` do.
+
+        Numbers and words such as `400` and `data` are in all pages.
+        """
+        if one.isdigit():
+            return len(one) >= _LONG_NUMBER
+        is_word = one.isalpha() and one.islower()
+        return len(one) >= (_LONG if is_word else SHORTEST_WORD)
+
+    def _words(self) -> dict[str, bool]:
+        """Return the names and ids that files are searched for, and whether they are words.
+
+        The others are looked for as whole values; ids of messages, which are often numbers, not.
+        """
+        people = [*self.names, *self.of_column("user_id")]
+        words = {one: self._is_telling(one) for one in people if one not in ROLES}
+        for column, some in self.ids.items():
+            if column != "user_id":
+                words |= {
+                    one: True
+                    for one in some
+                    if len(one) >= _LONG and self._is_telling(one) and not one.isalpha()
+                }
+        for one in self.of_column("channel_id"):
+            words.setdefault(one, False)
+        return words
+
     def names_it(self, texts: Iterable[str | None]) -> bool:
         """Return whether JSON texts have an id as a value, or an id, name or part as words."""
         return any(
@@ -67,6 +100,7 @@ class Patterns:
         )
 
     def _has_value(self, text: str) -> bool:
+        known = {one for column, some in self.ids.items() if column != "message_id" for one in some}
         try:
             values = [json.loads(text)]
         except ValueError:
@@ -77,34 +111,28 @@ class Patterns:
                 values += [one for key, one in value.items() if key != "role"]
             elif isinstance(value, list):
                 values += value
-            elif value in self.all_ids:
+            elif value in known:
                 return True
         return False
 
-    def word(self) -> re.Pattern[bytes]:
+    def word(self, *, values: bool = True) -> re.Pattern[bytes]:
         """Return an expression for an id or name as a word of a file, or a part of a text.
 
         Files may escape characters as JSON or as HTML does.
+
+        Args:
+            values: Look also for those that tell nothing as words, as whole values.
         """
-        words = [
-            one
-            for one in (*self.all_ids, *self.names)
-            if len(one) >= SHORTEST_WORD and one not in ROLES
-        ]
-        found = {
-            re.escape(form.encode(errors="surrogateescape")): is_word
-            for one, is_word in [*((w, True) for w in words), *((s, False) for s in self.sentences)]
-            for form in (
-                one,
-                json.dumps(one)[1:-1],
-                json.dumps(one, ensure_ascii=False)[1:-1],
-                html.escape(one),
-            )
-        }
-        if not found:
-            return re.compile(b"(?!)")
-        bounded = [rb"(?<![\w])" + one + rb"(?![\w])" if w else one for one, w in found.items()]
-        return re.compile(b"|".join(bounded))
+        found: dict[bytes, None] = {}
+        for one, is_word in self._words().items():
+            for form in _forms(one):
+                if is_word:
+                    found[rb"(?<!\w)%b(?!\w)" % form] = None
+                elif values:
+                    found[_VALUE % form] = None
+        for one in self.sentences:
+            found |= dict.fromkeys(_forms(one))
+        return re.compile(b"|".join(found) or b"(?!)")
 
     def named_by(self, file: Path) -> bool:
         """Return whether a file has an id or name as a word, or a part of a text."""
@@ -113,3 +141,16 @@ class Patterns:
         except OSError:
             return False
         return self.word().search(content) is not None
+
+
+def _forms(text: str) -> list[bytes]:
+    """Return a text as it is, and as JSON and HTML escape it, for regular expressions."""
+    return [
+        re.escape(form.encode(errors="surrogateescape"))
+        for form in (
+            text,
+            json.dumps(text)[1:-1],
+            json.dumps(text, ensure_ascii=False)[1:-1],
+            html.escape(text),
+        )
+    ]

@@ -40,9 +40,13 @@ def signed(receipt: dict[str, Any], key: bytes) -> dict[str, Any]:
     return {**receipt, "signature": _signature(receipt, key)}
 
 
-def is_authentic(receipt: dict[str, Any], key: bytes) -> bool:
+def is_authentic(receipt: Any, key: bytes) -> bool:
     """Return whether a receipt is one of this home, and unchanged."""
-    return hmac.compare_digest(str(receipt.get("signature")), _signature(receipt, key))
+    try:
+        given = str(receipt["signature"]).encode()
+        return hmac.compare_digest(given, _signature(receipt, key).encode())
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):  # no receipt at all
+        return False
 
 
 def _signature(receipt: dict[str, Any], key: bytes) -> str:

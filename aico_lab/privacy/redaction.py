@@ -2,14 +2,16 @@
 
 Rules cannot know every name. `RECALL` is what they remove of a sample of invented messages in five
 languages, labelled by the authors of the rules (`tests/redaction_sample.py`); a test compares both.
-In real messages it may be lower. Numbers are removed wherever they have digits.
+In real messages it may be lower. Every digit is removed, with the letters that touch it.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.messages.language import language_of
@@ -23,15 +25,20 @@ RECALL: Final = {"NAME": (52, 61), "NUMBER": (21, 22), "ADDRESS": (6, 6)}
 
 _ADDRESS: Final = re.compile(
     r"""(?P<address>
-        [a-z][a-z0-9+.-]*://\S+ | www\.\S+                      # with a scheme
-      | [\w.+-]+@[\w-]+(?:\.[\w-]+)+                            # e-mail
+        (?<![a-z])[a-z][a-z0-9+.-]{0,30}+://\S+ | www\.\S+      # with a scheme
+      | (?<![\w.+-])[\w.+-]++@[\w-]+(?:\.[\w-]+)+              # e-mail
       | (?<![\w@])@\w[\w.]+                                     # an account
-      | (?<![\w.])(?:[\w-]+\.)+(?:com|org|net|edu|gov|io|app|dev|me|de|at|ch|fr|es|it|uk|eu|nl)
+      | (?<![\w.-])(?:[\w-]+\.)+(?:com|org|net|edu|gov|io|app|dev|me|de|at|ch|fr|es|it|uk|eu|nl)
         (?:/\S*)?(?![\w.]*\w)                                   # a host
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
-_NUMBER: Final = re.compile(r"(?:[A-Z]{1,3})?[+(]?\d(?:[\d\s().:/,-]*\d)?(?:st|nd|rd|th|[a-z])?\b")
+_DIGITS: Final = r"\d\u00b2\u00b3\u00b9\u2070-\u2089\u2460-\u249b\u24ea-\u24ff\u2776-\u2793"
+# Repetitions are possessive or have a fixed beginning, so that no text takes quadratic time.
+_NUMBER: Final = re.compile(
+    rf"(?<!\w)[+(]?[^\W{_DIGITS}]*+[{_DIGITS}]\w*+(?:[\s().:/,-]++[{_DIGITS}]\w*+)*"
+)
+_ID: Final = re.compile(r"(?<![\w.@-])\w[\w.@-]*+")
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _SENTENCE: Final = re.compile(r"(?:^|[.!?…:;\n\"“”«»()*_]|[-–—]\s)\W*\Z")  # noqa: RUF001
 
@@ -53,6 +60,9 @@ _CERTAIN_CUES: Final = re.compile(
     r"|appelle|llamo|llama|chiamo|chiama)\s+\Z",
     re.IGNORECASE,
 )
+_CONTEXT: Final = 60
+"""The most characters before a word by which it is told whether it is a name."""
+
 _SHORTEST: Final = 2  # letters of a known name
 
 
@@ -63,16 +73,18 @@ class TextRedactor:
         removed: How many of each kind were replaced.
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self, names: Iterable[str] = (), ids: Iterable[str] = ()) -> None:
         """Make a redactor.
 
         Args:
-            names: Names that are known, such as those of the people of a home.
+            names: Names that are known, such as those of the people of a home; each word is one.
+            ids: Ids of people, which are removed as a whole.
         """
+        self._ids = frozenset(_normal(one) for one in ids)
         self._known = frozenset(
             word.casefold()
             for name in names
-            for word in _WORD.findall(name)
+            for word in _WORD.findall(unicodedata.normalize("NFC", name))
             if len(word) >= _SHORTEST and word.casefold() not in NOT_AFTER_CUES
         )
         self.removed: Counter[str] = Counter()
@@ -83,7 +95,9 @@ class TextRedactor:
 
     def redact(self, text: str) -> str:
         """Return a text without names, numbers and addresses."""
+        text = unicodedata.normalize("NFC", text)
         text = self._replace(_ADDRESS, "ADDRESS", text)
+        text = _ID.sub(self._without_id, text) if self._ids else text
         text = self._without_names(text)
         return self._replace(_NUMBER, "NUMBER", text)
 
@@ -91,6 +105,13 @@ class TextRedactor:
         text, count = pattern.subn(f"[{kind}]", text)
         self.removed[kind] += count
         return text
+
+    def _without_id(self, match: re.Match[str]) -> str:
+        bare = match[0].rstrip(".@-")
+        if _normal(bare) not in self._ids:
+            return match[0]
+        self.removed["NAME"] += 1
+        return f"[NAME]{match[0][len(bare) :]}"
 
     def _without_names(self, text: str) -> str:
         # Where every noun has a capital, a capital says nothing.
@@ -101,7 +122,10 @@ class TextRedactor:
             before = text[end : word.start()]
             follows = bool(found) and found[-1] == "[NAME]" and not before.strip(" -'\u2019")
             is_name = self._is_name(
-                word[0], text[: word.start()], capitals_count=capitals_count, follows=follows
+                word[0],
+                text[max(0, word.start() - _CONTEXT) : word.start()],
+                capitals_count=capitals_count,
+                follows=follows,
             )
             found += [before, self._named(word[0]) if is_name else word[0]]
             end = word.end()
@@ -112,12 +136,12 @@ class TextRedactor:
         return "[NAME]'s" if word.endswith(("'s", "\u2019s")) else "[NAME]"
 
     def _is_name(self, word: str, before: str, *, capitals_count: bool, follows: bool) -> bool:
-        if before.endswith("[") or word in ("ADDRESS", "NUMBER"):  # a mark of ours
+        if before.endswith("[") and word in ("ADDRESS", "NAME"):  # a mark of ours
             return False
         bare = re.sub(r"['\u2019]s?$", "", word).casefold()
         capital = word[0].isupper()
         inside = not _SENTENCE.search(before[-12:])
-        if bare in self._known:
+        if bare in self._known or any(part.casefold() in self._known for part in _parts(word)):
             return True
         if bare in GIVEN_NAMES and (bare not in ALSO_WORDS or (capital and inside)):
             return True
@@ -128,3 +152,13 @@ class TextRedactor:
             return True
         shouted = word.isupper() and len(word) > 1
         return capital and not shouted and (follows or (capitals_count and inside))
+
+
+def _normal(id_: str) -> str:
+    return unicodedata.normalize("NFC", id_).casefold()
+
+
+def _parts(word: str) -> list[str]:
+    """Return the parts of a word such as `AdaLovelace`."""
+    starts = [i for i in range(1, len(word)) if word[i].isupper() and word[i - 1].islower()]
+    return [word[i:j] for i, j in pairwise([0, *starts, len(word)])] if starts else []

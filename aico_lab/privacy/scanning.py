@@ -15,7 +15,8 @@ from aico_lab.cache.store import open_for_reading
 from aico_lab.errors import AicoLabError, LibraryMissing
 from aico_lab.etl.snapshots import published
 from aico_lab.privacy.stores import is_sealed, own_files
-from aico_lab.schema.backup import backups_of
+from aico_lab.privacy.unused_space import search_pages
+from aico_lab.schema.backup import PARTIAL, backups_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from aico_lab.privacy.patterns import Patterns
     from aico_lab.storage import Storage
 
-_PAGES: Final = 256
 _TEXT: Final = ("", "TEXT", "CHAR", "CLOB", "JSON", "BLOB")
 _OWN: Final = ("raw", "quarantine", "mart", "meta")
 """The schemas of the warehouse that hold what the primary database holds."""
@@ -61,13 +61,12 @@ def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
         patterns: What was erased.
     """
     result = Scan()
-    rows, there = _search(primary, patterns)
-    live = _live(primary, there) if there else set()
-    result.found["aico.db"] = rows + len(there - live)
+    hits = search_pages(primary, patterns.in_bytes())
+    result.found["aico.db"] = _rows(primary, patterns) + len(hits.unused)
+    live = _live(primary, hits.anywhere) if hits.anywhere else set()
     result.mentioned = len(live)
     _scan_warehouse(storage, patterns, live, result)
     _scan_cache(storage, patterns, result)
-    result.found["vectors"] = 0  # it has hashes and vectors of the texts that are left
     _scan_files(storage, patterns, result)
     _scan_backups(storage, primary, patterns, result)
     return result
@@ -103,10 +102,10 @@ def _columns(connection: Connection) -> dict[str, list[str]]:
     return found
 
 
-def _search(primary: Connection, patterns: Patterns) -> tuple[int, set[str]]:
-    """Return how many rows have an id, and which long ids and texts any page has, used or not."""
+def _rows(connection: Connection, patterns: Patterns) -> int:
+    """Return the number of rows with an id in a column of such ids."""
     rows = 0
-    for table, columns in _columns(primary).items():
+    for table, columns in _columns(connection).items():
         named = {column: patterns.of_column(column) for column in columns}
         is_id = " OR ".join(
             f"{quoted(column)} IN (SELECT value FROM json_each(?))"
@@ -114,16 +113,11 @@ def _search(primary: Connection, patterns: Patterns) -> tuple[int, set[str]]:
             if ids
         )
         if is_id:
-            rows += primary.fetch_all(
+            rows += connection.fetch_all(
                 f"SELECT count(*) FROM {quoted(table)} WHERE {is_id}",
                 [json.dumps(ids) for ids in named.values() if ids],
             )[0][0]
-    wanted = patterns.in_bytes()
-    there: set[str] = set()
-    for batch in primary.fetch_batches("SELECT data FROM sqlite_dbpage", size=_PAGES):
-        pages = b"".join(bytes(page) for (page,) in batch)
-        there.update(one for one, content in wanted.items() if content in pages)
-    return rows, there
+    return rows
 
 
 def _scan_warehouse(storage: Storage, patterns: Patterns, live: set[str], result: Scan) -> None:
@@ -170,14 +164,14 @@ def _list(values: Sequence[str]) -> str:
 
 def _scan_cache(storage: Storage, patterns: Patterns, result: Scan) -> None:
     result.found["cache"] = 0
-    wanted = [*patterns.in_bytes().values()]
+    wanted = patterns.word()
     try:
         with (
             contextlib.closing(open_for_reading(storage.home, storage.keys)) as store,
             contextlib.closing(store.scan()) as items,
         ):
             for key, value in items:
-                result.found["cache"] += any(one in key or one in value for one in wanted)
+                result.found["cache"] += bool(wanted.search(key) or wanted.search(value))
     except LibraryMissing:  # without RocksDB nothing was written either
         return
 
@@ -202,14 +196,25 @@ def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, res
         place = backup.relative_to(storage.home.path)
         try:
             with primary.open_beside(backup) as copy:
-                rows, there = _search(copy, patterns)
+                rows = _rows(copy, patterns)
+                unused = search_pages(copy, patterns.in_bytes()).unused
         except AicoLabError:
             result.leave("backups", f"{place} cannot be read, so that it cannot be searched.")
             continue
-        if rows or there:
+        if rows or unused:
             result.leave(
                 "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
             )
+    database, home = storage.home.primary, storage.home.path
+    for aside in (
+        *home.glob(f"{database.name}.damaged-*"),
+        *database.parent.glob(f"backups/{database.stem}-*{PARTIAL}"),
+    ):
+        result.leave(
+            "backups",
+            f"{aside.relative_to(home)}, a former aico.db, may still have what was erased: "
+            "delete it.",
+        )
     for made in known_backups(primary):
         path = Path(made.path)
         if path.exists() or not path.parent.exists():  # as on a disk that is not there now

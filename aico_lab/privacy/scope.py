@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 Kind = Literal["user", "channel", "conversation", "import", "before"]
 
 _KNOWN: Final = {
+    # Also people whose row was deleted, of whom feed, imports and older snapshots still know.
     "user": "SELECT user_id FROM users UNION SELECT user_id FROM messages "
-    "UNION SELECT user_id FROM feedback_events UNION SELECT user_id FROM personality_profiles",
+    "UNION SELECT user_id FROM feedback_events UNION SELECT user_id FROM personality_profiles "
+    "UNION SELECT other FROM relationships "
+    "UNION SELECT row_key FROM import_rows WHERE table_name = 'users' "
+    "UNION SELECT row_key FROM change_log WHERE table_name = 'users' AND row_key <> ''",
     "channel": "SELECT channel_id FROM channels",
     "conversation": "SELECT conversation_id FROM messages UNION "
     "SELECT conversation_id FROM feedback_events",

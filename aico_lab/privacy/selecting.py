@@ -27,15 +27,26 @@ _THEIRS: Final = "SELECT DISTINCT channel_id, conversation_id FROM messages WHER
 _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
     # Conversations in which nobody else takes part: what the companion said belongs to the person.
+    # People without an id are others.
     (
         f"{_TAKE} JOIN (SELECT channel_id, conversation_id FROM messages "
         "WHERE channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1) "
-        "GROUP BY 1, 2 HAVING min(user_id = ?1) = 1) AS c USING (channel_id, conversation_id)"
+        "GROUP BY 1, 2 HAVING min(coalesce(user_id = ?1, role <> 'user')) = 1 "
+        "AND max(user_id = ?1) = 1) AS c USING (channel_id, conversation_id)"
     ),
     # Answers to the person in conversations with others.
     (
         f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
         "WHERE m.role = 'assistant' AND m.reply_to IN (SELECT message_id FROM temp.gone_messages)"
+    ),
+    # Without `reply_to`, the companion answers whoever wrote last.
+    (
+        f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
+        "WHERE m.role = 'assistant' AND m.reply_to IS NULL AND (SELECT p.id FROM messages AS p "
+        "WHERE p.conversation_id = m.conversation_id AND p.channel_id = m.channel_id "
+        "AND p.role = 'user' AND p.timestamp <= m.timestamp "
+        "AND (p.timestamp, p.id) < (m.timestamp, m.id) "
+        "ORDER BY p.timestamp DESC, p.id DESC LIMIT 1) IN (SELECT id FROM temp.gone_messages)"
     ),
     "INSERT INTO temp.gone_users VALUES (?1)",
     (
@@ -100,11 +111,11 @@ _IMPORT: Final = (
         f"WHERE number = {_NUMBER} AND table_name IN ('memories', 'feedback_events')"
     ),
     (
-        "INSERT INTO temp.gone_users SELECT user_id FROM users AS t "
+        "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM users AS t "
         f"WHERE user_id IN ({_ADDED_BY} 'users') AND NOT ({_UNUSED['users']})"
     ),
     (
-        "INSERT INTO temp.gone_channels SELECT channel_id FROM channels AS t "
+        "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS t "
         f"WHERE channel_id IN ({_ADDED_BY} 'channels') AND NOT ({_UNUSED['channels']})"
     ),
 )
@@ -141,6 +152,12 @@ def select(connection: Connection, scope: Scope) -> None:
     connection.execute(_LOST)
     if scope.kind != "import":
         connection.execute(_EMPTIED)
+
+
+def select_unused(connection: Connection, scope: Scope) -> None:
+    """Add people and channels that an import added and nothing uses once messages are restored."""
+    for statement in _IMPORT[-2:]:
+        connection.execute(statement, [scope.value])
 
 
 def drop(connection: Connection) -> None:

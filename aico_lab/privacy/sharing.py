@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.age import read_recipients
 from aico_lab.errors import InvalidValue
-from aico_lab.home.files import os_errors, private_files
+from aico_lab.home.files import held, os_errors, private_files
 from aico_lab.home.folder import Home
 from aico_lab.messages.named import find_ids
 from aico_lab.period import start_of
@@ -30,7 +32,7 @@ from aico_lab.privacy.study import Study
 from aico_lab.sources.tables.roles import WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import date
     from pathlib import Path
 
@@ -38,14 +40,43 @@ if TYPE_CHECKING:
 
 LEAST_PEOPLE: Final = 5
 _AT_ONCE: Final = 10_000  # messages
+_SECOND_US: Final = 1_000_000
 
-_SAFE_METADATA: Final = {
-    "attachments": ("kind",),
-    "reactions": ("emoji", "count"),
-    "media": (),
-    "timestamp_estimated": (),
+_KINDS: Final = frozenset(
+    {
+        "animation", "audio", "call", "card", "contact", "document", "embed", "file", "gif",
+        "image", "link", "location", "music", "other", "photo", "picture", "poll", "sticker",
+        "text", "video", "voice", "voice_message", "video_message",
+    }
+)  # fmt: skip
+_LONGEST_EMOJI: Final = 16  # code points
+
+
+def _is_kind(value: Any) -> bool:
+    """Return whether a value is a kind of media, as `photo` or `image/png`."""
+    if not isinstance(value, str):
+        return False
+    kind = value.partition("/")[0].casefold()
+    return kind in _KINDS and re.fullmatch(r"[a-z_]+(?:/[a-z0-9.+-]{1,20})?", value) is not None
+
+
+def _is_emoji(value: Any) -> bool:
+    """Return whether a text has symbols only, and none of the letters of a name."""
+    return (
+        isinstance(value, str) and len(value) <= _LONGEST_EMOJI and not any(map(str.isalnum, value))
+    )
+
+
+_SAFE_METADATA: Final[dict[str, Any]] = {
+    "attachments": {"kind": _is_kind},
+    "reactions": {
+        "emoji": _is_emoji,
+        "count": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    },
+    "media": _is_kind,
+    "timestamp_estimated": lambda value: value is True,
 }
-"""What says nothing about who wrote, with the fields of its items, where not all is shared."""
+"""What says nothing about who wrote, with the check of each value."""
 
 _NO_NAMES: Final = frozenset(WORDS) | {"unknown", "nobody", "anonymous", "everyone"}
 """Ids of people that are words, such as `me` and `user`."""
@@ -55,10 +86,13 @@ _QUERY: Final = """
         epoch_us(m.timestamp) AS at_us, m.sentiment_score, m.response_time, m.reply_to, m.metadata,
         t.n_words, length(m.content) AS n_characters, coalesce(t.user_id, m.user_id) AS person
     FROM raw.messages m LEFT JOIN mart.messages t USING (id)
+        LEFT JOIN (SELECT unnest($order) AS named, generate_subscripts($order, 1) AS place) AS o
+            ON o.named = m.conversation_id
     WHERE ($since IS NULL OR epoch_ms(m.timestamp) >= $since)
         AND ($people IS NULL OR list_contains($people, coalesce(t.user_id, m.user_id)))
-    ORDER BY m.id
+    ORDER BY o.place, m.id
 """
+"""The messages; `$order` has the conversations in the order of their pseudonyms, else nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +143,25 @@ class SharingRules:
             person=message.person and named("person", message.person),
             reply_to=message.reply_to and self._message(message.conversation_id, message.reply_to),
             content=text,
-            at_us=message.at_us + self.shifts.get(message.conversation_id, 0) * 1000,
+            at_us=self._moment(message),
             metadata=self._metadata(message.metadata),
         )
+
+    def _moment(self, message: SharedMessage) -> int:
+        if not self.shift:
+            return message.at_us
+        # Fractions of a second would tell messages of two studies that are the same.
+        at_us = message.at_us + self.shifts.get(message.conversation_id, 0) * 1000
+        return at_us - at_us % _SECOND_US
+
+    def order(self, conversations: Iterable[str]) -> list[str]:
+        """Return conversations in the order of their pseudonyms; none if the order is the home's.
+
+        The order of the home is the same in all studies, and would tell who is who.
+        """
+        if self.study is None:
+            return []
+        return sorted(conversations, key=lambda one: self._pseudonym("conversation", one))
 
     def _pseudonym(self, kind: str, id_: str) -> str:
         return id_ if self.study is None else self.study.pseudonym(kind, id_)
@@ -128,18 +178,25 @@ class SharingRules:
         if not isinstance(facts, dict):
             return None
         self.dropped.update(name for name in facts if name not in _SAFE_METADATA)
-        kept = {
-            name: [
-                {part: one[part] for part in parts if part in one}
-                for one in facts[name]
-                if isinstance(one, dict)
-            ]
-            if parts and isinstance(facts[name], list)
-            else facts[name]
-            for name, parts in _SAFE_METADATA.items()
-            if name in facts and (parts == () or isinstance(facts[name], list))
-        }
+        kept = {name: _safe(facts[name], _SAFE_METADATA[name]) for name in _SAFE_METADATA
+                if name in facts}  # fmt: skip
+        kept = {name: value for name, value in kept.items() if value not in (None, [], {})}
         return json.dumps(kept) if kept else None
+
+
+def _safe(value: Any, rule: Any) -> Any:
+    """Return what is certain to name nobody of a value of metadata, or None."""
+    if isinstance(rule, dict):
+        if not isinstance(value, list):
+            return None
+        items = (
+            {name: _safe(one[name], rule[name]) for name in rule if name in one}
+            for one in value
+            if isinstance(one, dict)
+        )
+        known = ({k: v for k, v in one.items() if v is not None} for one in items)
+        return [one for one in known if one]
+    return value if rule(value) else None
 
 
 def share(
@@ -191,13 +248,13 @@ def share(
         study=Study.of(storage.primary, study) if pseudonymise else None,
         shift=shift_times,
         content=content,
-        redactor=TextRedactor(_names(storage) if content == "redacted" else ()),
+        redactor=TextRedactor(*(_names(storage) if content == "redacted" else ())),
     )
     if rules.study is not None and shift_times:
         rules.shifts = _shifts(storage, rules.study)
     partial = folder.with_name(f".{folder.name}.partial")
-    with private_files(), os_errors(folder):
-        shutil.rmtree(partial, ignore_errors=True)
+    with private_files(), os_errors(folder), _alone(folder, partial):
+        _remove_abandoned(partial)
         partial.mkdir(mode=0o700, parents=True)
         try:
             files = ExportFiles(partial, list(encrypt))
@@ -231,6 +288,36 @@ def share(
     )
 
 
+@contextlib.contextmanager
+def _alone(folder: Path, partial: Path) -> Iterator[None]:
+    """Exclude other exports into a folder."""
+
+    def busy(who: str) -> InvalidValue:
+        return InvalidValue(f"{folder} is being written by {who}: wait for it, or name another.")
+
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = partial.with_name(f".{folder.name}.export.lock")
+    with held(lock, 0, busy):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _remove_abandoned(partial: Path) -> None:
+    """Remove the folder of an export that was killed.
+
+    Raises:
+        InvalidValue: It has other files.
+    """
+    ours = ("messages.parquet", "days.parquet", "data_sheet.json", "data_sheet.md", "corpus")
+    if partial.exists() and any(
+        path.name.removesuffix(".age") not in ours for path in partial.iterdir()
+    ):
+        raise InvalidValue(f"{partial} has files that no export made: move them elsewhere.")
+    shutil.rmtree(partial, ignore_errors=True)
+
+
 def _check_folder(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidValue(f"{folder} exists and is not empty: name a new folder.")
@@ -255,14 +342,20 @@ def _ask(storage: Storage, query: str) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _names(storage: Storage) -> list[str]:
-    """Return the names of people, and ids that look like names."""
-    rows = _ask(
+def _names(storage: Storage) -> tuple[list[str], list[str]]:
+    """Return the names of people with ids that look like names, and other ids with letters."""
+    names = _ask(
         storage,
         "SELECT name FROM raw.users UNION SELECT other FROM raw.relationships UNION "
-        "SELECT user_id FROM raw.users WHERE regexp_full_match(user_id, '\\p{L}{3,}')",
+        "SELECT user_id FROM raw.users WHERE regexp_full_match(user_id, '\\p{L}{3,}( \\p{L}+)*')",
     )
-    return [name for (name,) in rows if name and name.casefold() not in _NO_NAMES]
+    ids = _ask(
+        storage,
+        "SELECT user_id FROM raw.users WHERE length(user_id) > 3 "
+        "AND regexp_matches(user_id, '\\p{L}')",
+    )
+    known = [name for (name,) in names if name and name.casefold() not in _NO_NAMES]
+    return known, [id_ for (id_,) in ids if id_.casefold() not in _NO_NAMES]
 
 
 def _shifts(storage: Storage, study: Study) -> dict[str, int]:
@@ -298,7 +391,9 @@ def _write(
         pq.ParquetWriter(table, schema, compression="zstd") as writer,
     ):
         corpus = CorpusWriter(utterances)
-        for messages in _messages(storage, *chosen):
+        known = _ask(storage, "SELECT DISTINCT conversation_id FROM raw.messages")
+        order = rules.order(conversation for (conversation,) in known)
+        for messages in _messages(storage, *chosen, order):
             shared = [rules.apply(message) for message in messages]
             for one in shared:
                 done.count(one)
@@ -311,9 +406,9 @@ def _write(
 
 
 def _messages(
-    storage: Storage, since: int | None, people: list[str] | None
+    storage: Storage, since: int | None, people: list[str] | None, order: list[str]
 ) -> Iterator[list[SharedMessage]]:
-    relation = storage.reader.sql(_QUERY, {"since": since, "people": people})
+    relation = storage.reader.sql(_QUERY, {"since": since, "people": people, "order": order})
     assert relation is not None  # noqa: S101 - for the types
     for batch in relation.to_arrow_reader(_AT_ONCE):
         yield [

@@ -123,11 +123,12 @@ def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dic
 def _mask_pipelines(connection: Connection, patterns: Patterns) -> int:
     """Mask ids and names in the records of pipelines, which decide about the next run."""
     masked, columns = 0, ("error", "steps", "outputs", "warnings")
+    word = patterns.word(values=False)  # else the name of a step could be one
     for run_id, *texts in connection.fetch_all(
         f"SELECT run_id, {', '.join(columns)} FROM pipeline_runs"
     ):
         new = [
-            text and patterns.word().sub("•••".encode(), text.encode()).decode(errors="replace")
+            text and word.sub("•••".encode(), text.encode()).decode(errors="replace")
             for text in texts
         ]
         if new != texts:

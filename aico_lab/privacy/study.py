@@ -1,7 +1,8 @@
 """Pseudonyms and shifts of time that are keyed by a study, for what is shared.
 
 The key of a study is random and stays in the home: within a study a person always has the same
-pseudonym, and nobody can tell that two pseudonyms of two studies are one person's.
+pseudonym, and pseudonyms of two studies do not show that they are one person's. What people do
+shows it: intervals between messages and their lengths are the same in both.
 """
 
 from __future__ import annotations
