@@ -89,7 +89,10 @@ def test_an_arm_that_worsens_a_guardrail_is_not_proposed(log):
     found = draft(log, [worsened(log, "warmer")], ARMS, PROFILE, 0.1)
     assert found.best is None or found.best.arm != "warmer"
     (warmer,) = [one for one in found.candidates if one.arm == "warmer"]
-    assert "guardrail may worsen: sentiment_change" in warmer.sentence
+    assert "guardrail worsens: sentiment_change" in warmer.sentence
+    only = draft(log, [worsened(log, "warmer")], {a: ARMS[a] for a in ("as now", "warmer")},
+                 PROFILE, 0.1)  # fmt: skip
+    assert (only.best, only.needed) == (None, None)  # all is decided: more log would not help
     better = draft(log, [worsened(log, "cooler")], ARMS, PROFILE, 0.1)
     assert better.best.arm == "warmer"
     assert [one.outcome for one in better.best.guardrails] == ["sentiment_change"]

@@ -75,8 +75,8 @@ class Effect:
 
     @property
     def undecided(self) -> bool:
-        """Whether a larger log could show it to be an improvement."""
-        return self.best is None or self.best > 0
+        """Whether a larger log could tell whether it improves or worsens."""
+        return self.best is None or self.worst is None or self.worst <= 0 < self.best
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,8 @@ def _candidate(
     worse = [one for one in others if one.may_worsen]
     if worse:
         named = "; ".join(f"{shown(one)}, margin {one.margin:.2g}" for one in worse)
-        sentence = f"{arm} would be better, but a guardrail may worsen: {named}."
+        does = "may worsen" if all(one.undecided for one in worse) else "worsens"
+        sentence = f"{arm} would be better, but a guardrail {does}: {named}."
         return CandidateChange(arm, steps, goal, others, False, sentence)
     sentence = f"{arm} is better: {shown(goal)}."
     unknown = ", ".join(one.outcome for one in others if one.worst is None)
