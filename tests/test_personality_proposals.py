@@ -226,6 +226,23 @@ def test_an_arm_belongs_to_its_policy(tuned):
             tuner.propose(**given)
 
 
+def test_policies_of_several_people_with_the_same_arms_are_one_question(tuned):
+    tuner, log = tuned.personality, tuned.decisions["now"]
+    names = [f"style-{one}" for one in range(4)]
+    for name in names:
+        tuned.primary.execute(
+            "INSERT INTO users (user_id, created_at) VALUES (?, '2024')", [f"of {name}"]
+        )
+        tuner.add_policy(name, "thompson", ARMS, user=f"of {name}")
+    tuned.decisions["now"] = replace(log, policy=log.person % 4, policies=names)
+    found = tuner.propose(dry_run=True)
+    assert (found.arm, found.decisions, found.people) == ("warmer", len(log), 120)
+    assert found.policy.endswith(" and 3 others with the same arms")
+    assert tuner.propose(policy="style-1", dry_run=True).people == 30
+    tuned.primary.execute("UPDATE personality_policies SET user_id = NULL")
+    assert tuner.propose(dry_run=True).people == 30
+
+
 def test_one_proposal_is_open_for_a_person_and_a_context(tuned):
     """A new one replaces it, and a new version of the profile refuses it."""
     tuner = tuned.personality

@@ -76,15 +76,16 @@ def of_context(log: Log, context: str | None) -> Log:
     return log.choose(inside[log.context])
 
 
-def of_policy(log: Log, policy: str, arms: Collection[str] = ()) -> Log:
+def of_policy(log: Log, policy: str, arms: Collection[str] = (), also: Collection[str] = ()) -> Log:
     """Return the decisions of one policy, with the arms among which it chose.
 
     Args:
         log: The decisions.
         policy: The id of the policy.
         arms: Its arms, for a policy that made no decision yet.
+        also: Policies of other people with the same arms, which count as the same.
     """
-    rows = np.array([one == policy for one in log.policies], np.bool_)[log.policy]
+    rows = np.array([one == policy or one in also for one in log.policies], np.bool_)[log.policy]
     theirs = log.choose(rows)
     seen = np.bincount(theirs.arm, minlength=len(log.arms)) > 0
     if theirs.probabilities is not None:
@@ -101,7 +102,7 @@ def of_policy(log: Log, policy: str, arms: Collection[str] = ()) -> Log:
         arms=[log.arms[int(at)] for at in places],
         probabilities=None if theirs.probabilities is None else theirs.probabilities[:, places],
         policy=np.zeros(len(theirs), np.int64),
-        policies=[policy],
+        policies=[policy, *also],
     )
 
 

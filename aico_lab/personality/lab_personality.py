@@ -281,7 +281,7 @@ class Personality:
         log = self.decisions(outcome.name, user=user_id, context=context, policy=policy)
         chosen = next(iter(log.policies), None)
         others = [
-            self.decisions(name, user=user_id, context=context, policy=chosen)
+            self.decisions(name, user=user_id, context=context, policy=policy)
             for name in GUARDRAILS
             if name != outcome.name
         ]
@@ -313,7 +313,8 @@ class Personality:
         """Return the decisions on which a proposal rests, with their outcomes.
 
         These are the decisions of one policy under the version of the personality that applies now
-        (see `aico_lab.personality.candidates.of_version`).
+        (see `aico_lab.personality.candidates.of_version`). Policies for one person each, with the
+        same arms and steps, count as one.
 
         Args:
             outcome: The outcome; see `aico_lab.personality.outcomes`.
@@ -337,12 +338,28 @@ class Personality:
             end = did_you_mean(str(policy), counts, f": there is {', '.join(counts) or 'none'}.")
             raise UnknownName(f"There is no policy {policy!r}{end}")
 
-        def rank(name: str) -> tuple[object, ...]:
-            moves = any(known.get(name, {}).values())
-            return (moves and counts[name] > 0, counts[name] > 0, moves, counts[name], name)
+        if policy is not None:
+            return of_policy(log, policy, known.get(policy, {}))
+        personal = {
+            name
+            for (name,) in self._storage.primary.fetch_all(
+                "SELECT policy_id FROM personality_policies WHERE user_id IS NOT NULL"
+            )
+        }
+        alike: dict[str, list[str]] = {}
+        for name in sorted(counts, key=lambda one: (-counts[one], one)):
+            question = json_text(known[name]) if name in personal & known.keys() else name
+            alike.setdefault(question, []).append(name)
 
-        name = policy if policy is not None else max(counts, key=rank, default=None)
-        return log if name is None else of_policy(log, name, known.get(name, {}))
+        def rank(names: Sequence[str]) -> tuple[object, ...]:
+            moves, made = any(known.get(names[0], {}).values()), sum(counts[one] for one in names)
+            return (moves and made > 0, made > 0, moves, made, names[0])
+
+        chosen = max(alike.values(), key=rank, default=None)
+        if chosen is None:
+            return log
+        also = [name for name in chosen[1:] if counts[name]]
+        return of_policy(log, chosen[0], known.get(chosen[0], {}), also)
 
     def show(self, change_id: str) -> PersonalityChange:
         """Return a change by its id, or by the beginning of it.
