@@ -158,6 +158,16 @@ def test_rare_arms_with_correct_propensities_pass(log, known):
     assert refused == 0
 
 
+def test_a_choice_that_was_recorded_for_several_messages_is_told_of(log):
+    right = depending(log, "nothing")
+    order = np.lexsort((log.time_ms, log.person))
+    arm = right.arm.copy()
+    arm[order[1::2]] = arm[order[:-1:2]][: len(order[1::2])]
+    assert "choices independent" in refused(replace(right, arm=arm))
+    reason = evaluate(replace(right, arm=arm), WARMER).verdict.reason
+    assert reason.endswith("or one choice was recorded several times.")
+
+
 def test_an_outcome_that_the_next_choice_made_too_is_no_reason_for_it(log):
     """One impression of a whole session is given at its end, as the rating of each message."""
     rng = np.random.default_rng(2)

@@ -46,6 +46,8 @@ _FEWEST_DRAWS: Final = 10
 _STAKES: Final = tuple(2.0**power for power in range(-8, 7))
 """The shares of the money that are bet for each unit of what was known before."""
 
+_AGAIN: Final = "the last choice for the person"
+
 _PRIOR: Final = 10
 """The decisions by which the mean of a group's first ones is drawn to 0, and so weigh less."""
 
@@ -267,7 +269,8 @@ class Support:
         if off:
             sentence = (
                 f"The propensities are wrong: whether {log.arms[arm]} was chosen depends on "
-                f"{name}, beyond what they say."
+                f"{name}, beyond what they say"
+                f"{', or one choice was recorded several times' if name == _AGAIN else ''}."
             )
         return Check("choices independent", not off, worst, _OFF, sentence)
 
@@ -539,7 +542,7 @@ def _expectations(log: Log) -> Iterator[tuple[str, Callable[[Floats], Floats]]]:
         order = np.argsort(group, kind="stable")
         firsts = np.flatnonzero(np.diff(group[order], prepend=-1))
         yield name, partial(_mean_before, order, firsts, np.diff(firsts, append=len(order)))
-    yield "the last choice for the person", partial(_at, previous)
+    yield _AGAIN, partial(_at, previous)
     yield "the last choice", partial(_at, np.arange(-1, len(log) - 1))
 
 
