@@ -340,7 +340,8 @@ def _until(reader: Reader, now_ms: int) -> int | None:
     with translated("The snapshot"):
         found = (
             reader.connection()
-            .execute("SELECT min(ts_ms) FROM mart.messages WHERE ts_ms > ?", [now_ms])
+            # A literal: to bind a value, DuckDB imports pandas.
+            .execute(f"SELECT min(ts_ms) FROM mart.messages WHERE ts_ms > {now_ms:d}")
             .fetchone()
         )
     return None if not found or found[0] is None else found[0] - 2_000
