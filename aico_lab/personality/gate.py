@@ -247,12 +247,8 @@ class Support:
         log = self._usable
         found: list[tuple[float, float, int, str]] = []
         off: list[tuple[float, float, int, str]] = []
-        tests = [
-            (name, expect, arm)
-            for name, expect in _expectations(log)
-            for arm, _, _ in _surprises(log)
-        ]
-        quantile = special.ndtri(1 - _FALSE_ALARM / 2 / max(len(tests), 1))
+        tests = sum(1 for _ in _expectations(log)) * sum(1 for _ in _surprises(log))
+        quantile = special.ndtri(1 - _FALSE_ALARM / 2 / max(tests, 1))
         for name, expect in _expectations(log):
             for arm, apart, variance in _surprises(log):  # each time anew, to save memory
                 before = expect(apart)
@@ -263,7 +259,7 @@ class Support:
                 found.append((z, z / np.sqrt(len(log)), arm, name))
                 if z > quantile and found[-1][1] > _OFF:
                     won = _log_won(log.arm == arm, log.propensity, before)
-                    off += [found[-1]] if won > np.log(len(tests) / _FALSE_ALARM) else []
+                    off += [found[-1]] if won > np.log(tests / _FALSE_ALARM) else []
         _, worst, arm, name = max(off or found, default=(0.0, 0.0, 0, ""))
         sentence = "The choices depend on nothing beyond their propensities that the log shows."
         if off:

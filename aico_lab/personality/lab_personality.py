@@ -17,7 +17,6 @@ from aico_lab.domain import PersonalityChange, Profile, values
 from aico_lab.domain.personality import (
     STABILITY,
     check_rules,
-    contexts_of,
     violated_rules,
 )
 from aico_lab.errors import (
@@ -59,7 +58,7 @@ from aico_lab.results import json_text
 from aico_lab.zones import to_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from aico_lab.personality.log import Log
@@ -476,45 +475,20 @@ class Personality:
     def _watched(self, change: PersonalityChange) -> WatchedChange:
         """Return a change with what its watch recommends."""
         goal, applied = str(change.proposal.get("goal", "satisfaction")), change.applied_at
-        versions = {change.old_profile_id, change.new_profile_id or ""}
+        versions = {change.old_profile_id, change.new_profile_id}
+        of_person = Filters(user=change.user_id)
         try:
-            logs = [
-                self._log(name, context=change.context, versions=versions, user_id=change.user_id)
-                for name in dict.fromkeys((goal, *GUARDRAILS))
-            ]
+            logs = []
+            for name in dict.fromkeys((goal, *GUARDRAILS)):
+                log = of_context(read_log(self._storage.reader, name, of_person), change.context)
+                under = np.array([one in versions for one in log.profiles], np.bool_)
+                logs.append(log.choose(under[log.profile]))
         except (NeverSynced, UnknownName):
             logs = []
         if applied is None or not logs:
             return WatchedChange(change, "wait", "There is no snapshot with decisions yet.", None)
         found = watch(logs[0], to_ms(applied), guardrails=logs[1:])
         return WatchedChange(change, found.recommendation, found.reason, found)
-
-    def _log(
-        self,
-        outcome: str,
-        *,
-        context: str | None,
-        versions: Collection[str] | None,
-        user_id: str | None = None,
-    ) -> Log:
-        """Return the decisions in a context, under some versions of the profile, with an outcome.
-
-        Args:
-            outcome: The name of the outcome.
-            context: The context; None for all.
-            versions: The ids of the versions; None for all.
-            user_id: The person; None for everybody.
-        """
-        log = read_log(self._storage.reader, outcome, Filters(user=user_id))
-        kept = np.ones(len(log), dtype=np.bool_)
-        if versions is not None:
-            kept &= np.isin(
-                log.profile, [n for n, one in enumerate(log.profiles) if one in versions]
-            )
-        if context is not None:
-            inside = [n for n, one in enumerate(log.contexts) if context in contexts_of(one)]
-            kept &= np.isin(log.context, inside)
-        return log.choose(kept)
 
     def _arms(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return the arms of each stored policy, with their steps, that this program can read."""

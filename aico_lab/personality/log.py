@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 NO_CONTEXT: Final = "any"
 """The context of decisions that record none."""
 
-_NONE: Final = "none"
+NONE: Final = "none"
+"""The policy or version of decisions that record none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,8 +221,8 @@ _DECISIONS: Final = f"""SELECT
             d.* EXCLUDE (context, policy, profile_id), m.id, m.msg_idx, m.channel_id,
             m.conversation_id AS of_conversation, m.user_id AS addressed,
             coalesce(d.context, '{NO_CONTEXT}') AS context,
-            coalesce(d.policy, '{_NONE}') AS policy,
-            coalesce(d.profile_id, '{_NONE}') AS profile_id
+            coalesce(d.policy, '{NONE}') AS policy,
+            coalesce(d.profile_id, '{NONE}') AS profile_id
         FROM mart.decisions d
         LEFT JOIN raw.messages r USING (message_id) LEFT JOIN mart.messages m ON m.id = r.id
         WHERE d.user_id IS NOT NULL"""
