@@ -19,6 +19,12 @@ PASSPHRASE_VARIABLE = "AICO_LAB_PASSPHRASE"  # noqa: S105 - the name of a variab
 KEYRING_VARIABLE = "AICO_LAB_KEYRING"
 """The environment variable that is 1 if the operating system's keyring may be asked."""
 
+NEW_PASSPHRASE_VARIABLE = "AICO_LAB_NEW_PASSPHRASE"  # noqa: S105 - the name of a variable
+"""The environment variable with a passphrase that `aico-lab keys add` adds."""
+
+KEY_DESCRIPTOR_VARIABLE = "AICO_LAB_KEY_DESCRIPTOR"
+"""The environment variable with the number of the open file that hands over a key."""
+
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """The environment variable with the folder of a service's credentials, which systemd sets."""
 
@@ -41,12 +47,14 @@ class Settings:
         key_file: The given key file, or None for the home's usual one.
         passphrase: The given passphrase, or None.
         keyring: Whether the operating system's keyring may be asked for a passphrase.
+        keyring_secret: The secret of a slot that the keyring returned, or None.
     """
 
     home: Path
     key_file: Path | None = None
     passphrase: str | None = field(default=None, repr=False)
     keyring: bool = False
+    keyring_secret: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def resolve(
@@ -87,13 +95,14 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """Return an environment in which another process resolves the same settings.
 
-        A passphrase must not be a parameter of a notebook, since papermill writes parameters into
-        the executed notebook; environment variables are not written.
+        It has no secret; `aico_lab.home.handover` hands over the key.
         """
         given = {
             HOME_VARIABLE: str(self.home),
             KEY_FILE_VARIABLE: str(self.key_file) if self.key_file else None,
-            PASSPHRASE_VARIABLE: self.passphrase,
+            PASSPHRASE_VARIABLE: None,
+            NEW_PASSPHRASE_VARIABLE: None,
+            KEY_DESCRIPTOR_VARIABLE: None,
             KEYRING_VARIABLE: "1" if self.keyring else None,
             SOURCE_KEY_VARIABLE: None,  # notebooks only read the warehouse
         }
@@ -106,6 +115,20 @@ def _credential(env: Mapping[str, str], name: str) -> Path | None:
     folder = env.get(CREDENTIALS)
     path = Path(folder, name) if folder else None
     return path if path is not None and path.is_file() else None
+
+
+def key_descriptor() -> int | None:
+    """Return the number of the open file that hands over a key; None from the second call on.
+
+    The number means nothing to processes below, which do not inherit the file.
+    """
+    number = os.environ.pop(KEY_DESCRIPTOR_VARIABLE, "")
+    return int(number) if number.isdecimal() else None
+
+
+def new_passphrase_given() -> str | None:
+    """Return the passphrase to add to a home, or None if it is not set."""
+    return os.environ.get(NEW_PASSPHRASE_VARIABLE) or None
 
 
 def source_key() -> str | None:

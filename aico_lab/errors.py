@@ -11,11 +11,13 @@
     ├── HomeError                   the folder of the lab
     │   ├── HomeMissing
     │   ├── HomeExists
+    │   ├── HomeBusy                another program has it open, or changes its key; transient
     │   └── HomeNotWritable
     ├── KeyProblem                  the key of a home
     │   ├── KeyMissing
     │   ├── KeyFileExposed
     │   ├── KeyringRefused          the operating system's keyring: none, locked, no answer
+    │   ├── MarkerAltered           the slots of the key were changed by another program
     │   └── WrongKey
     ├── StorageError                a database; errors of drivers are translated to these
     │   ├── NotADatabase
@@ -57,6 +59,9 @@
     │   ├── ModelUnusable
     │   ├── OtherModel              the stored vectors are of another model
     │   └── NeverExplored           there is no exploration yet, or nothing to explore
+    ├── ErasureError                something could not be erased everywhere yet
+    │   ├── ErasureBusy             transient
+    │   └── ErasureIncomplete       a search still found something; another call goes on
     ├── BusError
     │   ├── InvalidTopic
     │   └── HandlerFailed
@@ -154,6 +159,12 @@ class HomeExists(HomeError):
     """The folder contains a lab already."""
 
 
+class HomeBusy(HomeError):
+    """Another program has the home open, or changes its key."""
+
+    transient = True
+
+
 class HomeNotWritable(HomeError):
     """The folder, or a file in it, cannot be written or read."""
 
@@ -172,6 +183,10 @@ class KeyFileExposed(KeyProblem):
 
 class KeyringRefused(KeyProblem):
     """The operating system has no keyring, or it is locked, refuses or does not answer."""
+
+
+class MarkerAltered(KeyProblem):
+    """The slots in `lab.json` were changed by another program."""
 
 
 class WrongKey(KeyProblem):
@@ -356,6 +371,20 @@ class OtherModel(EncoderError):
 
 class NeverExplored(EncoderError):
     """There is no exploration of passages yet, or there are no passages."""
+
+
+class ErasureError(AicoLabError):
+    """Something could not be erased everywhere yet."""
+
+
+class ErasureBusy(ErasureError):
+    """Another process is erasing from this home."""
+
+    transient = True
+
+
+class ErasureIncomplete(ErasureError):
+    """A search after an erasure still found something; another call goes on."""
 
 
 class BusError(AicoLabError):

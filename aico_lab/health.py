@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from aico_lab.errors import (
     AicoLabError,
     CorruptDatabase,
     DiskFull,
+    ErasureIncomplete,
+    HomeBusy,
     HomeNotWritable,
     NeverSynced,
     SchemaTampered,
@@ -25,8 +28,10 @@ from aico_lab.errors import (
 from aico_lab.etl import snapshots
 from aico_lab.etl.misplaced import check_places
 from aico_lab.home.files import held
+from aico_lab.home.keys import UNFINISHED, is_of_former_version, slots_of
 from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.rescoring import count_due
+from aico_lab.integrity.guard import examine_unwritable
 from aico_lab.lab import Lab
 from aico_lab.messages.timestamps import plausible_times
 from aico_lab.schema import SchemaRegistry, feed
@@ -99,10 +104,7 @@ def diagnose(settings: Settings) -> list[Finding]:
     findings: list[Finding] = []
 
     def check(name: str, action: Callable[[], str]) -> bool:
-        try:
-            findings.append(Finding(name, ok=True, detail=action()))
-        except AicoLabError as error:
-            findings.append(Finding(name, ok=False, detail=str(error)))
+        findings.append(check_one(name, action))
         return findings[-1].ok
 
     check("disk", lambda: _check_disk(settings.home))
@@ -114,23 +116,60 @@ def diagnose(settings: Settings) -> list[Finding]:
         )
         return f"{settings.home}, opened by its key"
 
-    if not check("home and key", open_home):
-        return findings
-    with opened[0] as lab:
-        if check("primary database", lambda: _check_primary(lab)):
-            check("schema", lambda: _check_schema(lab))
-            check("sentiment", lambda: _check_sentiment(lab))
-            check("encryption", lambda: _check_encryption(lab))
-            check("backups", lambda: _check_backups(lab))
-            check("devices", lambda: _check_devices(lab))
-            check("warehouse", lambda: _check_warehouse(lab))
-        check("snapshots", lambda: _check_snapshots(lab))
-        check("writer", lambda: _check_writer(lab))
-        check("temporary files", lambda: _check_temporary(lab))
-        check("vectors", lambda: _check_vectors(lab))
-        check("cache", lambda: _check_cache(lab))
-        check("kept answers", lambda: _check_answers(lab.home.answers))
+    if check("home and key", open_home):
+        with opened[0] as lab:
+            check("slots", lambda: _check_slots(lab))
+            findings += diagnose_stores(lab)
     return findings
+
+
+def diagnose_stores(lab: Lab) -> list[Finding]:
+    """Check every store of an opened home."""
+    findings: list[Finding] = []
+
+    def check(name: str, action: Callable[[Lab], str]) -> bool:
+        findings.append(check_one(name, lambda: action(lab)))
+        return findings[-1].ok
+
+    if check("primary database", _check_primary):
+        check("seal", _check_seal)
+        check("schema", _check_schema)
+        check("sentiment", _check_sentiment)
+        check("encryption", _check_encryption)
+        check("backups", _check_own_backups)
+        check("former databases", _check_backups)
+        check("erasures", _check_erasures)
+        check("devices", _check_devices)
+        check("warehouse", _check_warehouse)
+    check("snapshots", _check_snapshots)
+    check("writer", _check_writer)
+    check("temporary files", _check_temporary)
+    check("vectors", _check_vectors)
+    check("cache", _check_cache)
+    check("kept answers", _check_answers)
+    return findings
+
+
+def check_one(name: str, action: Callable[[], str]) -> Finding:
+    """Return the finding of one check, which returns a fact or raises."""
+    try:
+        return Finding(name, ok=True, detail=action())
+    except AicoLabError as error:
+        return Finding(name, ok=False, detail=str(error))
+
+
+def _check_slots(lab: Lab) -> str:
+    """Count the slots, and look for a rotation of the key that was interrupted."""
+    if lab.storage.keys.former is not None:
+        raise HomeBusy(UNFINISHED)
+    if not lab.encrypted:
+        return "none, as the home is not encrypted"
+    marker = lab.home.read_marker()
+    kinds = [slot["kind"] for slot in slots_of(marker)]
+    if is_of_former_version(marker):
+        return f"one, a {kinds[0]}, of an earlier version; `aico-lab keys add` adds more"
+    number = f"{len(kinds)} open the home" if len(kinds) > 1 else "one opens the home"
+    return f"{number}: {', '.join(kinds)}; unaltered"
 
 
 def _check_disk(home: Path) -> str:
@@ -156,6 +195,31 @@ def _check_primary(lab: Lab) -> str:
     dangling = count_dangling(lab.primary)
     replies = f"; {dangling:,} replies are to messages that are not stored" if dangling else ""
     return f"sound, and every reference leads to a row{replies}"
+
+
+def _check_seal(lab: Lab) -> str:
+    """Compare every page with the seal, by which changes without the key are noticed."""
+    seal = lab.primary.seal
+    if seal is None:
+        if not lab.encrypted:
+            return "none: this home has no key, so that nothing could vouch for it"
+        examine_unwritable(lab.storage)
+        return "every page is as it was sealed"
+    if changed := seal.examine(lab.primary):
+        pages = "1 page" if len(changed) == 1 else f"{len(changed):,} pages"
+        raise CorruptDatabase(
+            f"{pages} of aico.db {'is' if len(changed) == 1 else 'are'} not as sealed: run "
+            "`aico-lab verify --deep`, which tells damage from what another program wrote."
+        )
+    last = seal.read()
+    if last.deep_at is None:
+        return "every page is as it was sealed; `aico-lab verify --deep` was not run yet"
+    day = datetime.fromtimestamp(last.deep_at, UTC)
+    outcome = "found nothing" if last.deep_ok else "found damage"
+    return (
+        f"every page is as it was sealed; the last deep check, on {day:%Y-%m-%d %H:%M} UTC, "
+        f"{outcome}"
+    )
 
 
 def _check_schema(lab: Lab) -> str:
@@ -305,11 +369,35 @@ def _check_writer(lab: Lab) -> str:
     return "the file that the next sync continues from is readable"
 
 
+def _check_own_backups(lab: Lab) -> str:
+    """Tell which backup was checked last, and what happened since."""
+    known = lab.backups.list()
+    if not known:
+        return "none was made: run `aico-lab backup FILE` with a file on another disk"
+    newest, head = known[-1], feed.head(lab.primary)
+    if newest.problem:
+        raise CorruptDatabase(
+            f"The newest backup was found damaged on {newest.checked_at[:10]}: make another one "
+            "with `aico-lab backup`."
+        )
+    missing = (
+        f"{max(0, head.seq - newest.seq):,} changes"
+        if head.database_id == newest.database_id
+        else "all changes"
+    )
+    return (
+        f"the newest is of {newest.made_at[:16]} UTC, {newest.path}, compared on "
+        f"{newest.checked_at[:16]}; {missing} since"
+    )
+
+
 def _check_backups(lab: Lab) -> str:
-    """Read every backup, to find damage before a backup is needed."""
+    """Read every copy from before a change, to find damage before a backup is needed."""
     kept = backups_of(lab.home.primary)
+    if kept and lab.storage.keys.former is not None:
+        return f"{len(kept)}, not read while the change of the key is unfinished"
     if not kept:
-        return "none: they are made before a migration loses rows"
+        return "none: they are kept before a migration loses rows, or a backup replaces them"
     for path in kept:
         try:
             check_backup(lab.primary, path)
@@ -343,6 +431,22 @@ def _check_devices(lab: Lab) -> str:
     return f"{trusted:,} trusted; {found or 'nothing waits'}" + (
         ": see `aico-lab federate status`" if found else ""
     )
+
+
+def _check_erasures(lab: Lab) -> str:
+    if unfinished := lab.privacy.unfinished():
+        raise ErasureIncomplete(
+            f"{len(unfinished)} erasures are not finished, the first of them {unfinished[0]}: run "
+            "`aico-lab sync`, which finishes them."
+        )
+    receipts = lab.privacy.receipts()
+    forged = [one["erasure_id"] for one in receipts if not lab.privacy.is_authentic(one)]
+    if forged:
+        raise CorruptDatabase(
+            f"The receipt of the erasure {forged[0]} was changed, or is of another home: restore "
+            "aico.db from a backup."
+        )
+    return f"{len(receipts)} finished, all with an authentic receipt" if receipts else "none"
 
 
 def _check_vectors(lab: Lab) -> str:
@@ -393,9 +497,17 @@ def _check_cache(lab: Lab) -> str:
     return f"{entries:,} entries can be read{was}"
 
 
-def _check_answers(answers: Path) -> str:
+def _check_answers(lab: Lab) -> str:
+    """Read every kept answer of metrics; a damaged one is computed again when it is asked for."""
+    answers = lab.home.answers
     if not answers.is_dir() and (answers.exists() or answers.is_symlink()):
         raise HomeNotWritable(f"{answers} is no folder, so no answer can be kept: delete it.")
+    memo = lab.metrics.memo
+    if memo is not None and (damaged := memo.damaged()):
+        raise CorruptDatabase(
+            f"{len(damaged):,} kept answers of metrics are damaged: delete {answers}, they are "
+            "computed again."
+        )
     kept = sum(1 for _ in answers.glob("*/*.answer"))
     return f"{kept:,} of metrics, {_size(answers, '*/*.answer') / 1e6:,.1f} MB"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from aico_lab.config import Settings, source_key
 from aico_lab.errors import (
+    AicoLabError,
     DatabaseLocked,
     EncoderError,
     HomeError,
@@ -19,8 +20,9 @@ from aico_lab.errors import (
 from aico_lab.etl.snapshots import published
 from aico_lab.home.files import private_files
 from aico_lab.home.folder import Home
-from aico_lab.home.keys import Protection, open_keys
-from aico_lab.home.os_keyring import with_passphrase
+from aico_lab.home.keys import open_keys
+from aico_lab.home.known import note_encrypted
+from aico_lab.home.os_keyring import with_keyring
 from aico_lab.storage import Storage, create_home
 from aico_lab.zones import get_zone
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from aico_lab.adapters import libsql
     from aico_lab.adapters.duckdb_relation import Relation
+    from aico_lab.backup.lab_backups import Backups
     from aico_lab.cache.lab_cache import Cache
     from aico_lab.dal import DataAccessLayer
     from aico_lab.embeddings.lab_embeddings import Embeddings
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from aico_lab.etl.sync import Progress, SyncResult
     from aico_lab.etl.verify import Proof
     from aico_lab.federation.lab_devices import Devices
+    from aico_lab.home.credentials import Protection
     from aico_lab.importing.importer import ImportResult, OnConflict
     from aico_lab.importing.rescoring import RescoreResult
     from aico_lab.knowledge.lab_knowledge import Knowledge
@@ -46,12 +50,18 @@ if TYPE_CHECKING:
     from aico_lab.personality.lab_personality import Personality
     from aico_lab.pipeline.lab_pipelines import Pipelines
     from aico_lab.pipeline.lab_schedules import Schedules
+    from aico_lab.privacy.lab_privacy import Privacy
     from aico_lab.projections.lab_memories import Memories
     from aico_lab.projections.result import Projected
     from aico_lab.reports.lab_reports import Reports
     from aico_lab.search.passages import Passages
     from aico_lab.search.searching import Mode, Source
     from aico_lab.sources.exports.engine.conversation import Options
+
+
+RESUMED = (
+    "An erasure that was interrupted, or that a restored database had lost, was carried out again."
+)
 
 
 class _Moved:
@@ -87,6 +97,7 @@ class Lab:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        storage.when_opened = self.privacy.erase_again
 
     @classmethod
     @private_files()
@@ -154,8 +165,10 @@ class Lab:
         )
         folder = Home(settings.home)
         marker = folder.read_marker()
-        settings = with_passphrase(settings, marker)
+        settings = with_keyring(settings, marker)
         keys = open_keys(marker, settings)
+        if keys.master is not None:
+            note_encrypted(marker)
         return cls(
             Storage(
                 folder,
@@ -349,8 +362,18 @@ class Lab:
                 None.
         """
         from aico_lab.etl.sync import sync
+        from aico_lab.integrity.guard import SyncGuard
 
         primary, problems = self.primary, []
+        resumed: list[str] = []
+        try:
+            resumed = [RESUMED for _ in self.privacy.resume()]
+        except AicoLabError as error:
+            # Raises if nobody knows what was erased: a restored database would publish it.
+            self.privacy.unfinished()
+            problems.append(f"An erasure is not finished: {error}")
+        guard = SyncGuard(self.storage)
+        guard.before(full=full)
         # The cache first: the warehouse prunes the feed without waiting for the cache.
         if only is None:
             try:
@@ -367,8 +390,11 @@ class Lab:
             on_change=on_change,
             acknowledge=acknowledge,
             progress=progress,
+            examine=guard.all,
         )
-        warnings = result.warnings
+        if result.mode != "nothing":
+            guard.after()
+        warnings = [*resumed, *result.warnings]
         if only is None:
             try:
                 if self._sync_vectors(full=full).rebuilt:
@@ -393,6 +419,9 @@ class Lab:
             OtherModel: The vectors are of another model, and `full` is False.
             StorageError: A database failed.
         """
+        from aico_lab.integrity.guard import SyncGuard
+
+        SyncGuard(self.storage).before(full=full)
         return self._sync_vectors(full=full, examine=True, progress=progress)
 
     def _sync_vectors(
@@ -655,6 +684,20 @@ class Lab:
         return Knowledge(self.storage)
 
     @cached_property
+    def backups(self) -> Backups:
+        """The backups: write and check them."""
+        from aico_lab.backup.lab_backups import Backups
+
+        return Backups(self.storage)
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        """The people whose conversations these are: erase, and read the receipts."""
+        from aico_lab.privacy.lab_privacy import Privacy
+
+        return Privacy(self.storage, self._release_cache)
+
+    @cached_property
     def personality(self) -> Personality:
         """The companion's personality: its versions, policies, and changes with evidence."""
         from aico_lab.personality.lab_personality import Personality
@@ -678,6 +721,9 @@ class Lab:
         from aico_lab.cache.lab_cache import Cache
 
         return Cache(self.storage)
+
+    def _release_cache(self) -> None:
+        self.cache.release()
 
     def close(self) -> None:
         """Close all files; a second call has no effect."""

@@ -11,25 +11,33 @@ import secrets
 from typing import TYPE_CHECKING, TypeVar
 
 from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.adapters.temporary_folders import give_back, own_folder
 from aico_lab.config import usual_key_file
-from aico_lab.errors import ConnectionIsClosed, NotADatabase
+from aico_lab.errors import ConnectionIsClosed, MarkerAltered, NotADatabase
 from aico_lab.etl.reader import Reader
 from aico_lab.etl.soundness import read_whole
+from aico_lab.home.credentials import check_credentials, remove_key_file
 from aico_lab.home.files import private_files
-from aico_lab.home.keys import check_credentials, create_keys, remove_key_file
+from aico_lab.home.handover import inheritable
+from aico_lab.home.in_use import folder_of, refuse_during_rotation
+from aico_lab.home.keys import create_keys
+from aico_lab.home.known import is_older
+from aico_lab.home.staged import RESTORED, put_seal_in_place
+from aico_lab.integrity.guard import begin
 from aico_lab.reports.records import clear_up
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import current_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from aico_lab.adapters import libsql
     from aico_lab.config import Settings
+    from aico_lab.home.credentials import Protection
     from aico_lab.home.folder import Home
-    from aico_lab.home.keys import Keys, Protection
+    from aico_lab.home.keys import Keys
 
 T = TypeVar("T")
 
@@ -44,6 +52,7 @@ class Storage:
         timezone: The IANA name of the zone that defines days and hours.
         generation: The generation of the snapshot to read, or None for the newest at any time.
         reader: The reader of that snapshot.
+        when_opened: Called when the primary database was opened; does nothing unless it is set.
     """
 
     def __init__(
@@ -64,6 +73,9 @@ class Storage:
         self._primary: libsql.Connection | None = None
         self._opened = contextlib.ExitStack()
         self._closed = False
+        self.when_opened: Callable[[], None] = lambda: None
+        if keys.master is not None:  # else there is no key to change
+            self._note_use()
         self.reader = Reader(
             home,
             keys.duckdb(),
@@ -72,6 +84,25 @@ class Storage:
             external_access=external_access,
         )
         self._opened.callback(self.reader.close)
+
+    def _note_use(self) -> None:
+        """Make known that the home is open, until it is closed.
+
+        Raises:
+            HomeBusy: The key of the home is being changed.
+        """
+        folder = folder_of(self.home)
+        with contextlib.suppress(OSError):  # a home that cannot be written keeps its key
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._opened.callback(give_back, own_folder(folder))
+        try:
+            refuse_during_rotation(self.home)
+            if self.keys.former is not None:
+                put_seal_in_place(self.home.path)
+            put_seal_in_place(self.home.path, RESTORED)
+        except BaseException:
+            self._opened.close()
+            raise
 
     @property
     def adapter(self) -> LibSQLAdapter:
@@ -97,9 +128,12 @@ class Storage:
                         "restore it from a backup or create a new home."
                     )
                 CORE.apply_core_schemas(connection)
+                if self._is_writable:
+                    begin(connection, self.keys.libsql())
                 clear_up(connection, self.home)
                 self._opened.enter_context(opened.pop_all())
             self._primary = connection
+            self.when_opened()
         return self._primary
 
     @contextlib.contextmanager
@@ -108,14 +142,29 @@ class Storage:
 
         It is read-only if the home cannot be written.
         """
-        if os.access(self.home.path, os.W_OK) or not self.home.primary.exists():
-            with self.adapter.connect() as connection:
+        if self._is_writable or not self.home.primary.exists():
+            with self._connected() as connection:
                 yield connection
             return
         from aico_lab.adapters.libsql_readonly import open_unwritable
 
         with open_unwritable(self.home.primary, self.keys.libsql()) as connection:
             yield connection
+
+    def _connected(self) -> libsql.Connection:
+        try:
+            return self.adapter.connect()
+        except NotADatabase as refused:
+            if not is_older(self.home.read_marker()):
+                raise
+            raise MarkerAltered(
+                f"The lab.json of {self.home.path} is older than the last change of its key: "
+                "restore the newer one, or a backup of the whole home."
+            ) from refused
+
+    @property
+    def _is_writable(self) -> bool:
+        return os.access(self.home.path, os.W_OK)
 
     def read_snapshot(self, generation: int) -> Reader:
         """Return a reader of one snapshot; the snapshot is kept until the reader is closed."""
@@ -132,6 +181,14 @@ class Storage:
             StorageError: The file is damaged.
         """
         read_whole(path, self.keys.duckdb(), temporary=self.home.temporary, where=where)
+
+    def for_child(self) -> AbstractContextManager[tuple[dict[str, str], tuple[int, ...]]]:
+        """Return the environment and the open files with which a child process opens this home.
+
+        The process is started in the block of the returned context manager.
+        """
+        home_id = str(self.home.read_marker().get("home_id"))
+        return inheritable(home_id, self.keys, self.settings)
 
     def keep_open(self, context: AbstractContextManager[T]) -> T:
         """Enter a context manager, and exit it when the lab is closed."""
@@ -188,10 +245,11 @@ def create_home(home: Home, settings: Settings, protection: Protection) -> Keys:
         file = settings.key_file or usual_key_file(home_id)
         is_new = protection == "key-file" and not file.exists()
         try:
-            keys, slot = create_keys(home_id, protection, settings)
+            keys, marker = create_keys(home_id, protection, settings)
             with LibSQLAdapter(home.primary, keys.libsql()).connect() as connection:
                 CORE.apply_core_schemas(connection)
-            home.write_marker({"home_id": home_id, "key": slot})
+                begin(connection, keys.libsql())
+            home.write_marker(marker)
         except BaseException:
             home.discard()
             if is_new:

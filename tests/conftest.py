@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aico_lab.cli import run as run_command
-from aico_lab.home import keys
+from aico_lab.home import slots
 from tests import browser, effort
 from tests.databases import Homes
 
@@ -29,7 +29,8 @@ LONGEST = (
     "keys_of_every_type", "metrics_claims", "reports", "metrics_far_times", "private_files",
     "metrics_conversation", "metrics_wording", "metrics_exchange", "projections", "relay",
     "dal_load", "import_identity", "notebooks", "metrics_interaction", "foreign", "metrics",
-    "words", "federation_simulated", "libsql_vectors", "loose_types", "charts", "channel_memory",
+    "words", "federation_simulated", "forgetting", "libsql_vectors", "loose_types", "charts",
+    "channel_memory",
 )  # fmt: skip
 """The modules that take longest, the longest first."""
 
@@ -37,7 +38,7 @@ LONGEST = (
 LONG = (
     "bench", "charts_in_browser", "exports_fuzz", "federation", "federation_simulated",
     "jupyterlab", "metrics_coverage", "metrics_spark", "page_in_browser", "personality_evidence",
-    "real_data", "segmenting_quality", "tables_fuzz",
+    "plain_text", "real_data", "segmenting_quality", "tables_fuzz",
 )  # fmt: skip
 """The modules whose slow tests are for changes that are about to land."""
 
@@ -70,7 +71,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Derive keys from passphrases cheaply: the usual cost is 0.1 s and 64 MiB each."""
-    monkeypatch.setattr(keys, "ARGON2", {"time_cost": 1, "memory_cost": 8, "parallelism": 1})
+    monkeypatch.setattr(slots, "ARGON2", {"time_cost": 1, "memory_cost": 8, "parallelism": 1})
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.home.keys import Protection
+    from aico_lab.home.credentials import Protection
 
 
 @functools.cache

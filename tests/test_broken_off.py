@@ -8,6 +8,7 @@ import pytest
 
 from aico_lab.errors import SchemaChanged
 from aico_lab.etl.sync import BROKEN_OFF
+from aico_lab.integrity.guard import reseal
 from aico_lab.lab import Lab
 from aico_lab.schema import feed
 from tests.messages import add, message
@@ -62,6 +63,7 @@ def test_a_restored_backup_is_not_called_damaged(home, homes, tmp_path):
     with Lab.open(home) as lab:
         with pytest.raises(SchemaChanged, match=r"run `aico-lab sync` first"):
             lab.verify()
+        reseal(lab.storage, "restored by hand")
         result = lab.sync()
         assert (result.quarantined, result.unexplained) == ({"messages": 1}, {})
         assert result.warnings == [BROKEN_OFF]

@@ -31,7 +31,8 @@ from aico_lab.errors import (
     UnstorableValue,
     WrongUse,
 )
-from aico_lab.home.keys import Keys, bech32
+from aico_lab.home.bech32 import bech32
+from aico_lab.home.keys import Keys
 from aico_lab.repositories import ChromaDBMemoryRepository
 from tests.conftest import plain_text_files
 

@@ -63,7 +63,7 @@ def test_backups_are_counted_and_read(synced):
     assert facts["backups"] == {"kept": 1, "newest": path.name}
     assert facts["bytes"]["backups"] == path.stat().st_size
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert str(path) in faults(synced)["backups"]
+    assert str(path) in faults(synced)["former databases"]
 
 
 @pytest.mark.slow
@@ -114,9 +114,9 @@ def test_rows_that_are_missing_are_a_fault(synced):
 def test_something_in_the_place_of_kept_answers_is_a_fault(synced):
     """Metrics are answered all the same, each time anew."""
     synced.metrics.overview()
-    assert _check_answers(synced.home.answers) == "1 of metrics, 0.0 MB"
+    assert _check_answers(synced) == "1 of metrics, 0.0 MB"
     synced.metrics.memo.forget()
-    assert _check_answers(synced.home.answers).startswith("0 of")
+    assert _check_answers(synced).startswith("0 of")
     synced.home.answers.write_text("no folder")
     assert "delete it" in faults(synced)["kept answers"]
 

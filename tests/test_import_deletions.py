@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from aico_lab.errors import WrongUse
 from aico_lab.importing.disappearing import Present
+from aico_lab.importing.import_log import ImportLog
 from aico_lab.messages.records import MessageRecord
 from aico_lab.sources.exports.engine.conversation import Options
 from tests.effort import examples
@@ -152,7 +153,8 @@ def test_the_messages_of_an_export_take_8_bytes_each(lab):
     present.note(messages, [one.message_id for one in messages])
     whole = sorted({one.conversation_id for one in messages})
     tracemalloc.start()
-    present.mark_others(lab.primary, whole, ends_known=True, dry_run=True)
+    log = ImportLog(lab.primary, None)
+    present.mark_others(lab.primary, whole, ends_known=True, log=log, dry_run=True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000  # sets of numbers have 4 MB
@@ -228,9 +230,9 @@ from tests.faults import dies
 
 real = disappearing._mark
 
-def mark(connection, row_ids):
+def mark(connection, row_ids, log):
     dies(Connection, "execute", number=2, only=lambda _, sql, *__: "json_set" in sql)()
-    real(connection, row_ids)
+    real(connection, row_ids, log)
 
 disappearing._ROWS, disappearing._mark = 1, mark
 home, path = map(Path, sys.argv[1:])

@@ -74,7 +74,7 @@ class Running:
             headers={"Authorization": f"token {self.token}"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return json.load(answer)
+            return json.loads(answer.read() or "null")
 
     def start_kernel(self) -> psutil.Process:
         """Start the kernel of a notebook."""
@@ -362,6 +362,18 @@ def test_nothing_is_heard_or_called_beyond_this_machine(jupyterlab):
 
 
 @pytest.mark.slow
+def test_copies_of_notebooks_are_kept_in_ram(jupyterlab):
+    """JupyterLab makes one with each save, and can return to it."""
+    notebook = jupyterlab.home / "notebooks" / OURS
+    content = notebook.read_bytes()
+    jupyterlab.post(f"contents/{OURS}/checkpoints")
+    notebook.write_bytes(b"{}")
+    jupyterlab.post(f"contents/{OURS}/checkpoints/checkpoint")
+    assert notebook.read_bytes() == content
+    assert not list(jupyterlab.home.rglob("*checkpoint*"))
+
+
+@pytest.mark.slow
 def test_a_persons_own_jupyter_and_tools_that_call_home_are_left_alone(jupyterlab):
     """No configuration of theirs is executed; npm would look for news, yarn tell of its use."""
     folder = jupyterlab.home.parent
@@ -370,7 +382,8 @@ def test_a_persons_own_jupyter_and_tools_that_call_home_are_left_alone(jupyterla
     theirs = {path.name for path in (folder / "person").rglob("*") if path.is_file()}
     assert theirs == {"jupyter_server_config.py", "kernel.json"}
     kept = jupyterlab.home / "jupyter"
-    assert (kept / "ipython/profile_default/history.sqlite").exists()
+    assert not list(jupyterlab.home.rglob("history.sqlite")), "it is kept in RAM"
+    assert not list(jupyterlab.home.rglob(".ipynb_checkpoints"))
     for_others = {
         path.name
         for path in kept.rglob("*")
@@ -380,11 +393,12 @@ def test_a_persons_own_jupyter_and_tools_that_call_home_are_left_alone(jupyterla
 
 
 @pytest.mark.slow
-def test_kernels_have_the_passphrase_and_nothing_else_has(jupyterlab):
-    """Neither an argument, nor the server, nor a terminal or the browser that it starts."""
+def test_kernels_have_the_key_and_no_environment_has_the_passphrase(jupyterlab):
+    """Neither a kernel's, nor the server's, nor a terminal's or the browser's that it starts."""
     kernel, terminal = jupyterlab.start_kernel(), jupyterlab.start_terminal()
     server = psutil.Process(jupyterlab.process.pid)
-    assert kernel.environ()["AICO_LAB_PASSPHRASE"] == PASSPHRASE
+    assert PASSPHRASE not in kernel.environ().values()
+    assert int(kernel.environ()["AICO_LAB_KEY_DESCRIPTOR"]) > 2
     assert terminal.environ()["AICO_LAB_HOME"] == str(jupyterlab.home)
     assert PASSPHRASE not in terminal.environ().values()
     assert PASSPHRASE not in server.environ().values()

@@ -24,7 +24,9 @@ from aico_lab.errors import (
     WrongKey,
 )
 from aico_lab.home import keys as keys_module
-from aico_lab.home.keys import ARGON2, Keys
+from aico_lab.home import slots as slots_module
+from aico_lab.home.keys import Keys
+from aico_lab.home.slots import ARGON2
 from aico_lab.lab import Lab
 
 if TYPE_CHECKING:
@@ -69,6 +71,11 @@ def test_derived_keys_never_change():
     assert keys.libsql() == "V4jr-b2cwUNfyv3Gb7AzT-2LGYF3WXOg"
     assert base64.urlsafe_b64decode(keys.libsql()) == derive(b"aico-lab/libsql/v1")[:24]
     assert base64.b64decode(keys.duckdb()) == derive(b"aico-lab/duckdb/v1")
+    for purpose in ("integrity", "receipts", "backup"):
+        derived = getattr(keys, purpose)()
+        assert derived == derive(f"aico-lab/{purpose}/v1".encode())
+        assert derived in keys.secrets()
+        assert derived.hex() in keys.texts()
 
 
 @pytest.mark.slow
@@ -132,10 +139,10 @@ def test_a_passphrase_opens_its_home(home, monkeypatch):
 @pytest.mark.slow
 def test_a_passphrase_is_stretched_as_rfc_9106_recommends(home, monkeypatch):
     """Its second option: 64 MiB, three passes, four lanes."""
-    monkeypatch.setattr(keys_module, "ARGON2", ARGON2)  # which other tests make cheap
+    monkeypatch.setattr(slots_module, "ARGON2", ARGON2)  # which other tests make cheap
     Lab.create(home, protection="passphrase", passphrase=PASSPHRASE).close()
     marker = json.loads((home / "lab.json").read_text())
-    slot = marker["key"]
+    (slot,) = marker["slots"]
     assert (slot["memory_cost"], slot["time_cost"], slot["parallelism"]) == (64 * 1024, 3, 4)
     assert len(bytes.fromhex(slot["salt"])) == 16
     Lab.open(home, passphrase=PASSPHRASE).close()
@@ -175,9 +182,7 @@ def test_a_home_of_before_that_is_opened_by_the_spelling_that_made_it(home, monk
     """Nobody is locked out."""
     spelled = unicodedata.normalize("NFD", LETTERS)
     with monkeypatch.context() as patched:
-        patched.setattr(
-            keys_module, "_passphrases", lambda settings: [settings.passphrase.encode()]
-        )
+        patched.setattr(keys_module, "passphrases", lambda settings: [settings.passphrase.encode()])
         Lab.create(home, protection="passphrase", passphrase=spelled).close()
     with Lab.open(home, passphrase=spelled) as lab:
         assert lab.encrypted
@@ -217,7 +222,7 @@ def test_blanks_at_the_ends_of_a_passphrase_do_not_belong_to_it(home, monkeypatc
 def test_a_home_that_was_made_with_blanks_is_still_opened_by_them(home, monkeypatch):
     """They belonged to its passphrase."""
     with monkeypatch.context() as patch:
-        patch.setattr(keys_module, "_passphrases", lambda settings: [settings.passphrase.encode()])
+        patch.setattr(keys_module, "passphrases", lambda settings: [settings.passphrase.encode()])
         Lab.create(home, protection="passphrase", passphrase=f"{PASSPHRASE}\n").close()
     Lab.open(home, passphrase=f"{PASSPHRASE}\n").close()
     with pytest.raises(WrongKey):
@@ -365,11 +370,13 @@ def test_a_damaged_marker_is_named(home):
     file = home / "lab.json"
     whole = file.read_text()
     for damage in (
-        lambda marker: marker.pop("key"),
-        lambda marker: marker["key"].pop("nonce"),
-        lambda marker: marker["key"].update(wrapped="zz"),
+        lambda marker: marker.pop("slots"),
+        lambda marker: marker["slots"].clear(),
+        lambda marker: marker["slots"][0].pop("public"),
+        lambda marker: marker["slots"][0].update(wrapped="zz"),
+        lambda marker: marker["slots"][0].update(wrapped="00" * 80),
         lambda marker: marker.update(format=99),
-        lambda marker: marker["key"].update(memory_cost=1 << 40),
+        lambda marker: marker["slots"][0].update(memory_cost=1 << 40),
     ):
         marker = json.loads(whole)
         damage(marker)
@@ -434,6 +441,7 @@ def test_another_process_resolves_the_same_settings(tmp_path: Path, monkeypatch)
     monkeypatch.setenv("KEPT", "x")
     settings = Settings(tmp_path, passphrase=PASSPHRASE)
     given = settings.environment()
-    assert Settings.resolve(environment=given) == settings
+    assert Settings.resolve(environment=given) == Settings(tmp_path)
     assert given["KEPT"] == "x"
+    assert PASSPHRASE not in given.values()
     assert "AICO_LAB_PASSPHRASE" not in os.environ

@@ -139,6 +139,57 @@ def test_choices_by_chance_pass_however_they_were_noted(log):
         assert evaluate(one, WARMER).verdict.supported
 
 
+@pytest.mark.parametrize("known", ["all", "hole", None])
+def test_rare_arms_with_correct_propensities_pass(log, known):
+    """A product of two rare surprises is large, and far from normal."""
+    rng = np.random.default_rng(2)
+    chances = np.tile([0.94, 0.03, 0.03], (len(log), 1))
+    refused = 0
+    for _ in range(20):
+        arm = rng.choice(3, len(log), p=chances[0])
+        given = chances.copy()
+        given[0] = np.nan if known == "hole" else given[0]
+        rare = replace(
+            log, arm=arm, arms=["as now", "cooler", "warmer"], propensity=chances[0][arm],
+            probabilities=given if known else None,
+        )  # fmt: skip
+        checks = evaluate(rare, targets.fixed("as now")).verdict.checks
+        refused += not all(one.ok for one in checks if one.name == "choices independent")
+    assert refused == 0
+
+
+def test_a_choice_that_was_recorded_for_several_messages_is_told_of(log):
+    right = depending(log, "nothing")
+    order = np.lexsort((log.time_ms, log.person))
+    arm = right.arm.copy()
+    arm[order[1::2]] = arm[order[:-1:2]][: len(order[1::2])]
+    assert "choices independent" in refused(replace(right, arm=arm))
+    reason = evaluate(replace(right, arm=arm), WARMER).verdict.reason
+    assert reason.endswith("or one choice was recorded several times.")
+
+
+def test_an_outcome_that_the_next_choice_made_too_is_no_reason_for_it(log):
+    """One impression of a whole session is given at its end, as the rating of each message."""
+    rng = np.random.default_rng(2)
+    arm = rng.integers(0, 2, len(log))
+    order = np.lexsort((log.time_ms, log.person))
+    later = np.append(arm[order][1:], 0)
+    reward = np.empty(len(log))
+    reward[order] = 0.4 + 0.2 * arm[order] + 0.2 * later + 0.1 * rng.random(len(log))
+    half = np.full((len(log), 2), 0.5)
+    rated = replace(
+        log, arm=arm, arms=["as now", "warmer"], propensity=half[:, 0], probabilities=half,
+        reward=reward,
+    )  # fmt: skip
+
+    def independent(one):
+        checks = evaluate(one, WARMER).verdict.checks
+        return all(check.ok for check in checks if check.name == "choices independent")
+
+    assert not independent(rated)
+    assert independent(replace(rated, known_ms=log.time_ms + 7 * 86_400_000))
+
+
 def test_an_empty_log_and_one_without_outcomes_are_refused(log):
     nothing = log.choose(np.zeros(len(log), bool))
     assert refused(nothing)[0] == "propensities logged"

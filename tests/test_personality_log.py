@@ -95,6 +95,8 @@ def test_feedback_is_scaled_by_its_declared_scale_and_left_out_beyond_it():
     ]  # fmt: skip
     found = read(feedback=feedback)
     np.testing.assert_allclose(found.reward, [0.75, np.nan, np.nan])
+    rated_ms = int((START + timedelta(seconds=40)).timestamp() * 1000)
+    assert found.known_by.tolist()[:2] == [rated_ms, found.time_ms[1] + 7 * DAY * 1000]
 
 
 @pytest.mark.parametrize(

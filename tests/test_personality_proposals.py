@@ -89,7 +89,10 @@ def test_an_arm_that_worsens_a_guardrail_is_not_proposed(log):
     found = draft(log, [worsened(log, "warmer")], ARMS, PROFILE, 0.1)
     assert found.best is None or found.best.arm != "warmer"
     (warmer,) = [one for one in found.candidates if one.arm == "warmer"]
-    assert "guardrail may worsen: sentiment_change" in warmer.sentence
+    assert "guardrail worsens: sentiment_change" in warmer.sentence
+    only = draft(log, [worsened(log, "warmer")], {a: ARMS[a] for a in ("as now", "warmer")},
+                 PROFILE, 0.1)  # fmt: skip
+    assert (only.best, only.needed) == (None, None)  # all is decided: more log would not help
     better = draft(log, [worsened(log, "cooler")], ARMS, PROFILE, 0.1)
     assert better.best.arm == "warmer"
     assert [one.outcome for one in better.best.guardrails] == ["sentiment_change"]
@@ -221,6 +224,23 @@ def test_an_arm_belongs_to_its_policy(tuned):
     for given in ({"policy": "skils"}, {"context": "evning"}):
         with pytest.raises(UnknownName, match="did you mean"):
             tuner.propose(**given)
+
+
+def test_policies_of_several_people_with_the_same_arms_are_one_question(tuned):
+    tuner, log = tuned.personality, tuned.decisions["now"]
+    names = [f"style-{one}" for one in range(4)]
+    for name in names:
+        tuned.primary.execute(
+            "INSERT INTO users (user_id, created_at) VALUES (?, '2024')", [f"of {name}"]
+        )
+        tuner.add_policy(name, "thompson", ARMS, user=f"of {name}")
+    tuned.decisions["now"] = replace(log, policy=log.person % 4, policies=names)
+    found = tuner.propose(dry_run=True)
+    assert (found.arm, found.decisions, found.people) == ("warmer", len(log), 120)
+    assert found.policy.endswith(" and 3 others with the same arms")
+    assert tuner.propose(policy="style-1", dry_run=True).people == 30
+    tuned.primary.execute("UPDATE personality_policies SET user_id = NULL")
+    assert tuner.propose(dry_run=True).people == 30
 
 
 def test_one_proposal_is_open_for_a_person_and_a_context(tuned):

@@ -188,7 +188,6 @@ def test_common_options_are_options_of_the_commands_that_the_readme_says():
     assert having("--home") == COMMANDS.keys() - needs_no_home
     assert having("--key-file") == COMMANDS.keys() - needs_no_home - {
         "demo",
-        "sources",
         "pipeline list",
         "schedule uninstall",
         "keyring add",

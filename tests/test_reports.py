@@ -254,7 +254,7 @@ def test_a_full_disk_says_so_and_leaves_nothing_half(tmp_path, request):
 
 # ---- killed runs
 
-SECRET_CELL = "import os; print(os.environ['AICO_LAB_PASSPHRASE'])"
+SECRET_CELL = "print('correct horse', 'battery')"
 HELD = "sum(range(10 ** 12))"  # which holds the interpreter lock, so that no thread runs
 
 

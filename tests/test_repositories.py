@@ -596,3 +596,47 @@ async def test_system_state_is_text_under_keys(world):
     for key, value in (("mood", 5), ("", "x"), ("mood", "a\0"), ("database_id", "x")):
         with pytest.raises(InvalidEntity):
             await world.system_state.set(key, value)
+
+
+async def test_what_is_deleted_does_not_come_back(world):
+    """In every repository; deleting it again, or what never was, changes nothing."""
+    turned, memory = turn(1), Memory("ada", "likes tea")
+    zoe, phone = Relationship("ada", "Zoe", "friend"), Device("phone", "key 1")
+    await world.conversations.save(turned)
+    await world.memories.save(memory)
+    await world.relationships.save(zoe)
+    await world.devices.save(phone)
+    await world.system_state.set("mood", "calm")
+    await world.preferences.set("ada", "theme", "dark")
+    for _ in range(2):
+        await world.conversations.delete(turned.id)
+        await world.relationships.delete(zoe.id)
+        await world.devices.delete(phone.id)
+        await world.system_state.delete("mood")
+        await world.preferences.delete("ada", "theme")
+        assert await world.conversations.get_by_user("ada") == []
+        assert await world.relationships.get_by_user("ada") == []
+        assert await world.devices.get_by_id(phone.id) is None
+        assert await world.system_state.get("mood") is None
+        assert "theme" not in await world.preferences.all("ada")
+    assert await world.memories.get_by_id(memory.id) == memory
+    with pytest.raises(InvalidEntity):
+        await world.system_state.delete("database_id")
+
+
+async def test_a_deleted_person_takes_all_rows_of_theirs_along(world):
+    """And nothing of others."""
+    memories = [Memory(user, "likes tea") for user in ("ada", "bo")]
+    for user, memory in zip(("ada", "bo"), memories, strict=True):
+        await world.conversations.save(turn(1, user_id=user))
+        await world.memories.save(memory)
+        await world.relationships.save(Relationship(user, "Zoe", "friend"))
+    await world.users.delete("ada")
+    await world.users.delete("nobody")
+    assert await world.users.get_by_id("ada") is None
+    assert await world.conversations.get_by_user("ada") == []
+    assert await world.relationships.get_by_user("ada") == []
+    assert await world.preferences.all("ada") == {}
+    assert [await world.memories.get_by_id(one.id) for one in memories] == [None, memories[1]]
+    assert len(await world.conversations.get_by_user("bo")) == 1
+    assert len(await world.relationships.get_by_user("bo")) == 1

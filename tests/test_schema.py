@@ -70,6 +70,22 @@ def test_the_core_schemas_make_every_table_of_the_design(connection):
     assert recorded == (sum(newest.values()), sum(newest.values()))
 
 
+def test_a_damaged_definition_is_a_change(tmp_path, capfd):
+    """Also one that is no UTF-8 any more, which the driver cannot read as text."""
+    path = tmp_path / "a.db"
+    schemas = registry(version(1, "CREATE TABLE s_money (sign TEXT DEFAULT '₺')"))
+    with LibSQLAdapter(path, None).connect() as connection:
+        schemas.apply_core_schemas(connection)
+        assert schemas.drift(connection) == Drift()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = path.read_bytes()
+    assert "₺".encode() in whole
+    path.write_bytes(whole.replace("₺".encode(), b"\xe2\x28\xba"))
+    with LibSQLAdapter(path, None).connect() as connection:
+        assert schemas.drift(connection) == Drift(changed=("table s_money",))
+    assert "panicked" not in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_every_rollback_undoes_its_version(connection):
     """In reverse order, nothing of the core tables remains."""

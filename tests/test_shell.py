@@ -197,11 +197,11 @@ def test_control_c_while_threads_write_is_no_fault(home, tmp_path):
 READERS = {
     "bench cache", "bench etl", "bench import", "bench metrics", "bench personality",
     "bench report", "bench start", "bench storage", "bench vectors", "cache get", "cache keys",
-    "cache stats", "doctor", "info", "knowledge list", "metrics list", "metrics show",
-    "personality show", "personality status", "pipeline check", "pipeline list", "pipeline runs",
-    "pipeline show", "report diff", "report list", "report open", "report show", "schedule list",
-    "schedule status", "schema describe", "schema status", "schema verify", "sources", "sql",
-    "verify",
+    "cache stats", "doctor", "info", "keys status", "knowledge list", "metrics list",
+    "metrics show", "personality show", "personality status", "pipeline check", "pipeline list",
+    "pipeline runs", "pipeline show", "report diff", "report list", "report open", "report show",
+    "schedule list", "schedule status", "schema describe", "schema status", "schema verify",
+    "sources", "sql", "verify",
 }  # fmt: skip
 """The commands that change nothing in a home."""
 
@@ -375,7 +375,8 @@ def test_the_command_after_an_import_works_as_it_is_printed(shell, tmp_path):
     line = json.dumps({"content": "hello", "timestamp": "2026-03-01T10:00:00Z"})
     (tmp_path / "m.jsonl").write_text(line)
     home = "--home 'a home' --key-file key"
-    imported = shell(f"$LAB init {home} && $LAB import jsonl m.jsonl {home}")
+    assert shell(f"$LAB init {home}").returncode == 0
+    imported = shell(f"$LAB import jsonl m.jsonl {home}")
     commands = re.findall("`([^`]+)`", imported.stdout.decode())
     assert len(commands) == 2, imported
     missing = shell(f"$LAB sql 'FROM raw.messages' {home}").stderr.decode()

@@ -1,8 +1,8 @@
-"""Encrypt content for people by their age recipients, and decrypt it by their identity file."""
+"""Encrypt content for people by their age recipients, and decrypt it by their identities."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyrage
 
@@ -10,8 +10,16 @@ from aico_lab.errors import CorruptDatabase, InvalidValue, WrongKey
 from aico_lab.home.files import os_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
+    from typing import BinaryIO, Protocol
+
+    class _Reads(Protocol):
+        def read(self, size: int = -1, /) -> bytes: ...
+
+    class _Writes(Protocol):
+        def write(self, content: bytes, /) -> int: ...
+
 
 _PREFIX: Final = "AGE-SECRET-KEY-1"
 _LARGEST: Final = 1 << 16  # bytes of an identity file
@@ -52,10 +60,92 @@ def encrypt(content: bytes, recipients: Collection[str]) -> bytes:
     return encrypted
 
 
+def encrypt_stream(plain: _Reads, encrypted: BinaryIO, recipients: Collection[str]) -> None:
+    """Encrypt what `plain` returns, piece by piece, for some recipients.
+
+    Errors of both files leave this function as they are.
+
+    Raises:
+        InvalidValue: See `read_recipients`.
+    """
+    chosen = read_recipients(recipients)
+    source, target = _Noting(plain.read), _Noting(encrypted.write)
+    try:
+        pyrage.encrypt_io(_Readable(source), _Writable(target), chosen)
+    except pyrage.EncryptError:
+        for one in (source, target):
+            if one.error is not None:
+                raise one.error from None
+        raise
+
+
+class _Noting:
+    """Calls a function and keeps its error, of which the driver would keep only the text."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+        self.error: BaseException | None = None
+
+    def __call__(self, argument: Any) -> Any:
+        try:
+            return self._function(argument)
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+class _Readable:
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self.read = read
+
+
+class _Writable:
+    def __init__(self, write: Callable[[bytes], int]) -> None:
+        self.write = write
+
+    def flush(self) -> None:
+        """Do nothing: the caller flushes."""
+
+
 def new_identity() -> tuple[str, str]:
-    """Return a new secret key and its recipient."""
+    """Return a new secret key, and the recipient whose files it opens."""
     identity = pyrage.x25519.Identity.generate()
     return str(identity), str(identity.to_public())
+
+
+def recipient_of(identity: str) -> str:
+    """Return the recipient whose files a secret key opens."""
+    return str(_identities([identity])[0].to_public())
+
+
+def read_identities(identity_file: Path) -> list[str]:
+    """Return the secret keys of a file of age-keygen: a key in a line, and comments.
+
+    Raises:
+        WrongKey: The file cannot be read, or has no key.
+    """
+    try:
+        with identity_file.open("rb") as opened:
+            lines = opened.read(_LARGEST).decode(errors="replace").split()
+    except OSError as refused:
+        raise WrongKey(
+            f"The identity file {identity_file} cannot be read ({refused.strerror}): check its "
+            "path and its permissions."
+        ) from refused
+    keys = [line for line in lines if line.upper().startswith(_PREFIX)]
+    if not _identities(keys):
+        raise WrongKey(
+            f"{identity_file} has no identity of age: name the file that age-keygen wrote, with a "
+            f"line that begins with {_PREFIX}."
+        )
+    return keys
+
+
+def _identities(keys: Collection[str]) -> list[pyrage.x25519.Identity]:
+    try:
+        return [pyrage.x25519.Identity.from_str(key) for key in keys]
+    except pyrage.IdentityError:  # not chained: the driver's message may contain the key
+        return []
 
 
 def open_bytes(content: bytes, identities: Collection[str]) -> bytes | None:
@@ -64,14 +154,40 @@ def open_bytes(content: bytes, identities: Collection[str]) -> bytes | None:
     Raises:
         CorruptDatabase: The content is damaged, or not encrypted by age.
     """
-    keys = [pyrage.x25519.Identity.from_str(identity) for identity in identities]
     try:
-        opened: bytes = pyrage.decrypt(content, keys)
+        opened: bytes = pyrage.decrypt(content, _identities(identities))
     except pyrage.DecryptError as error:
         if "No matching keys" in str(error):
             return None
         raise CorruptDatabase("is damaged, or not encrypted by age") from error
     return opened
+
+
+def decrypt_stream(
+    encrypted: BinaryIO, plain: _Writes, identities: Collection[str], *, name: str
+) -> None:
+    """Decrypt a file into `plain`, piece by piece; each piece is authenticated before.
+
+    Args:
+        encrypted: The file, at the beginning of what is encrypted.
+        plain: Gets the pieces; its own errors leave this function.
+        identities: Secret keys.
+        name: The name of the file in errors.
+
+    Raises:
+        WrongKey: None of the keys opens the file.
+        CorruptDatabase: The file is damaged or cut off.
+    """
+    try:
+        pyrage.decrypt_io(encrypted, plain, _identities(identities))
+    except (pyrage.DecryptError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # from the operating system; without errno it is the cipher's
+        if "No matching keys" in str(error):
+            raise WrongKey(
+                f"The key does not open {name}: name the one it was made for."
+            ) from error
+        raise CorruptDatabase(f"{name} is damaged or cut off: use another copy of it.") from error
 
 
 def decrypt(source: Path, identity_file: Path) -> bytes:
@@ -86,24 +202,7 @@ def decrypt(source: Path, identity_file: Path) -> bytes:
         CorruptDatabase: The encrypted file is damaged.
         HomeNotWritable: The encrypted file cannot be read.
     """
-    try:
-        with identity_file.open("rb") as opened:
-            lines = opened.read(_LARGEST).decode(errors="replace").split()
-    except OSError as refused:
-        raise WrongKey(
-            f"The identity file {identity_file} cannot be read ({refused.strerror}): check its "
-            "path and its permissions."
-        ) from refused
-    keys = [line for line in lines if line.upper().startswith(_PREFIX)]
-    try:
-        identities = [pyrage.x25519.Identity.from_str(key) for key in keys]
-    except pyrage.IdentityError:  # not chained: the driver's message may contain the key
-        identities = []
-    if not identities:
-        raise WrongKey(
-            f"{identity_file} has no identity of age: name the file that age-keygen wrote, with a "
-            f"line that begins with {_PREFIX}."
-        )
+    identities = _identities(read_identities(identity_file))
     with os_errors(source):
         content = source.read_bytes()
     try:

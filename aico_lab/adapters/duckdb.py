@@ -238,14 +238,52 @@ class DuckDBAdapter(DatabaseAdapter[duckdb.DuckDBPyConnection]):
         if self._key is not None:
             _load_openssl(connection)
             options.append(f"ENCRYPTION_KEY {_literal(self._key)}")
-        clause = f" ({', '.join(options)})" if options else ""
-        try:
-            connection.execute(f"ATTACH {_literal(str(path))} AS {ALIAS}{clause}")
-        except duckdb.Error as error:
-            # Not chained: DuckDB's message may quote the statement, which contains the key.
-            where = self._where
-            raise by_words(str(error), where, _MESSAGES) or translate(error, where) from None
+        _attach_file(connection, path, ALIAS, options, self._where)
         connection.execute(f"USE {ALIAS}")
+
+
+def copy_with_key(source: DuckDBAdapter, target: Path, key: str) -> None:
+    """Copy a database into a new file that is encrypted with another key.
+
+    The write-ahead log of the database becomes part of its file first.
+
+    Args:
+        source: The database, which nothing else has open.
+        target: The new file.
+        key: The key of the new file, as base64.
+
+    Raises:
+        StorageError: The database cannot be read, or the file cannot be written.
+    """
+    with translated(source.path.name):
+        connection = source.connect()
+        try:
+            connection.execute("SET preserve_insertion_order = true")
+            connection.execute(f"FORCE CHECKPOINT {ALIAS}")
+            _attach_file(
+                connection, target, "renewed", [f"ENCRYPTION_KEY {_literal(key)}"], target.name
+            )
+            connection.execute(f"COPY FROM DATABASE {ALIAS} TO renewed")
+            connection.execute("CHECKPOINT renewed")
+            connection.execute("DETACH renewed")
+        finally:
+            connection.close()
+    target.chmod(0o600)
+
+
+def _attach_file(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    alias: str,
+    options: Sequence[str],
+    where: str,
+) -> None:
+    clause = f" ({', '.join(options)})" if options else ""
+    try:
+        connection.execute(f"ATTACH {_literal(str(path))} AS {alias}{clause}")
+    except duckdb.Error as error:
+        # Not chained: DuckDB's message may quote the statement, which contains the key.
+        raise by_words(str(error), where, _MESSAGES) or translate(error, where) from None
 
 
 def is_plain_name(name: str) -> bool:
@@ -279,6 +317,30 @@ def execute_with(
         The connection, with the statement's result.
     """
     return connection.execute(statement, values)
+
+
+def copy_database(connection: duckdb.DuckDBPyConnection, target: Path, key: str | None) -> None:
+    """Copy the rows, views and macros of the opened database into a new file.
+
+    Unlike the file, the copy has nothing of rows that were removed.
+
+    Args:
+        connection: A connection of `DuckDBAdapter`, outside a transaction.
+        target: The new file.
+        key: The key of both files.
+    """
+    clause = "" if key is None else f" (ENCRYPTION_KEY {_literal(key)})"
+    try:
+        with private_files():
+            connection.execute(f"ATTACH {_literal(str(target))} AS copied{clause}")
+            connection.execute(f"COPY FROM DATABASE {ALIAS} TO copied")
+            connection.execute("CHECKPOINT copied")
+            connection.execute("DETACH copied")
+    except duckdb.Error as error:
+        # Not chained: see `DuckDBAdapter`.
+        raise by_words(str(error), target.name, _MESSAGES) or translate(
+            error, target.name
+        ) from None
 
 
 def write_rows(

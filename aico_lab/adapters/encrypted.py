@@ -12,7 +12,7 @@ from aico_lab.adapters.libsql import BUSY_TIMEOUT, Connection, LibSQLAdapter
 from aico_lab.config import Settings
 from aico_lab.errors import HomeMissing, KeyMissing, WrongKey
 from aico_lab.home.files import os_errors, private_files, write_atomically
-from aico_lab.home.keys import create_keys, open_keys, protection_of
+from aico_lab.home.keys import create_keys, kinds_of, open_keys
 
 
 class EncryptedLibSQLConnection(Connection):
@@ -54,8 +54,7 @@ def _key(path: Path, settings: Settings) -> str | None:
             if path.exists():
                 raise KeyMissing(f"{slot} is missing: restore it, it holds the key of {path.name}.")
             database_id = secrets.token_hex(16)
-            keys, wrapped = create_keys(database_id, "passphrase", settings)
-            marker = {"home_id": database_id, "key": wrapped}
+            keys, marker = create_keys(database_id, "passphrase", settings)
             write_atomically(slot, json.dumps(marker, indent=2).encode() + b"\n")
             return keys.libsql()
 
@@ -67,7 +66,7 @@ def _open(path: Path, slot: Path, settings: Settings) -> str | None:
         marker = {}
     damaged = KeyMissing(f"{slot} is damaged: restore it, it holds the key of {path.name}.")
     # Any other protection would open an unencrypted file that somebody put in its place.
-    if not isinstance(marker, dict) or protection_of(marker) != "passphrase":
+    if not isinstance(marker, dict) or kinds_of(marker) != {"passphrase"}:
         raise damaged
     try:
         return open_keys(marker, settings).libsql()

@@ -11,6 +11,7 @@ Read text that another program may have written as `CAST(column AS BLOB)` (see
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -24,9 +25,11 @@ import libsql_experimental
 
 from aico_lab.adapters.base import DatabaseAdapter
 from aico_lab.adapters.libsql_errors import is_panic, translate
+from aico_lab.adapters.libsql_seal import LAST_CHANGE, PageSeal
 from aico_lab.adapters.libsql_statements import cast_wide, kind_of, parameters_of
 from aico_lab.adapters.libsql_values import encode_exactly
 from aico_lab.errors import (
+    AicoLabError,
     ConnectionIsClosed,
     DatabaseLocked,
     HomeMissing,
@@ -56,10 +59,12 @@ SQLITE_BUSY_MS = 0
 ROWS_A_STATEMENT = 100
 CACHE_KIB = 16_384
 CHECKPOINT_PAGES = 4_000  # the write-ahead log grows to about 16 MB
+FRAME = 4_120  # bytes of a page in the log
 # Bulk insertion touches pages all over the indexes repeatedly. Measured with a million messages in
 # an encrypted file: a tenth less processor time, for 48 MB of memory.
 BULK_CACHE_KIB = 65_536
 BULK_CHECKPOINT_PAGES = 16_000
+CLOSING = 0.5  # seconds that a connection waits for a writer, to seal what was written
 PAUSE = 0.015  # maximum seconds between two tries
 
 
@@ -67,12 +72,24 @@ class Connection:
     """One connection; not to be used by several threads at the same time.
 
     Outside `transaction()`, every statement commits by itself.
+
+    Attributes:
+        seal: The seal of the file, which this connection renews before pages reach the file.
     """
 
     def __init__(
-        self, path: Path, key: str | bytes | None, *, busy_timeout: float, uri: str | None = None
+        self,
+        path: Path,
+        key: str | bytes | None,
+        *,
+        busy_timeout: float,
+        uri: str | None = None,
+        seal: PageSeal | None = None,
     ) -> None:
         self.path = path
+        self.seal = seal
+        self._checkpoint_bytes = CHECKPOINT_PAGES * FRAME
+        self._log_bytes = 0  # size of the log when it was sealed last
         self.busy_timeout = busy_timeout  # seconds; another thread may shorten it during a wait
         self._key = key
         self._depth = 0
@@ -101,6 +118,8 @@ class Connection:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run one statement."""
         self._patiently(lambda: self._start(sql, parameters))
+        if self.seal is not None and self._depth == 0 and kind_of(sql) == "write":
+            self._note_commit()
 
     def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one query and return all its rows."""
@@ -196,7 +215,34 @@ class Connection:
         # A page that leaves the cache is encrypted, and decrypted when it is read again.
         self.execute(f"PRAGMA cache_size = -{cache_kib}")
         # Fewer checkpoints speed up bulk insertion; a longer log slows down every single commit.
-        self.fetch_all(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
+        self._checkpoint_bytes = checkpoint_pages * FRAME
+        by_sqlite = 0 if self.seal is not None else checkpoint_pages
+        self.fetch_all(f"PRAGMA wal_autocheckpoint = {by_sqlite}")
+
+    def keep_sealed(self, seal: PageSeal) -> None:
+        """Renew a seal from now on before pages reach the file."""
+        self.seal = seal
+        self._hold(CACHE_KIB, CHECKPOINT_PAGES)
+        self._cut_log()
+
+    def _cut_log(self) -> None:
+        # A log that begins anew keeps its size otherwise, which would not tell when to seal it.
+        self.fetch_all("PRAGMA journal_size_limit = 0")
+
+    def _note_commit(self) -> None:
+        """Note that something was committed, and seal the pages of a long write-ahead log."""
+        if self.seal is None or self._raw is None or self._raw.in_transaction:
+            return
+        with contextlib.suppress(StorageError):  # a file without a change feed
+            last = self._call(self._raw.execute, LAST_CHANGE, ()).fetchall()
+            self.seal.log.note(last[0][0] if last else 0)
+        size = self.seal.log.size()
+        if size < self._log_bytes:  # it began anew
+            self._log_bytes = 0
+        if size - self._log_bytes >= self._checkpoint_bytes:
+            with contextlib.suppress(AicoLabError):  # the transaction is committed all the same
+                self.seal.renew(self)
+            self._log_bytes = size
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -230,6 +276,8 @@ class Connection:
             raise
         finally:
             self._depth = level
+        if level == 0:
+            self._note_commit()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -268,10 +316,25 @@ class Connection:
         return Connection(path, self._key, busy_timeout=self.busy_timeout)
 
     def close(self) -> None:
-        """Release the file; a second call does nothing."""
-        raw, self._raw = self._raw, None
-        if raw is not None:
-            self._call(raw.close)
+        """Release the file, and seal what was written; a second call does nothing."""
+        try:
+            if self._raw is not None and self.seal is not None:
+                with contextlib.suppress(AicoLabError):  # damage is reported by the next sync
+                    if self._raw.in_transaction:
+                        self._call(self._raw.execute, "ROLLBACK")
+                    self.seal.renew(self, patience=CLOSING)
+        finally:
+            raw, self._raw = self._raw, None
+            if self.seal is not None:
+                self.seal.log.close()
+            if raw is not None:
+                self._call(raw.close)
+
+    def __del__(self) -> None:
+        # SQLite itself would move the log into the file, unsealed.
+        if getattr(self, "_raw", None) is not None and self.seal is not None:
+            with contextlib.suppress(Exception):
+                self.close()
 
     def leave_behind(self) -> None:
         """Abandon the file without closing it, because it is open in the parent process."""
@@ -350,6 +413,17 @@ if hasattr(os, "register_at_fork"):  # comparing process ids would cost a system
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _close_sealed() -> None:
+    """Close connections that a program left open at its end, so that what they wrote is sealed."""
+    for connection in list(_opened):
+        if connection.is_open and connection.seal is not None:
+            with contextlib.suppress(AicoLabError):
+                connection.close()
+
+
+atexit.register(_close_sealed)
+
+
 def _only_reading() -> InvalidStatement:
     return InvalidStatement("A snapshot is read-only: write before or after it.")
 
@@ -396,13 +470,21 @@ class LibSQLAdapter(DatabaseAdapter[Connection]):
             return self._connect()  # the write-ahead log gets the permissions of the file
 
     def _connect(self) -> Connection:
-        connection = Connection(self.path, self._key, busy_timeout=self.busy_timeout)
+        seal = PageSeal(self.path, self._key) if self._key else None
+        if seal is not None and not seal.exists:
+            seal = None
+        connection = Connection(self.path, self._key, busy_timeout=self.busy_timeout, seal=seal)
         try:
             # Opening is lazy: only reading a page shows whether the key is right.
             connection.fetch_all("SELECT count(*) FROM sqlite_master")
             # Otherwise readers would block writers. A file that is already in this mode is not
             # written, and needs no lock; a file that another process is creating may not be yet.
             connection.fetch_all("PRAGMA journal_mode = WAL")
+            if seal is not None:
+                # Before a commit of this connection covers it; who syncs reports it.
+                with contextlib.suppress(AicoLabError):
+                    seal.settle(connection, patience=CLOSING)
+                connection.keep_sealed(seal)
         except BaseException:
             connection.close()
             raise

@@ -148,6 +148,7 @@ class RocksDBConnection:
         self._options = options
         self._codec = PlainCodec() if key is None else SealingCodec(key)
         self._scratch = scratch
+        self._closed = False
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None if it is absent."""
@@ -285,6 +286,9 @@ class RocksDBConnection:
 
     def close(self) -> None:
         """Release the files; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         # After a write that failed, RocksDB says so again; what was put before is in its log.
         with contextlib.suppress(StorageError), translated(self.name):
             self._driver.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import io
 import os
 import secrets
@@ -169,6 +170,51 @@ def unseal(source: Path, folder: Path, identity: str) -> None:
                 tar.extractall(folder, **safely)  # type: ignore[arg-type]  # noqa: S202
     finally:
         archive.unlink(missing_ok=True)
+
+
+def reseal(source: Path, target: Path, identity: str, new_identity: str) -> None:
+    """Write a sealed file anew for another identity, and read the new file whole.
+
+    Args:
+        source: The sealed file.
+        target: The new file.
+        identity: The age identity that opens the file.
+        new_identity: The one that opens the new file.
+
+    Raises:
+        NotADatabase: The file is not a sealed folder, or this identity does not open it.
+        CorruptDatabase: The file is damaged.
+        DiskFull: The disk or the memory is full.
+    """
+    private = PrivateFolder(source.stat().st_size)
+    archive = private.path / "archive.tar"
+    try:
+        with os_errors(source), source.open("rb") as file, archive.open("xb") as plain:
+            _decrypt(source, file, plain, identity)
+        recipient = _identity(new_identity).to_public()
+        with os_errors(target), archive.open("rb") as plain, open_atomically(target) as file:
+            pyrage.encrypt_io(plain, file, [recipient])
+        with os_errors(archive), archive.open("rb") as plain:
+            content = hashlib.file_digest(plain, "sha256").digest()
+        read = _Hashing()
+        with os_errors(target), target.open("rb") as file:
+            _decrypt(target, file, read, new_identity)
+    finally:
+        private.remove()
+    if read.found.digest() != content:
+        raise CorruptDatabase(f"{target.name} differs from {source.name}: try again.")
+
+
+class _Hashing(io.BytesIO):
+    """Computes the digest of what is written, and keeps nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = hashlib.sha256()
+
+    def write(self, content: ReadableBuffer, /) -> int:
+        self.found.update(content)
+        return len(memoryview(content))
 
 
 def peek(source: Path, identity: str) -> bytes | None:

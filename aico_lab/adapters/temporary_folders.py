@@ -68,6 +68,12 @@ def left_over(parent: Path) -> list[Path]:
     return [path for path, _ in _left_over(parent) if path.is_dir()]
 
 
+def is_in_use(parent: Path) -> bool:
+    """Return whether a process needs a folder in `parent`; this process counts as well."""
+    remove_left_over(parent)
+    return any(_is_held(path) for path in parent.glob("*.lock"))
+
+
 def remove_left_over(parent: Path) -> None:
     """Remove the folders and locks of processes that have ended, as far as they can be removed."""
     for path, lock in _left_over(parent):

@@ -297,7 +297,7 @@ def joined(logs: Sequence[Log]) -> Log:
         name: np.concatenate([getattr(log, name) for log in logs])
         for name in (
             "person", "time_ms", "context", "features", "arm", "propensity", "reward",
-            "probabilities", "policy", "profile",
+            "probabilities", "policy", "profile", "known_ms",
         )
     }  # fmt: skip
     return replace(first, **arrays)

@@ -1,4 +1,4 @@
-"""Administration of the outbox: list dead letters, and remove consumers that are gone."""
+"""Administration of the outbox: list and discard dead letters, remove consumers that are gone."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ async def dead_letters(dal: DataAccessLayer) -> list[DeadLetter]:
         "ORDER BY died_at, seq"
     )
     return [DeadLetter(**row) for row in rows]
+
+
+async def discard(dal: DataAccessLayer, consumer: str, seq: int) -> None:
+    """Remove a dead letter with its payload; an unknown one is ignored.
+
+    Args:
+        dal: The primary database.
+        consumer: The consumer that failed to handle it.
+        seq: The message's number in the outbox.
+    """
+    await dal.execute("DELETE FROM dead_letters WHERE consumer = ? AND seq = ?", [consumer, seq])
 
 
 async def forget(dal: DataAccessLayer, consumer: str) -> None:

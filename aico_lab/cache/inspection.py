@@ -41,7 +41,7 @@ NOT_KNOWN: Final = (
     "hits of the Bloom filter and the block cache of a single level",
     "the time until which a single table is compacted",
 )
-"""What RocksDB measures, and rocksdict does not return."""
+"""Measures of RocksDB that rocksdict does not return."""
 
 
 @dataclass(frozen=True, slots=True)

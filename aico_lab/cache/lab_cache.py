@@ -56,6 +56,11 @@ class Cache:
         store: CacheStore | None = self.__dict__.get("store")
         return store
 
+    def release(self) -> None:
+        """Close the store if this lab has opened it; its next use opens it again."""
+        if (held := self.__dict__.pop("store", None)) is not None:
+            held.close()
+
     def clear(self, name: str | None = None) -> None:
         """Remove all entries, of one namespace or of all, and free their space.
 

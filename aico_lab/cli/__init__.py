@@ -28,6 +28,7 @@ READER_STOPPED: Final = 141
 """The exit code that shells report for a program ended by SIGPIPE."""
 
 _KEPT: Final = {
+    "backup": "no backup was written; backups that were there are as they were",
     "cache clear": "each namespace is emptied as a whole or not at all",
     "demo": "what was imported and synced is kept; run it again to continue",
     "device add": "a device that had answered may be added: `device list` shows it",
@@ -40,9 +41,14 @@ _KEPT: Final = {
     "federate serve": "every bundle that was taken in is kept",
     "federate sync": "every bundle that was taken in is kept; run it again to continue",
     "federate verify": "nothing was changed, or rows wait to be sent with the next exchange",
+    "export": "no folder was made",
+    "forget": "an erasure that began is finished by the next one, or by the next sync",
     "import": "every batch that was stored is kept; run it again to add the rest",
     "index": "every batch of segments that was stored is kept; run it again to continue",
     "init": "no home was created",
+    "keys add": "the slot was added or not; see `aico-lab keys status`",
+    "keys remove": "the slot was removed or not; see `aico-lab keys status`",
+    "keys rotate": "the home opens as before; run it again to change the key",
     "keyring add": "the keyring has the passphrase or not; run it again to be sure",
     "keyring remove": "the keyring has the passphrase or not; run it again to be sure",
     "knowledge add": "every document that was stored is kept; run it again to add the rest",
@@ -58,6 +64,7 @@ _KEPT: Final = {
     "report rerun": "the run is recorded as interrupted; run it again for the report",
     "report run": "the run is recorded as interrupted; run it again for the report",
     "rescore": "every batch of scores that was stored is kept; run it again to continue",
+    "restore": "the home is as it was, or restored as a whole; run it again to be sure",
     "schedule install": "jobs that were written stay; `schedule uninstall` removes them",
     "schedule run": "the run that was going on is recorded as interrupted",
     "schedule tick": "the run that was going on is recorded as interrupted",

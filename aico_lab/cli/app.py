@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 from typer.core import TyperGroup
 
+from aico_lab.cli.backup import backup, restore
 from aico_lab.cli.bench import bench
 from aico_lab.cli.cache import cache
 from aico_lab.cli.common import (
@@ -16,15 +17,18 @@ from aico_lab.cli.common import (
     JsonOption,
     KeyFileOption,
     ask_passphrase,
-    has_passphrase,
+    needs_passphrase,
     new_passphrase,
     open_lab,
 )
 from aico_lab.cli.device import device
+from aico_lab.cli.export import export
 from aico_lab.cli.federate import federate
+from aico_lab.cli.forget import forget
 from aico_lab.cli.import_command import import_, sources
 from aico_lab.cli.index import index
 from aico_lab.cli.keyring import keyring
+from aico_lab.cli.keys import keys
 from aico_lab.cli.knowledge import knowledge
 from aico_lab.cli.lab import open_jupyterlab
 from aico_lab.cli.metrics import metrics
@@ -39,7 +43,8 @@ from aico_lab.cli.sql import sql
 
 if TYPE_CHECKING:
     from aico_lab.etl.sync import SyncResult
-    from aico_lab.home.keys import Protection
+    from aico_lab.etl.verify import TableProof
+    from aico_lab.home.credentials import Protection
 
 ORDER: Final = (
     "demo",
@@ -60,8 +65,13 @@ ORDER: Final = (
     "schedule",
     "device",
     "federate",
+    "keys",
     "keyring",
+    "export",
+    "backup",
+    "restore",
     "rescore",
+    "forget",
     "info",
     "doctor",
     "cache",
@@ -90,6 +100,7 @@ app.add_typer(report, name="report")
 app.add_typer(schema, name="schema")
 app.add_typer(pipeline, name="pipeline")
 app.add_typer(schedule, name="schedule")
+app.add_typer(keys, name="keys")
 app.add_typer(keyring, name="keyring")
 app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")
@@ -104,6 +115,10 @@ app.command("search")(search)
 app.command("import")(import_)
 app.command("sources")(sources)
 app.command("index")(index)
+app.command("export")(export)
+app.command("backup")(backup)
+app.command("restore")(restore)
+app.command("forget")(forget)
 
 DEMO_HOME = "aico-lab-demo"
 PERSONALITY_HOME = "aico-lab-demo-personality"
@@ -115,6 +130,15 @@ def _say_version(wanted: bool) -> None:  # noqa: FBT001 - as Typer calls it
     if wanted:
         say(f"aico-lab {__version__}")
         raise typer.Exit
+
+
+def _dump_no_memory() -> None:
+    """Let no crash write the memory of this process, or of its children, to disk: it has keys."""
+    try:
+        import resource
+    except ImportError:  # as on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 @app.callback()
@@ -131,6 +155,7 @@ def options(
     """Study conversations with a local-first AI companion."""
     del version, debug  # handled by the callback, and by main() wherever the option stands
     os.umask(0o077)  # for files that libraries, kernels and servers create at any time
+    _dump_no_memory()
 
 
 @app.command()
@@ -157,7 +182,7 @@ def demo(
 ) -> None:
     """Import real conversations, analyse them, and write a report."""
     from aico_lab.cli.demo import run_demo, run_personality_demo
-    from aico_lab.config import usual_home
+    from aico_lab.config import Settings, usual_home
     from aico_lab.errors import HomeMissing, WrongUse
     from aico_lab.lab import Lab
 
@@ -167,7 +192,8 @@ def demo(
         raise WrongUse("--limit is for real conversations, and --personality simulates others.")
     folder = home or usual_home(PERSONALITY_HOME if personality else DEMO_HOME)
     try:
-        secret = ask_passphrase(folder) if has_passphrase(folder) else ""
+        needed = needs_passphrase(Settings.resolve(home=folder))
+        secret = ask_passphrase(folder) if needed else ""
         lab = Lab.open(folder, passphrase=secret)
     except HomeMissing:
         lab = Lab.create(folder, passphrase="")
@@ -226,6 +252,8 @@ def init(
         say("Without the passphrase nobody can read the home.")
     else:
         say("Its databases are not encrypted.")
+        return
+    say("`aico-lab keys add recovery` prints a recovery key, in case it is lost.")
 
 
 @app.command()
@@ -349,22 +377,79 @@ def rescore(
 
 @app.command()
 def verify(
-    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+    *,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Check also every page of the database against its seal, and read every store.",
+        ),
+    ] = False,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept",
+            help="With --deep: seal the database as it is now, whatever was changed in it, and "
+            "record that.",
+        ),
+    ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Compare every value of a snapshot with the primary database.
 
     The newest snapshot is compared; differences are listed.
     """
+    if deep or accept:
+        _verify_deep(home, key_file, deep=deep, accept=accept, json=json)
+        return
     with open_lab(home, key_file) as lab, Bar("tables") as bar:
         proof = lab.verify(progress=bar.show)
     if json:
         emit(proof)
     else:
-        for table, one in proof.tables.items():
-            say(f"{'ok  ' if one.ok else 'FAIL'} {table:<24} {one.describe()}")
-            for difference in one.differences:
-                say(f"       {difference.describe()}")
+        _say_compared(proof.tables)
         say(f"Snapshot {proof.generation} {'equals' if proof.ok else 'DIFFERS from'} the database.")
+    if not proof.ok:
+        raise typer.Exit(1)
+
+
+def _say_compared(tables: dict[str, TableProof]) -> None:
+    for table, one in tables.items():
+        say(f"{'ok  ' if one.ok else 'FAIL'} {table:<24} {one.describe()}")
+        for difference in one.differences:
+            say(f"       {difference.describe()}")
+
+
+def _verify_deep(
+    home: Path | None, key_file: Path | None, *, deep: bool, accept: bool, json: bool
+) -> None:
+    """Check everything, or seal the database as it is; print the result."""
+    from aico_lab.deep_verify import verify_deep
+    from aico_lab.errors import InvalidValue
+    from aico_lab.integrity.guard import reseal
+
+    if not deep:
+        raise InvalidValue("--accept needs --deep: look first at what `verify --deep` says.")
+    with open_lab(home, key_file) as lab, Bar("tables") as bar:
+        if accept:
+            if not lab.encrypted:
+                raise InvalidValue("This home has no key, and so no seal: nothing is to accept.")
+            reseal(lab.storage, "accepted by a person")
+            if json:
+                emit({"ok": True, "accepted": True})
+            else:
+                say("The database was sealed as it is now; run `aico-lab sync` next.")
+            return
+        proof = verify_deep(lab, progress=bar.show)
+    if json:
+        emit(proof)
+    else:
+        for finding in proof.findings:
+            say(f"{'ok  ' if finding.ok else 'FAIL'} {finding.check:<24} {finding.detail}")
+        _say_compared(proof.tables)
+        say("Everything is sound." if proof.ok else "Something is DAMAGED: see above.")
     if not proof.ok:
         raise typer.Exit(1)
 
@@ -464,7 +549,7 @@ def doctor(
 
     passphrase = None
     with contextlib.suppress(HomeError):  # `diagnose` will report it
-        passphrase = ask_passphrase(home)
+        passphrase = ask_passphrase(home, key_file=key_file)
     settings = Settings.resolve(home=home, key_file=key_file, passphrase=passphrase)
     findings = diagnose(settings)
     if json:

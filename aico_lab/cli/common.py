@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from aico_lab.config import PASSPHRASE_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aico_lab.config import Settings
     from aico_lab.home.folder import Home
     from aico_lab.lab import Lab
 
@@ -75,10 +78,16 @@ def open_lab(
     with importing("aico_lab.lab"):
         from aico_lab.lab import Lab
 
-    passphrase = None if keyring else ask_passphrase(home)
-    return Lab.open(
+    passphrase = None if keyring else ask_passphrase(home, key_file=key_file)
+    lab = Lab.open(
         home, key_file=key_file, passphrase=passphrase, keyring=keyring, timezone=timezone
     )
+    if lab.storage.keys.former is not None:
+        from aico_lab.cli.output import note
+        from aico_lab.home.keys import UNFINISHED
+
+        note(UNFINISHED)
+    return lab
 
 
 def read_pairs(pairs: list[str] | None, option: str = "-p") -> dict[str, str]:
@@ -158,49 +167,54 @@ def program() -> str:
     return shlex.quote(sys.argv[0])
 
 
-def ask_passphrase(home: Path | None, *, keyring_may_know: bool = True) -> str | None:
+def ask_passphrase(
+    home: Path | None, *, keyring_may_know: bool = True, key_file: Path | None = None
+) -> str | None:
     """Return the passphrase from the environment, or ask for it at a terminal if it is needed.
 
     Args:
         home: The home of the command.
         keyring_may_know: Do not ask a person where `Lab.open` will ask the keyring.
+        key_file: The key file of the command, which makes a passphrase unnecessary.
     """
     from aico_lab.config import Settings
     from aico_lab.home.folder import Home
 
-    settings = Settings.resolve(home=home)
+    settings = Settings.resolve(home=home, key_file=key_file)
     if settings.passphrase or not sys.stdin.isatty() or not Home(settings.home).marker.exists():
         return settings.passphrase
     if settings.keyring and keyring_may_know:
         return None
-    if not has_passphrase(settings.home):
+    if not needs_passphrase(settings):
         return None
     return str(typer.prompt("Passphrase", hide_input=True, err=True))
 
 
-def new_passphrase() -> str:
+def needs_passphrase(settings: Settings) -> bool:
+    """Return whether a home is opened by a passphrase or recovery key, and no key file is there."""
+    from aico_lab.config import usual_key_file
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import kinds_of
+
+    marker = Home(settings.home).read_marker()
+    kinds = kinds_of(marker)
+    has_file = settings.key_file is not None or (
+        "key-file" in kinds and usual_key_file(str(marker.get("home_id"))).exists()
+    )
+    return bool(kinds & {"passphrase", "recovery"}) and not has_file
+
+
+def new_passphrase(variable: str = PASSPHRASE_VARIABLE) -> str:
     """Ask for a new passphrase twice.
+
+    Args:
+        variable: The environment variable that would have held it.
 
     Raises:
         KeyMissing: There is no terminal to ask at.
     """
     if not sys.stdin.isatty():
-        from aico_lab.config import PASSPHRASE_VARIABLE
         from aico_lab.errors import KeyMissing
 
-        raise KeyMissing(
-            f"There is no terminal to ask for a passphrase: set {PASSPHRASE_VARIABLE} to it."
-        )
+        raise KeyMissing(f"There is no terminal to ask for a passphrase: set {variable} to it.")
     return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
-
-
-def has_passphrase(home: Path) -> bool:
-    """Return whether a home is protected by a passphrase.
-
-    Raises:
-        HomeMissing: The folder does not contain a lab.
-    """
-    from aico_lab.home.folder import Home
-    from aico_lab.home.keys import protection_of
-
-    return protection_of(Home(home).read_marker()) == "passphrase"

@@ -205,8 +205,22 @@ def import_(
         raise typer.Exit(1)
 
 
-def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
+def sources(
+    *,
+    imports: Annotated[
+        bool,
+        typer.Option(
+            "--imports", help="List the imports of the home instead, which `forget` can undo."
+        ),
+    ] = False,
+    home: HomeOption = None,
+    key_file: KeyFileOption = None,
+    json: JsonOption = False,
+) -> None:
     """List formats, how to get each export, and saved imports."""
+    if imports:
+        _list_imports(home, key_file, json=json)
+        return
     from aico_lab.importing.saved import described
     from aico_lab.sources import SOURCES
 
@@ -228,6 +242,22 @@ def sources(*, home: HomeOption = None, json: JsonOption = False) -> None:
         say(f"{name:<14} {words['description']}")
         if "how" in words:
             say(f"{'':<14}   {words['how']}")
+
+
+def _list_imports(home: Path | None, key_file: Path | None, *, json: bool) -> None:
+    from aico_lab.importing.import_log import read_imports
+
+    with open_lab(home, key_file) as lab:
+        found = read_imports(lab.primary)
+    if json:
+        emit(found)
+        return
+    for one in found:
+        end = "" if one.finished_at else ", interrupted"
+        say(
+            f"{one.import_id}  {one.source:<12} {one.added:,} messages added, "
+            f"{one.updated:,} updated{end}"
+        )
 
 
 def _chosen(

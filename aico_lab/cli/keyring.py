@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from aico_lab.cli.common import HomeOption, JsonOption, ask_passphrase, has_passphrase, home_of
+from aico_lab.cli.common import HomeOption, JsonOption, ask_passphrase, home_of
 from aico_lab.cli.output import emit, say
 
 keyring = typer.Typer(
@@ -17,14 +17,14 @@ def keyring_add(*, home: HomeOption = None, json: JsonOption = False) -> None:
     """Store the passphrase in the keyring, if it opens the home."""
     from aico_lab.config import Settings
     from aico_lab.errors import InvalidValue
-    from aico_lab.home.keys import open_keys
+    from aico_lab.home.keys import kinds_of, open_keys
     from aico_lab.home.os_keyring import add_passphrase
 
     folder = home_of(home)
-    if not has_passphrase(folder.path):
+    marker = folder.read_marker()
+    if "passphrase" not in kinds_of(marker):
         raise InvalidValue(f"{folder.path} is not opened by a passphrase: there is none to store.")
     passphrase = ask_passphrase(home, keyring_may_know=False)
-    marker = folder.read_marker()
     open_keys(marker, Settings(folder.path, passphrase=passphrase))
     name = add_passphrase(str(marker.get("home_id")), passphrase or "")
     if json:

@@ -26,24 +26,23 @@ def open_jupyterlab(
 
     They are your own copies, in the home; the outputs in them are plain text.
     """
-    from aico_lab.config import Settings
     from aico_lab.home.working_copies import renew
     from aico_lab.lab import Lab
     from aico_lab.shipped import shipped
 
-    settings = Settings.resolve(home=home, key_file=key_file, passphrase=ask_passphrase(home))
+    passphrase = ask_passphrase(home, key_file=key_file)
     # Fail here if the home does not open, not only in a notebook.
-    Lab.open(settings.home, key_file=settings.key_file, passphrase=settings.passphrase).close()
+    lab = Lab.open(home, key_file=key_file, passphrase=passphrase)
     # The import takes a second, so it comes after the quick checks.
     from aico_lab.jupyter.server import check_port, serve
 
     if port is not None:
         check_port(port)
-    notebooks = settings.home / "notebooks"
+    notebooks = lab.home.path / "notebooks"
     for copy in renew(notebooks, shipped("notebooks", ".ipynb").values()):
         note(
             f"{copy.name} was not updated, since you changed it: rename your copy to get the "
             "newer version too."
         )
     note(f"Notebooks: {notebooks} (Control-C stops JupyterLab)")
-    serve(settings, notebooks, port=port, browser=not no_browser)
+    serve(lab, notebooks, port=port, browser=not no_browser)

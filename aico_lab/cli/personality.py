@@ -29,6 +29,9 @@ ContextOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show what would happen, and change nothing.")
 ]
+ProposalArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The proposal, or the beginning of its id.")
+]
 WatchedArgument = Annotated[
     str | None,
     typer.Argument(
@@ -95,9 +98,7 @@ def personality_propose(
 
 @personality.command("show")
 def personality_show(
-    change_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The proposal, or the beginning of its id.")
-    ],
+    change_id: ProposalArgument,
     *,
     home: HomeOption = None,
     key_file: KeyFileOption = None,
@@ -114,9 +115,7 @@ def personality_show(
 
 @personality.command("apply")
 def personality_apply(
-    change_id: Annotated[
-        str, typer.Argument(metavar="ID", help="The proposal, or the beginning of its id.")
-    ],
+    change_id: ProposalArgument,
     *,
     dry_run: DryRunOption = False,
     home: HomeOption = None,

@@ -96,7 +96,7 @@ def schedule_run(
     SIGTERM and Control-C end it; a run that goes on is recorded as interrupted, and begun again by
     the next process.
     """
-    passphrase = ask_passphrase(home)
+    passphrase = ask_passphrase(home, key_file=key_file)
 
     def open_home() -> Lab:
         from aico_lab.lab import Lab
@@ -269,7 +269,7 @@ def _job(
     """Return the job of a home; `checked` for one that must be able to open it."""
     from aico_lab.config import Settings, usual_key_file
     from aico_lab.errors import InvalidValue
-    from aico_lab.home.keys import protection_of
+    from aico_lab.home.keys import kinds_of
     from aico_lab.pipeline.system_jobs import job_for, usual_system
 
     system = system or usual_system()
@@ -277,24 +277,26 @@ def _job(
     if not checked:
         return job_for(system, folder.path)
     marker = folder.read_marker()
-    protection = protection_of(marker)
+    kinds = kinds_of(marker)
     opener: dict[str, Any] = {}
-    if keyring and protection != "passphrase":
+    if keyring and not kinds & {"passphrase", "keyring"}:
         raise InvalidValue(f"{folder.path} is not opened by a passphrase: leave out --keyring.")
     if keyring and passphrase_file is not None:
         raise InvalidValue("Use only one of --keyring and --passphrase-file.")
-    if protection == "key-file":
-        named = Settings.resolve(home=home, key_file=key_file).key_file
-        opener["key_file"] = named or usual_key_file(str(marker.get("home_id")))
-    elif keyring:
+    named = Settings.resolve(home=home, key_file=key_file).key_file
+    if keyring:
         opener["keyring"] = True
-    elif protection == "passphrase" and system != "systemd":
+    elif (passphrase_file is None or "passphrase" not in kinds) and (
+        "key-file" in kinds or ("credential" in kinds and named)
+    ):
+        opener["key_file"] = named or usual_key_file(str(marker.get("home_id")))
+    elif "passphrase" in kinds and system != "systemd":
         raise InvalidValue(
             f"{system} would show the passphrase of the home: let the job take it from the keyring "
             "(`aico-lab keyring add`, then --keyring), keep `aico-lab schedule run` running with "
             "AICO_LAB_PASSPHRASE, or make a home with a key file."
         )
-    elif protection == "passphrase":
+    elif "passphrase" in kinds:
         if passphrase_file is None:
             raise InvalidValue(
                 "Name the file with the passphrase of the home (--passphrase-file), or let the job "
@@ -308,11 +310,11 @@ def _check_keyring(home: Path | None) -> None:
     """Raise an error if the passphrase in the keyring does not open a home."""
     from aico_lab.config import Settings
     from aico_lab.home.keys import open_keys
-    from aico_lab.home.os_keyring import with_passphrase
+    from aico_lab.home.os_keyring import with_keyring
 
     folder = home_of(home)
     marker = folder.read_marker()
-    open_keys(marker, with_passphrase(Settings(folder.path, keyring=True), marker))
+    open_keys(marker, with_keyring(Settings(folder.path, keyring=True), marker))
 
 
 def _described(job: SystemJob) -> dict[str, Any]:

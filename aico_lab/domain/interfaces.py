@@ -85,6 +85,10 @@ class ConversationRepository(ABC):
             if first <= turn.timestamp < last and channel_id in (None, turn.channel_id)
         ]
 
+    async def delete(self, message_id: str) -> None:  # noqa: ARG002 - for implementations
+        """Delete a turn; an unknown id is ignored."""
+        raise _missing(self, "delete")
+
 
 class MemoryRepository:
     """The companion's memories.
@@ -166,6 +170,13 @@ class UserRepository(ABC):
     async def get_by_id(self, user_id: str) -> User | None:
         """Return the person with that id, or None."""
 
+    async def delete(self, user_id: str) -> None:  # noqa: ARG002 - for implementations
+        """Delete a person with all rows of theirs; an unknown id is ignored.
+
+        Other stores keep what they have until `lab.privacy.forget` erases it there.
+        """
+        raise _missing(self, "delete")
+
 
 class PreferencesRepository(ABC):
     """Preferences of people: any JSON value under any key."""
@@ -188,6 +199,14 @@ class PreferencesRepository(ABC):
         """Return all preferences of a person as a dictionary by key."""
         raise _missing(self, "all")
 
+    async def delete(
+        self,
+        user_id: str,  # noqa: ARG002 - for implementations
+        preference_key: str,  # noqa: ARG002
+    ) -> None:
+        """Delete one preference; one that was never set is ignored."""
+        raise _missing(self, "delete")
+
 
 class RelationshipRepository(ABC):
     """Relationships of people."""
@@ -204,6 +223,10 @@ class RelationshipRepository(ABC):
     @abstractmethod
     async def get_by_user(self, user_id: str) -> list[Relationship]:
         """Return the relationships of a person, ordered by the other person's name."""
+
+    async def delete(self, relationship_id: str) -> None:  # noqa: ARG002 - for implementations
+        """Delete a relationship; an unknown id is ignored."""
+        raise _missing(self, "delete")
 
 
 class DeviceRepository(ABC):
@@ -225,6 +248,10 @@ class DeviceRepository(ABC):
     async def get_trusted(self) -> list[Device]:
         """Return the trusted devices in the order in which they were added."""
 
+    async def delete(self, device_id: str) -> None:  # noqa: ARG002 - for implementations
+        """Delete a device; an unknown id is ignored."""
+        raise _missing(self, "delete")
+
 
 class SystemStateRepository(ABC):
     """Facts about this installation: texts by key."""
@@ -240,6 +267,10 @@ class SystemStateRepository(ABC):
         Raises:
             InvalidEntity: The key is empty or reserved, or the key or value is not storable text.
         """
+
+    async def delete(self, key: str) -> None:  # noqa: ARG002 - for implementations
+        """Delete a fact; an unknown key is ignored."""
+        raise _missing(self, "delete")
 
 
 class ProfileRepository(ABC):

@@ -200,7 +200,7 @@ class Profile(Entity):
             raise InvalidEntity(
                 f"Version {row.get('version')} of the personality of "
                 f"{row.get('user_id') or 'everybody'}, {row.get('profile_id')!r}, was stored by "
-                f"another program ({error}): state a new one with "
+                f"another program ({str(error).rstrip('.')}): state a new one with "
                 "`lab.personality.add_profile()`, which ends it."
             ) from error
 

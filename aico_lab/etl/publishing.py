@@ -46,7 +46,7 @@ def publishing(
     """
     clear_misplaced(home, full=False)
     with (
-        held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
+        held(home.warehouse / "sync.lock", LOCK_SECONDS, busy),
         _thrifty_arrow(),
         _sound_log(home),
         open_warehouse(home.writer, key, temporary=home.temporary / "writer") as warehouse,
@@ -67,7 +67,7 @@ def publishing(
 def discard_writer(home: Home) -> None:
     """Remove the writer's files, which can be made again from the primary database."""
     with (
-        held(home.warehouse / "sync.lock", LOCK_SECONDS, _busy),
+        held(home.warehouse / "sync.lock", LOCK_SECONDS, busy),
         os_errors(home.warehouse),
     ):
         for path in (home.writer, snapshots.log(home.writer)):
@@ -94,5 +94,6 @@ def _thrifty_arrow() -> Iterator[None]:
         pa.set_memory_pool(before)
 
 
-def _busy(who: str) -> SyncBusy:
+def busy(who: str) -> SyncBusy:
+    """Return the error of a warehouse that another process writes."""
     return SyncBusy(f"The warehouse is being written by {who}: try again when it is done.")

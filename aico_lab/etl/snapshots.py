@@ -247,6 +247,23 @@ def _remove_old(folder: Path) -> None:
             _remove(path)
 
 
+def remove_others(folder: Path, generation: int) -> list[int]:
+    """Remove all snapshots but one, also pinned ones; return their generations.
+
+    A process that has one open can go on reading it, where the system allows to remove open files.
+
+    Raises:
+        HomeNotWritable: A file cannot be removed, since a process has it open.
+    """
+    with os_errors(folder):
+        others = {found: path for found, path in published(folder).items() if found != generation}
+        for path in others.values():
+            path.unlink(missing_ok=True)
+            log(path).unlink(missing_ok=True)
+        sync_folder(folder)
+    return list(others)
+
+
 def _remove_answers(folder: Path) -> None:
     """Remove the answers that were computed from snapshots that are gone, if it is possible.
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from aico_lab.adapters.duckdb import is_damage
+from aico_lab.adapters.libsql_seal import ACCEPT
 from aico_lab.adapters.temporary_folders import remove_left_over
-from aico_lab.errors import StorageError
+from aico_lab.errors import CorruptDatabase, StorageError
 from aico_lab.etl import evolution, snapshots, views
 from aico_lab.etl.changes import changed_keys, extract_changed, mistakes_keys
 from aico_lab.etl.contract import read_contract
@@ -108,6 +109,7 @@ def sync(
     on_change: OnChange | None = None,
     acknowledge: bool = False,
     progress: Progress | None = None,
+    examine: Callable[[], None] | None = None,
 ) -> SyncResult:
     """Bring the warehouse up to date and publish a snapshot of it.
 
@@ -119,6 +121,7 @@ def sync(
         on_change: How to treat changed tables; None raises if the warehouse would lose anything.
         acknowledge: Accept the rows that are `unexplained` as misfits.
         progress: Called after every portion of rows.
+        examine: Called before a table is read whole; raises if the primary database is damaged.
 
     Raises:
         InvalidValue: `on_change` is not one of the modes.
@@ -142,7 +145,7 @@ def sync(
     def run() -> SyncResult:
         return _sync(
             primary, home, key, full=full, on_change=on_change, acknowledge=acknowledge,
-            progress=progress or silent,
+            progress=progress or silent, examine=examine,
         )  # fmt: skip
 
     try:
@@ -165,6 +168,7 @@ def _sync(
     on_change: OnChange | None,
     acknowledge: bool,
     progress: Progress,
+    examine: Callable[[], None] | None,
 ) -> SyncResult:
     notes: list[tuple[int, str]] = []
 
@@ -173,7 +177,7 @@ def _sync(
             _note(home, generation, state)
 
     with publishing(home, key, link=not full, then=note) as (warehouse, published):
-        run = _SyncRun(primary, warehouse, progress)
+        run = _SyncRun(primary, warehouse, progress, examine)
         damaged = published > 0 and not snapshots.is_sound(home.snapshots, published)
         with primary.snapshot():
             mode, target = run.load(
@@ -244,8 +248,15 @@ def _contracts(primary: Connection) -> list[Contract]:
 class _SyncRun:
     """One sync, from one consistent view of the primary database."""
 
-    def __init__(self, primary: Connection, warehouse: Warehouse, progress: Progress) -> None:
+    def __init__(
+        self,
+        primary: Connection,
+        warehouse: Warehouse,
+        progress: Progress,
+        examine: Callable[[], None] | None,
+    ) -> None:
         self._primary = primary
+        self._examine = examine
         self._warehouse = warehouse
         self._progress = progress
         self.rows: dict[str, int] = {}
@@ -253,6 +264,27 @@ class _SyncRun:
         self.quarantined: dict[str, int] = {}
         self.warnings: list[str] = []
         self.followed: list[Contract] = []  # contracts of all tables, or none
+
+    def _refuse_older(self, cursor: feed.Cursor, target: feed.Cursor) -> None:
+        """Raise if the database is older than the last sync, unless a person has accepted that.
+
+        A seal that was exchanged for an older one, too, does not show it; the warehouse does.
+
+        Raises:
+            CorruptDatabase: Changes that were synced are gone.
+        """
+        gone = cursor.seq - target.seq
+        if self._primary.seal is None or cursor.database_id != target.database_id or gone <= 0:
+            return
+        synced_at = self._warehouse.synced_at
+        if not self._primary.fetch_one(
+            "SELECT 1 FROM integrity_log WHERE event = 'sealed' AND at > ?", [synced_at]
+        ):
+            lost = "1 change of a row is" if gone == 1 else f"{gone:,} changes of rows are"
+            raise CorruptDatabase(
+                f"aico.db is older than the last sync, on {synced_at[:16].replace('T', ' ')} UTC "
+                f"({lost} gone): {ACCEPT}."
+            )
 
     def load(
         self,
@@ -301,6 +333,7 @@ class _SyncRun:
         known = self._warehouse.misfits() if same else {}
         reread = plan.reread
         if cursor is not None and not continues:
+            self._refuse_older(cursor, target)
             self.warnings.append(BROKEN_OFF)
         if full or cursor is None or not continues:
             reread = {contract.table for contract in plan.contracts}
@@ -324,6 +357,8 @@ class _SyncRun:
             # Reading messages makes the mart again; and other rules decided which rows fit.
             tables = {contract.table for contract in plan.contracts}
             reread = reread | {"messages", *known}.intersection(tables)
+        if reread and self._examine:
+            self._examine()
         mode: Mode = "full" if len(reread) == len(plan.contracts) else "increment"
         with self._warehouse.transaction():
             self._messages = Changes(self._warehouse.connection, reread="messages" in reread)
@@ -364,6 +399,7 @@ class _SyncRun:
         if not total:
             return
         gone: pa.Table | None = None
+        found = 0
         if since is None:
             extracted = extract(self._primary, contract)
         else:
@@ -374,6 +410,7 @@ class _SyncRun:
                 if deleted := self._warehouse.delete(contract, gone, rows, messages):
                     self.deleted[table] = deleted
                 gone = None
+            found += rows.num_rows + len(misfits)
             if misfits:
                 self._warehouse.quarantine(misfits)
                 self.quarantined[table] = self.quarantined.get(table, 0) + count_rows(misfits)
@@ -383,6 +420,17 @@ class _SyncRun:
                     messages.note_added(rows)
                 self.rows[table] = self.rows.get(table, 0) + rows.num_rows
                 self._progress(table, self.rows[table], total)
+        if since is not None and self._examine and found < self._changed(table, since, until):
+            self._examine()  # rows are missing: a page that leads to them may be damaged
+
+    def _changed(self, table: str, since: int, until: int) -> int:
+        """Return the number of rows that were changed, and were not deleted afterwards."""
+        row = self._primary.fetch_one(
+            "SELECT count(*) FROM (SELECT op, max(seq) FROM change_log WHERE seq > ? AND seq <= ? "
+            "AND table_name = ? GROUP BY row_key) WHERE op <> 'delete'",
+            [since, until, table],
+        )
+        return row[0] if row else 0
 
     def _settle(self, contract: Contract) -> Contract:
         settled, warnings = settle(self._primary, contract)

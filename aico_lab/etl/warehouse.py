@@ -96,6 +96,15 @@ class Warehouse:
         return Cursor(*row) if row else None
 
     @property
+    def synced_at(self) -> str:
+        """The time of the last load, as the primary database writes times."""
+        row = self.connection.execute(
+            "SELECT strftime(make_timestamp(epoch_us(synced_at)), '%Y-%m-%dT%H:%M:%S.%fZ') "
+            "FROM meta.state"
+        ).fetchone()
+        return str(row[0]) if row else ""
+
+    @property
     def is_of_this_version(self) -> bool:
         """Whether the views are as this version of the package defines them."""
         return views.are_of_this_version(self.connection)

@@ -141,8 +141,14 @@ def held(lock: Path, seconds: float, busy: Callable[[str], AicoLabError]) -> Ite
 
 
 @contextlib.contextmanager
-def os_errors(path: Path) -> Iterator[None]:
+def os_errors(
+    path: Path, remedy: str = "check its permissions or name another folder with --home"
+) -> Iterator[None]:
     """Convert an OSError in the block, about `path` or a file below, to this package's errors.
+
+    Args:
+        path: The file or folder.
+        remedy: What a person can do if the file cannot be used.
 
     Raises:
         DiskFull: The disk is full.
@@ -155,7 +161,8 @@ def os_errors(path: Path) -> Iterator[None]:
             if path.is_relative_to(RAM):
                 raise DiskFull(f"{RAM} {FULL_RAM}.") from refused
             raise DiskFull(f"The disk that holds {path} is full: free some space.") from refused
+        if refused.errno == errno.EROFS:
+            remedy = "make its file system writable"
         raise HomeNotWritable(
-            f"{refused.filename or path} cannot be used ({refused.strerror}): "
-            "check its permissions or name another folder with --home."
+            f"{refused.filename or path} cannot be used ({refused.strerror}): {remedy}."
         ) from refused

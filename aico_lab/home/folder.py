@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
+FORMER_FORMAT = 1
+"""The format of homes with a single slot, which stay as they are until their keys change."""
+
 MAKING_SECONDS = 30
 """Seconds to wait for another program that is creating the same home."""
 
@@ -85,6 +88,11 @@ class Home:
         """The folder of reports, with a folder for each report that ran."""
         return self.path / "reports"
 
+    @property
+    def erasures(self) -> Path:
+        """The sealed file of erasures, by which a restored older database is noticed."""
+        return self.path / "erasures.sealed"
+
     def read_marker(self) -> dict[str, object]:
         """Read `lab.json`.
 
@@ -94,7 +102,7 @@ class Home:
         """
         try:
             marker = json.loads(self.marker.read_text(encoding="utf-8"))
-            if not isinstance(marker, dict) or marker.get("format") != FORMAT:
+            if not isinstance(marker, dict) or marker.get("format") not in {FORMAT, FORMER_FORMAT}:
                 raise ValueError(f"format {marker!r}"[:60])
         except (FileNotFoundError, NotADirectoryError) as missing:
             raise HomeMissing(
@@ -183,6 +191,8 @@ class Home:
 
         The home's permissions would hide them from others, and their names may collide.
         """
+        if self.unfinished.exists():  # the folder was empty when that was begun
+            return
         own = {path.name for path in (self.warehouse, self.temporary, self.reports)}
         for there in sorted(path.name for path in self.path.iterdir()):
             ours = there.lstrip(".").startswith((self.primary.name, self.unfinished.name))
@@ -207,15 +217,26 @@ class Home:
 
     def discard(self) -> None:
         """Remove the empty primary database and the marker of an unfinished home."""
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-shm", ".seal", ".tail"):
             self.primary.with_name(f"{self.primary.name}{suffix}").unlink(missing_ok=True)
-        for path in (self.unfinished, *self.path.glob(f".{self.unfinished.name}.*")):
+        half_written = self.path.glob(f".{self.unfinished.name}.*")
+        for path in (self.unfinished, *half_written, *self.path.glob(".aico.db.seal.*")):
             path.unlink(missing_ok=True)
 
     def write_marker(self, marker: Mapping[str, object]) -> None:
         """Write `lab.json`, which turns the folder into a lab."""
         with os_errors(self.path):
-            content = json.dumps({"format": FORMAT, **marker}, indent=2)
-            write_atomically(self.unfinished, content.encode() + b"\n")
+            write_atomically(self.unfinished, _content(marker))
             self.unfinished.replace(self.marker)
             sync_folder(self.path)
+
+    def rewrite_marker(self, marker: Mapping[str, object]) -> None:
+        """Replace `lab.json`, whole or not at all."""
+        with os_errors(self.path):
+            for half_written in self.path.glob(f".{self.marker.name}.*"):
+                half_written.unlink(missing_ok=True)
+            write_atomically(self.marker, _content(marker))
+
+
+def _content(marker: Mapping[str, object]) -> bytes:
+    return json.dumps({**marker, "format": FORMAT}, indent=2).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""Keep the passphrase of a home in the operating system's keyring.
+"""Keep the passphrase of a home, or the secrets of slots, in the operating system's keyring.
 
 A locked keyring waits for a person. So it is asked in a thread of its own, which is left behind
 after some seconds: a scheduled run does not wait for a dialog that nobody sees.
@@ -11,9 +11,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from aico_lab.config import PASSPHRASE_VARIABLE
+from aico_lab.config import PASSPHRASE_VARIABLE, usual_key_file
 from aico_lab.errors import KeyMissing, KeyringRefused, LibraryMissing
-from aico_lab.home.keys import protection_of
+from aico_lab.home.handover import received as handed_over
+from aico_lab.home.keys import kinds_of, slots_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,8 +31,8 @@ SECONDS_OF_PEOPLE = 60
 """Seconds to wait for a keyring if a person is at a terminal, who can unlock it."""
 
 
-def with_passphrase(settings: Settings, marker: Mapping[str, object]) -> Settings:
-    """Return settings with the passphrase of the keyring, if it may be asked and is needed.
+def with_keyring(settings: Settings, marker: Mapping[str, object]) -> Settings:
+    """Return settings with the secret of the keyring, if it may be asked and is needed.
 
     Args:
         settings: The settings of the home.
@@ -42,20 +43,35 @@ def with_passphrase(settings: Settings, marker: Mapping[str, object]) -> Setting
         KeyringRefused: There is no keyring, or it is locked.
         LibraryMissing: The library keyring is not installed.
     """
-    wanted = settings.keyring and not settings.passphrase
-    if not wanted or protection_of(marker) != "passphrase":
+    kinds, home_id = kinds_of(marker), str(marker.get("home_id"))
+    is_given = settings.passphrase or settings.key_file or handed_over(home_id)
+    has_file = "key-file" in kinds and usual_key_file(home_id).exists()
+    if is_given or has_file or not settings.keyring or not kinds & {"keyring", "passphrase"}:
         return settings
-    home_id = str(marker.get("home_id"))
-    found = _asked(lambda library: library.get_password(SERVICE, home_id))
-    if not found:
+    slots = [slot["id"] for slot in slots_of(marker) if slot["kind"] == "keyring"]
+    for number in slots:
+        if secret := _kept(slot_name(home_id, number)):
+            return dataclasses.replace(settings, keyring_secret=secret.encode())
+    if "passphrase" in kinds:
+        if found := _kept(home_id):
+            return dataclasses.replace(settings, passphrase=found)
         raise KeyMissing(
             f"The keyring has no passphrase of {settings.home}: run `aico-lab keyring add`."
         )
-    return dataclasses.replace(settings, passphrase=found)
+    raise KeyMissing(f"The keyring has no secret of {settings.home}: open it in another way.")
+
+
+def slot_name(home_id: str, number: int) -> str:
+    """Return the name under which the keyring has the secret of a slot."""
+    return f"{home_id}/{number}"
 
 
 def add_passphrase(home_id: str, passphrase: str) -> str:
-    """Store the passphrase of a home, and return the name of the keyring.
+    """Store the passphrase of a home, or the secret of a slot, and return the name of the keyring.
+
+    Args:
+        home_id: The id of the home, or the name of the slot.
+        passphrase: The secret.
 
     Raises:
         KeyringRefused: There is no keyring, it is locked, or it does not store anything.
@@ -88,6 +104,16 @@ def remove_passphrase(home_id: str) -> bool:
         return True
 
     return _asked(remove)
+
+
+def _kept(name: str) -> str | None:
+    """Return the password of a name in the keyring, or None."""
+
+    def ask(library: Any) -> str | None:
+        found: str | None = library.get_password(SERVICE, name)
+        return found
+
+    return _asked(ask)
 
 
 def _asked(question: Callable[[Any], T]) -> T:

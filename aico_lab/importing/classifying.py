@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.importing.import_log import ImportLog
     from aico_lab.messages.records import MessageRecord
 
 ROWS = 1_000  # per read, since contents may be long
@@ -310,19 +311,23 @@ def count_dangling(connection: Connection, after: int = 0) -> int:
     return int(count)
 
 
-def mend_replies(connection: Connection) -> None:
+def mend_replies(connection: Connection, log: ImportLog) -> None:
     """Correct replies that were imported before their target, to the id of the stored target.
 
     The target's id was free at that time, and another conversation may have used it since. A reply
     whose conversation has no such message stays unchanged.
+
+    Args:
+        connection: The primary database.
+        log: The record of the import.
     """
     last: int | None = 0
     while last is not None:
         with connection.transaction():
-            last = _mend_some(connection, last)
+            last = _mend_some(connection, last, log)
 
 
-def _mend_some(connection: Connection, after: int) -> int | None:
+def _mend_some(connection: Connection, after: int, log: ImportLog) -> int | None:
     """Correct some replies; return the row id of the last one examined, or None if none is left."""
     astray = [
         (row_id, message_id, conversation_id.decode(errors="replace"), target)
@@ -338,6 +343,7 @@ def _mend_some(connection: Connection, after: int) -> int | None:
         for _, message_id, conversation_id, target in astray
     ]
     mended = [(own, message_id) for own, message_id, target in found if own != target]
+    log.changing(message_id for _, message_id in mended)
     connection.execute_many("UPDATE messages SET reply_to = ? WHERE message_id = ?", mended)
     return astray[-1][0] if astray else None
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.importing.import_log import ImportLog
     from aico_lab.messages.records import MessageRecord
 
 _ROWS: Final = 10_000  # per transaction
@@ -73,6 +74,7 @@ class Present:
         conversations: Iterable[str],
         *,
         ends_known: bool,
+        log: ImportLog,
         dry_run: bool,
     ) -> int:
         """Mark the stored messages of whole conversations that the export does not have.
@@ -82,6 +84,7 @@ class Present:
             conversations: The conversations that the export has whole.
             ends_known: Whether messages before the first and after the last one of the export are
                 missing, too; otherwise the export may be of a part of the time.
+            log: The record of the import.
             dry_run: Only count.
 
         Returns:
@@ -102,7 +105,7 @@ class Present:
             if ends_known or first <= time.decode(errors="replace") <= last:
                 missing.append(row_id)
         if not dry_run:
-            _mark(connection, missing)
+            _mark(connection, missing, log)
         return len(missing)
 
     def _has(self, conversation: str, digest: int) -> bool:
@@ -112,12 +115,15 @@ class Present:
         return place < len(digests) and digests[place] == digest
 
 
-def mark_off_path(connection: Connection, message_ids: Iterable[str], *, dry_run: bool) -> int:
+def mark_off_path(
+    connection: Connection, message_ids: Iterable[str], *, log: ImportLog, dry_run: bool
+) -> int:
     """Mark stored messages that an export has in a branch that their conversation left.
 
     Args:
         connection: The primary database, outside a transaction.
         message_ids: The messages of all other branches; most of them were never stored.
+        log: The record of the import.
         dry_run: Only count.
 
     Returns:
@@ -125,15 +131,17 @@ def mark_off_path(connection: Connection, message_ids: Iterable[str], *, dry_run
     """
     rows = connection.fetch_all(_OFF_PATH, [json.dumps(sorted(message_ids))])
     if not dry_run:
-        _mark(connection, [row_id for (row_id,) in rows])
+        _mark(connection, [row_id for (row_id,) in rows], log)
     return len(rows)
 
 
-def _mark(connection: Connection, row_ids: Sequence[int]) -> None:
+def _mark(connection: Connection, row_ids: Sequence[int], log: ImportLog) -> None:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     for begin in range(0, len(row_ids), _ROWS):
+        some = row_ids[begin : begin + _ROWS]
         with connection.transaction():
-            connection.execute(_MARK, [now, json.dumps(row_ids[begin : begin + _ROWS])])
+            log.changing(some, column="id")
+            connection.execute(_MARK, [now, json.dumps(some)])
 
 
 def unmark(connection: Connection, message_ids: Iterable[str]) -> None:

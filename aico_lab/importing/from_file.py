@@ -107,6 +107,7 @@ def import_from(
     result = import_batches(
         connection,
         source.read(path, limit=limit, options=options, stored=stored),
+        source=source.name,
         on_conflict=on_conflict,
         dry_run=dry_run,
         deletions=deletions,

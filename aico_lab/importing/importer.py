@@ -15,6 +15,7 @@ from aico_lab.importing.classifying import (
     mend_replies,
 )
 from aico_lab.importing.disappearing import Present, mark_off_path, unmark
+from aico_lab.importing.import_log import ImportLog
 from aico_lab.importing.places import Places
 from aico_lab.importing.rescoring import score_with_stored
 from aico_lab.importing.same_chat import SameChats
@@ -98,6 +99,8 @@ class ImportResult:
         read_as: For a table, the sentence about what was recognised.
         notes: Sentences about oddities of the file.
         on_conflict: The treatment of messages in conflict.
+        import_id: The id by which `aico-lab forget --import` undoes the import; None if it wrote
+            nothing.
     """
 
     read: int = 0
@@ -131,6 +134,7 @@ class ImportResult:
     read_as: str = ""
     notes: list[str] = field(default_factory=list)
     on_conflict: OnConflict = "keep"
+    import_id: str | None = field(default=None, compare=False)
 
     def look_at(self, batch: Batch) -> None:
         """Add the counts of a batch that are known before it is written."""
@@ -187,6 +191,7 @@ def import_batches(
     connection: Connection,
     batches: Iterable[Batch],
     *,
+    source: str | None = None,
     on_conflict: OnConflict = "keep",
     dry_run: bool = False,
     deletions: bool = False,
@@ -200,6 +205,7 @@ def import_batches(
     Args:
         connection: The primary database.
         batches: The batches of a source.
+        source: The name of the source, under which the import is recorded; None records nothing.
         on_conflict: If a stored message with the same conversation and id differs in content, role
             or timestamp, 'keep' leaves it unchanged, 'replace' updates it.
         dry_run: Count what would be done, and write nothing.
@@ -220,6 +226,7 @@ def import_batches(
     twins, chats, places = Twins(connection), SameChats(connection), Places(connection)
     planned: Planned = {}
     [(last,)] = connection.fetch_all("SELECT coalesce(max(id), 0) FROM messages")
+    log = ImportLog(connection, None if dry_run else source, after=last)
     with without_garbage_collector(), connection.bulk():
         for read in batches:
             batch = twins.as_stored(read) if read.has_twins else chats.as_stored(read)
@@ -232,7 +239,7 @@ def import_batches(
                 if dry_run:
                     classified.plan(planned)
                 else:
-                    _write(connection, batch, classified)
+                    _write(connection, batch, classified, log)
             result.add(batch, classified)
             people.update(
                 one.user_id
@@ -243,7 +250,9 @@ def import_batches(
             channels.update((one.channel_id, None) for one in batch.messages)
             elsewhere |= classified.elsewhere
             if batch.off_path and not (deletions and dry_run):  # which counts them below
-                result.missing += mark_off_path(connection, batch.off_path, dry_run=dry_run)
+                result.missing += mark_off_path(
+                    connection, batch.off_path, log=log, dry_run=dry_run
+                )
             if deletions:
                 present.note(batch.messages, classified.stored_ids)
                 for name, unread in batch.also_there.items():
@@ -251,7 +260,11 @@ def import_batches(
                 result.uncompared += batch.uncompared
                 if batch.whole:
                     result.missing += present.mark_others(
-                        connection, batch.whole, ends_known=batch.ends_known, dry_run=dry_run
+                        connection,
+                        batch.whole,
+                        ends_known=batch.ends_known,
+                        log=log,
+                        dry_run=dry_run,
                     )
             if progress:
                 progress(batch)
@@ -260,19 +273,23 @@ def import_batches(
     result.conversations = len(conversations)
     result.channels = list(channels)[:LINES_KEPT]
     if elsewhere and not dry_run:
-        mend_replies(connection)
+        mend_replies(connection, log)
     if result.added and not dry_run:
         result.dangling = count_dangling(connection, last)
+    log.finish(read=result.read, added=result.added, updated=result.updated)
+    result.import_id = log.import_id
     return result
 
 
-def _write(connection: Connection, batch: Batch, classified: Classified) -> None:
+def _write(connection: Connection, batch: Batch, classified: Classified, log: ImportLog) -> None:
     """Score and write the new messages and the edits of one batch."""
     messages = score_with_stored(connection, [*classified.new, *classified.edits])
     new, edits = messages[: len(classified.new)], messages[len(classified.new) :]
     if batch.assumed_me:  # an edit must not overwrite the author with an assumed one
         edits = [edit._replace(user_id=None) for edit in edits]
-    write_batch(connection, batch, new, edits)
+    log.changing([*(edit.message_id for edit in edits), *classified.returned])
+    with log.adding():
+        write_batch(connection, batch, new, edits)
     if edits:
         _replace(connection, edits)
     if classified.returned:

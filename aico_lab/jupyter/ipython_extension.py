@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from aico_lab.home.handover import receive
 from aico_lab.jupyter import report_magic
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ _TABLES: Final = (
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Add `%report` and `%reports`; keep dollar signs in tables from being read as formulas."""
+    """Add `%report` and `%reports`; keep dollar signs in tables from being read as formulas.
+
+    The key of the home is read, so that no process that a cell starts inherits its file.
+    """
+    receive()
     report_magic.register(shell)
     formatter = shell.display_formatter
     if formatter is None:  # a shell without display

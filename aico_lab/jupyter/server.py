@@ -11,24 +11,28 @@ import json
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from jupyter_server.services.sessions.sessionmanager import SessionManager
 from traitlets import default
 
-from aico_lab.config import PASSPHRASE_VARIABLE
+from aico_lab.config import KEY_DESCRIPTOR_VARIABLE, PASSPHRASE_VARIABLE
 from aico_lab.errors import AicoLabError
-from aico_lab.home.files import os_errors, write_atomically
+from aico_lab.home.files import os_errors, remove_whole, write_atomically
+from aico_lab.home.handover import inheritable
 from aico_lab.jupyter.report_magic import PAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from jupyter_server.serverapp import ServerApp
     from jupyter_server.services.sessions.sessionmanager import ModelName
 
-    from aico_lab.config import Settings
+    from aico_lab.lab import Lab
 
 ADDRESS: Final = "127.0.0.1"
 
@@ -41,13 +45,17 @@ _OPTIONS: Final = {
     "LabApp.extension_manager": "readonly",
     "LanguageServerManager.autodetect": "False",  # it runs npm, which checks for its own updates
     "KernelSpecManager.ensure_native_kernel": "True",
+    "MappingKernelManager.kernel_manager_class": "aico_lab.jupyter.server.Kernel",
     "KernelManager.transport_encryption": "auto",
     "FileContentsManager.delete_to_trash": "False",  # the trash is outside the home
+    "ContentsManager.checkpoints_class": "aico_lab.jupyter.checkpoints.PrivateCheckpoints",
     "Application.log_level": "WARN",  # the address is printed at any level
 }
 
 # Without a news address, JupyterLab still asks whether news are wanted.
 _SETTINGS: Final = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+
+_OF_THE_KEY: Final = {KEY_DESCRIPTOR_VARIABLE, PASSPHRASE_VARIABLE}
 
 _PAGES: Final = "aico-lab/reports"
 """The path of the server at which the pages of reports are."""
@@ -57,6 +65,8 @@ _KERNEL: Final = {
     # Jedi's first answer takes longer than JupyterLab waits, and its cache of parsed code lies
     # outside the home. IPython completes existing objects itself.
     "IPCompleter": {"use_jedi": False},
+    # What was typed may quote messages; in a file it would be plain text.
+    "HistoryManager": {"hist_file": ":memory:"},
 }
 
 
@@ -73,13 +83,13 @@ def check_port(port: int) -> None:
             ) from refused
 
 
-def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: bool) -> None:
+def serve(lab: Lab, notebooks: Path, *, port: int | None, browser: bool) -> None:
     """Run JupyterLab in this process until a signal or its menu stops it.
 
     The environment of this process is replaced by Jupyter's.
 
     Args:
-        settings: The home, and the credentials with which a kernel opens it.
+        lab: The opened home, whose key each kernel inherits; it is closed here.
         notebooks: The folder to show.
         port: The port to listen on; None for the first free one.
         browser: Whether to open a browser.
@@ -94,17 +104,19 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
     }
     if port is not None:
         options |= {"ServerApp.port": str(port), "ServerApp.port_retries": "0"}
-    environment = settings.environment()
-    secret = {name: environment.pop(name) for name in {PASSPHRASE_VARIABLE} & set(environment)}
-    os.umask(0o077)  # also for kernels, whose history contains what was typed
-    _move_into(settings.home / "jupyter", environment)
+    home_id, keys, settings = lab.home_id, lab.storage.keys, lab.storage.settings
+    lab.close()
+    Kernel.for_child = lambda: inheritable(home_id, keys, settings)
+    os.umask(0o077)  # also for kernels
+    _remove_plain_copies(settings.home)
+    _move_into(settings.home / "jupyter", settings.environment())
 
     class Sessions(SessionManager):
-        """A session manager that puts the passphrase into the environment of kernels only."""
+        """A session manager that tells kernels where the pages of reports are."""
 
         def get_kernel_env(self, path: str | None, name: ModelName | None = None) -> dict[str, str]:
             pages = {PAGES: f"{server.connection_url}{_PAGES}/"}
-            return super().get_kernel_env(path, name) | secret | pages
+            return super().get_kernel_env(path, name) | pages
 
     try:
         from jupyterlab.labapp import LabApp  # runs yarn, whose telemetry is disabled by now
@@ -127,6 +139,15 @@ def serve(settings: Settings, notebooks: Path, *, port: int | None, browser: boo
         pass
 
 
+def _remove_plain_copies(home: Path) -> None:
+    """Remove the history of cells and the copies of notebooks that earlier versions stored."""
+    with os_errors(home):
+        for copies in list((home / "notebooks").rglob(".ipynb_checkpoints")):
+            remove_whole(copies)
+        for history in (home / "jupyter" / "ipython").glob("profile_*/history.sqlite*"):
+            remove_whole(history)
+
+
 def _serve_pages(server: ServerApp, reports: Path) -> None:
     """Show the pages of reports, which are outside the folder of notebooks, to the person."""
     from jupyter_server.base.handlers import AuthenticatedFileHandler
@@ -141,6 +162,22 @@ def _serve_pages(server: ServerApp, reports: Path) -> None:
     place = f"{server.base_url}{_PAGES}/(.*)"
     handler = (place, Pages, {"path": str(reports)})
     server.web_app.add_handlers(".*$", [handler])  # type: ignore[no-untyped-call]
+
+
+class Kernel(ServerKernelManager):
+    """Starts a kernel that inherits the key of the home; no other process of the server does."""
+
+    for_child: ClassVar[
+        Callable[[], AbstractContextManager[tuple[dict[str, str], tuple[int, ...]]]]
+    ]
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+        with type(self).for_child() as (environment, descriptors):
+            variables = {name: text for name, text in environment.items() if name in _OF_THE_KEY}
+            options["env"] = {**options["env"], **variables}
+            if descriptors:
+                options["pass_fds"] = descriptors
+            await super()._async_launch_kernel(kernel_cmd, **options)
 
 
 class OnlyOurs(KernelSpecManager):

@@ -12,6 +12,7 @@ from aico_lab.errors import UnknownName, did_you_mean
 from aico_lab.personality import targets
 from aico_lab.personality.contexts import PARTS
 from aico_lab.personality.evaluation import evaluate
+from aico_lab.personality.log import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from aico_lab.domain import Profile
     from aico_lab.personality.evaluation import Evaluation
     from aico_lab.personality.log import Log
-
-NO_PROFILE: Final = "none"
-"""The version of decisions that record none."""
 
 MOST: Final = 12
 """The most arms that are evaluated: those that were tried most."""
@@ -43,21 +41,21 @@ def of_version(log: Log, profile: Profile | None, profiles: Sequence[Profile], a
         at: The present moment.
     """
     if profile is None or profile.user_id is None:
-        wanted = NO_PROFILE if profile is None else profile.id
+        wanted = NONE if profile is None else profile.id
         kept = np.array([one == wanted for one in log.profiles], np.bool_)
         return log.choose(kept[log.profile])
-    kept = np.zeros(len(log), np.bool_)
-    places = log.person * max(len(log.contexts), 1) + log.context
     codes = {name: code for code, name in enumerate(log.profiles)}
-    for place in np.unique(places):
-        whose, where = divmod(int(place), max(len(log.contexts), 1))
+    places, row_place = np.unique(
+        np.column_stack([log.person, log.context]), axis=0, return_inverse=True
+    )
+    now = np.empty(len(places), np.int64)
+    for at_place, (whose, where) in enumerate(places):
         person, context = log.people[whose], log.contexts[where]
         active = active_profile(
             (one for one in profiles if one.user_id in (None, person)), person, context, at
         )
-        code = codes.get(NO_PROFILE if active is None else active.id, -1)
-        kept |= (places == place) & (log.profile == code)
-    return log.choose(kept)
+        now[at_place] = codes.get(NONE if active is None else active.id, -1)
+    return log.choose(log.profile == now[row_place.ravel()])
 
 
 def of_context(log: Log, context: str | None) -> Log:
@@ -76,15 +74,16 @@ def of_context(log: Log, context: str | None) -> Log:
     return log.choose(inside[log.context])
 
 
-def of_policy(log: Log, policy: str, arms: Collection[str] = ()) -> Log:
+def of_policy(log: Log, policy: str, arms: Collection[str] = (), also: Collection[str] = ()) -> Log:
     """Return the decisions of one policy, with the arms among which it chose.
 
     Args:
         log: The decisions.
         policy: The id of the policy.
         arms: Its arms, for a policy that made no decision yet.
+        also: Policies of other people with the same arms, which count as the same.
     """
-    rows = np.array([one == policy for one in log.policies], np.bool_)[log.policy]
+    rows = np.array([one == policy or one in also for one in log.policies], np.bool_)[log.policy]
     theirs = log.choose(rows)
     seen = np.bincount(theirs.arm, minlength=len(log.arms)) > 0
     if theirs.probabilities is not None:
@@ -101,7 +100,7 @@ def of_policy(log: Log, policy: str, arms: Collection[str] = ()) -> Log:
         arms=[log.arms[int(at)] for at in places],
         probabilities=None if theirs.probabilities is None else theirs.probabilities[:, places],
         policy=np.zeros(len(theirs), np.int64),
-        policies=[policy],
+        policies=[policy, *also],
     )
 
 

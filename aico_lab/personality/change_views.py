@@ -93,20 +93,22 @@ def after_change(reader: Reader, changes: Sequence[PersonalityChange]) -> Person
             "margin": pl.Float64,
         },
     )  # fmt: skip
-    state = "is watched" if last.status == "applied" else f"was {last.status}"
+    watched = last.status == "applied"
+    state = "is watched" if watched else f"was {last.status}"
+    says = f"outcomes since say {found.recommendation}: {found.reason}"
     said = (
         f"The change of {written_day((last.applied_at or last.proposed_at).date())} "
-        f"({_steps(last.steps) or 'no step'}) {state}; outcomes since say {found.recommendation}: "
-        f"{found.reason.rstrip('.').replace('_', ' ')}"
+        f"({_steps(last.steps) or 'no step'}) {state}"
+        f"{'; ' + says.rstrip('.').replace('_', ' ') if watched else ''}"
     )
     return PersonalityView(
         question,
         labelled(said, simulated=logs[0].simulated),
         rows,
-        {"outcome": "outcome", "people": "people", "value": "change within people",
+        {"outcome": "outcome", "people": "people", "value": "change",
          "value_low": "at every look from", "value_high": "at every look to",
          "margin": "accepted worsening", "better": "better"},
-        "After minus before, within people who have both, with intervals valid at every look. "
+        "After minus an equally long time before, each person alike, valid at every look. "
         "There is no control group: other things may have changed at the same time.",
         _draw_changes,
     )  # fmt: skip

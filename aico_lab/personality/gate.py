@@ -43,6 +43,11 @@ correlations with what the propensities should hold."""
 _FEWEST_DRAWS: Final = 10
 """The least sum of an arm's variances for which the normal distribution is near enough."""
 
+_STAKES: Final = tuple(2.0**power for power in range(-8, 7))
+"""The shares of the money that are bet for each unit of what was known before."""
+
+_AGAIN: Final = "the last choice for the person"
+
 _PRIOR: Final = 10
 """The decisions by which the mean of a group's first ones is drawn to 0, and so weigh less."""
 
@@ -234,27 +239,34 @@ class Support:
 
         Given correct propensities p, 1{A = arm} - p has the mean 0 whatever happened before. So its
         products with anything known before have the mean 0 too, and a known variance, also if the
-        policy learns: their sum is a martingale.
+        policy learns: their sum is a martingale. The sum of rare large products is far from normal,
+        so what looks unlikely must also win a bet against the propensities.
         """
         from scipy import special
 
         log = self._usable
-        found = [
-            (abs(z), abs(z) / np.sqrt(len(log)), arm, name)
-            for name, expect in _expectations(log)
-            for arm, apart, variance in _surprises(log)  # each time anew, to save memory
-            for before in [expect(apart)]
-            if (spread := float(np.sum(variance * before**2))) > 0
-            for z in [float(np.sum(apart * before)) / np.sqrt(spread)]
-        ]
-        quantile = special.ndtri(1 - _FALSE_ALARM / 2 / max(len(found), 1))
-        off = [one for one in found if one[0] > quantile and one[1] > _OFF]
+        found: list[tuple[float, float, int, str]] = []
+        off: list[tuple[float, float, int, str]] = []
+        tests = sum(1 for _ in _expectations(log)) * sum(1 for _ in _surprises(log))
+        quantile = special.ndtri(1 - _FALSE_ALARM / 2 / max(tests, 1))
+        for name, expect in _expectations(log):
+            for arm, apart, variance in _surprises(log):  # each time anew, to save memory
+                before = expect(apart)
+                spread = float(np.sum(variance * before**2))
+                if spread <= 0:
+                    continue
+                z = abs(float(np.sum(apart * before))) / np.sqrt(spread)
+                found.append((z, z / np.sqrt(len(log)), arm, name))
+                if z > quantile and found[-1][1] > _OFF:
+                    won = _log_won(log.arm == arm, log.propensity, before)
+                    off += [found[-1]] if won > np.log(tests / _FALSE_ALARM) else []
         _, worst, arm, name = max(off or found, default=(0.0, 0.0, 0, ""))
         sentence = "The choices depend on nothing beyond their propensities that the log shows."
         if off:
             sentence = (
                 f"The propensities are wrong: whether {log.arms[arm]} was chosen depends on "
-                f"{name}, beyond what they say."
+                f"{name}, beyond what they say"
+                f"{', or one choice was recorded several times' if name == _AGAIN else ''}."
             )
         return Check("choices independent", not off, worst, _OFF, sentence)
 
@@ -481,6 +493,26 @@ def _surprises(log: Log) -> Iterator[tuple[int, Floats, Floats]]:
             yield arm, apart, variance
 
 
+def _log_won(chosen: NDArray[np.bool_], propensity: Floats, before: Floats) -> float:
+    """Return the logarithm of what a bet on an arm's choices makes of 1, on average over stakes.
+
+    A bet of a share b of the money on an arm of propensity p multiplies it by 1 + b (1{A = arm}/p -
+    1), whose mean is 1 if p is right. So at any time it exceeds 1/a with a probability of at most
+    a, by Ville's inequality, however skewed the products are (Waudby-Smith and Ramdas, "Estimating
+    means of bounded random variables by betting", 2024). It needs no arm's propensity but the
+    chosen one's, as the stake is known before the choice.
+    """
+    gain = np.where(chosen, 1 / propensity, 0.0) - 1
+    money = []
+    for known in (np.maximum(before, 0.0), np.maximum(-before, 0.0)):
+        rows = known > 0
+        money += [
+            float(np.sum(np.log1p(np.minimum(stake * known[rows], 0.5) * gain[rows])))
+            for stake in _STAKES
+        ]
+    return float(np.logaddexp.reduce(money)) - float(np.log(len(money)))
+
+
 def _expectations(log: Log) -> Iterator[tuple[str, Callable[[Floats], Floats]]]:
     """Yield what a choice may depend on, and a function of an arm's surprises.
 
@@ -489,12 +521,10 @@ def _expectations(log: Log) -> Iterator[tuple[str, Callable[[Floats], Floats]]]:
     """
     for name, column in zip(log.names, log.features.T, strict=True):
         yield f"the feature {name}", partial(_as_known, _standard(column))
-    # The feedback on a message follows it; other outcomes are also made by the next decision.
+    # An outcome that was not known yet may have been made by the next decision, too.
     previous = _previous(log.person)
-    earlier = np.where(previous >= 0, log.reward[previous], np.nan)
-    if log.outcome.name != "satisfaction":
-        over = log.time_ms - log.time_ms[previous] >= log.outcome.window_ms
-        earlier = np.where(over, earlier, np.nan)
+    known = (previous >= 0) & (log.known_by[previous] <= log.time_ms)
+    earlier = np.where(known, log.reward[previous], np.nan)
     yield "the person's last outcome", partial(_as_known, _standard(earlier))
     hour = log.time_ms // MS_PER_HOUR % 24
     part = np.arange(len(log)) * 10 // max(len(log), 1)
@@ -508,7 +538,7 @@ def _expectations(log: Log) -> Iterator[tuple[str, Callable[[Floats], Floats]]]:
         order = np.argsort(group, kind="stable")
         firsts = np.flatnonzero(np.diff(group[order], prepend=-1))
         yield name, partial(_mean_before, order, firsts, np.diff(firsts, append=len(order)))
-    yield "the last choice for the person", partial(_at, previous)
+    yield _AGAIN, partial(_at, previous)
     yield "the last choice", partial(_at, np.arange(-1, len(log) - 1))
 
 

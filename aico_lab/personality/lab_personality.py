@@ -17,7 +17,6 @@ from aico_lab.domain import PersonalityChange, Profile, values
 from aico_lab.domain.personality import (
     STABILITY,
     check_rules,
-    contexts_of,
     violated_rules,
 )
 from aico_lab.errors import (
@@ -59,7 +58,7 @@ from aico_lab.results import json_text
 from aico_lab.zones import to_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from aico_lab.personality.log import Log
@@ -281,7 +280,7 @@ class Personality:
         log = self.decisions(outcome.name, user=user_id, context=context, policy=policy)
         chosen = next(iter(log.policies), None)
         others = [
-            self.decisions(name, user=user_id, context=context, policy=chosen)
+            self.decisions(name, user=user_id, context=context, policy=policy)
             for name in GUARDRAILS
             if name != outcome.name
         ]
@@ -313,7 +312,8 @@ class Personality:
         """Return the decisions on which a proposal rests, with their outcomes.
 
         These are the decisions of one policy under the version of the personality that applies now
-        (see `aico_lab.personality.candidates.of_version`).
+        (see `aico_lab.personality.candidates.of_version`). Policies for one person each, with the
+        same arms and steps, count as one.
 
         Args:
             outcome: The outcome; see `aico_lab.personality.outcomes`.
@@ -337,12 +337,28 @@ class Personality:
             end = did_you_mean(str(policy), counts, f": there is {', '.join(counts) or 'none'}.")
             raise UnknownName(f"There is no policy {policy!r}{end}")
 
-        def rank(name: str) -> tuple[object, ...]:
-            moves = any(known.get(name, {}).values())
-            return (moves and counts[name] > 0, counts[name] > 0, moves, counts[name], name)
+        if policy is not None:
+            return of_policy(log, policy, known.get(policy, {}))
+        personal = {
+            name
+            for (name,) in self._storage.primary.fetch_all(
+                "SELECT policy_id FROM personality_policies WHERE user_id IS NOT NULL"
+            )
+        }
+        alike: dict[str, list[str]] = {}
+        for name in sorted(counts, key=lambda one: (-counts[one], one)):
+            question = json_text(known[name]) if name in personal & known.keys() else name
+            alike.setdefault(question, []).append(name)
 
-        name = policy if policy is not None else max(counts, key=rank, default=None)
-        return log if name is None else of_policy(log, name, known.get(name, {}))
+        def rank(names: Sequence[str]) -> tuple[object, ...]:
+            moves, made = any(known.get(names[0], {}).values()), sum(counts[one] for one in names)
+            return (moves and made > 0, made > 0, moves, made, names[0])
+
+        chosen = max(alike.values(), key=rank, default=None)
+        if chosen is None:
+            return log
+        also = [name for name in chosen[1:] if counts[name]]
+        return of_policy(log, chosen[0], known.get(chosen[0], {}), also)
 
     def show(self, change_id: str) -> PersonalityChange:
         """Return a change by its id, or by the beginning of it.
@@ -459,45 +475,20 @@ class Personality:
     def _watched(self, change: PersonalityChange) -> WatchedChange:
         """Return a change with what its watch recommends."""
         goal, applied = str(change.proposal.get("goal", "satisfaction")), change.applied_at
-        versions = {change.old_profile_id, change.new_profile_id or ""}
+        versions = {change.old_profile_id, change.new_profile_id}
+        of_person = Filters(user=change.user_id)
         try:
-            logs = [
-                self._log(name, context=change.context, versions=versions, user_id=change.user_id)
-                for name in dict.fromkeys((goal, *GUARDRAILS))
-            ]
+            logs = []
+            for name in dict.fromkeys((goal, *GUARDRAILS)):
+                log = of_context(read_log(self._storage.reader, name, of_person), change.context)
+                under = np.array([one in versions for one in log.profiles], np.bool_)
+                logs.append(log.choose(under[log.profile]))
         except (NeverSynced, UnknownName):
             logs = []
         if applied is None or not logs:
             return WatchedChange(change, "wait", "There is no snapshot with decisions yet.", None)
         found = watch(logs[0], to_ms(applied), guardrails=logs[1:])
         return WatchedChange(change, found.recommendation, found.reason, found)
-
-    def _log(
-        self,
-        outcome: str,
-        *,
-        context: str | None,
-        versions: Collection[str] | None,
-        user_id: str | None = None,
-    ) -> Log:
-        """Return the decisions in a context, under some versions of the profile, with an outcome.
-
-        Args:
-            outcome: The name of the outcome.
-            context: The context; None for all.
-            versions: The ids of the versions; None for all.
-            user_id: The person; None for everybody.
-        """
-        log = read_log(self._storage.reader, outcome, Filters(user=user_id))
-        kept = np.ones(len(log), dtype=np.bool_)
-        if versions is not None:
-            kept &= np.isin(
-                log.profile, [n for n, one in enumerate(log.profiles) if one in versions]
-            )
-        if context is not None:
-            inside = [n for n, one in enumerate(log.contexts) if context in contexts_of(one)]
-            kept &= np.isin(log.context, inside)
-        return log.choose(kept)
 
     def _arms(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return the arms of each stored policy, with their steps, that this program can read."""

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 NO_CONTEXT: Final = "any"
 """The context of decisions that record none."""
 
-_NONE: Final = "none"
+NONE: Final = "none"
+"""The policy or version of decisions that record none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +60,8 @@ class Log:
         simulated: Whether the data are simulated.
         generation: The generation of the snapshot; None for a log that is not from a home.
         unscaled: The number of ratings that are left out because their scale is not known.
+        known_ms: The time since when each outcome was known; None if that was when its window was
+            over.
     """
 
     person: Codes
@@ -81,6 +84,7 @@ class Log:
     simulated: bool = False
     generation: int | None = None
     unscaled: int = 0
+    known_ms: Codes | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.arm)
@@ -106,6 +110,13 @@ class Log:
         """Whether the outcome of each decision is known."""
         return np.isfinite(self.reward)
 
+    @property
+    def known_by(self) -> Codes:
+        """The time since when each outcome was known."""
+        if self.known_ms is not None:
+            return self.known_ms
+        return self.time_ms + self.outcome.window_ms
+
     def choose(self, rows: NDArray[np.bool_]) -> Log:
         """Return the log of some rows, with the same people, contexts and arms."""
         arrays: dict[str, Any] = {
@@ -117,7 +128,7 @@ class Log:
 
     def with_reward(self, reward: Floats, outcome: Outcome) -> Log:
         """Return the same decisions with another outcome."""
-        return replace(self, reward=reward, outcome=outcome)
+        return replace(self, reward=reward, outcome=outcome, known_ms=None)
 
 
 def read_log(
@@ -198,6 +209,11 @@ def read_log(
         simulated=bool(simulated.any()),
         generation=generation,
         unscaled=ratings[0][0] if outcome.name == "satisfaction" else 0,
+        known_ms=(
+            table["rated_ms"].to_numpy().astype(np.int64)
+            if outcome.name == "satisfaction"
+            else None
+        ),
     )
 
 
@@ -205,8 +221,8 @@ _DECISIONS: Final = f"""SELECT
             d.* EXCLUDE (context, policy, profile_id), m.id, m.msg_idx, m.channel_id,
             m.conversation_id AS of_conversation, m.user_id AS addressed,
             coalesce(d.context, '{NO_CONTEXT}') AS context,
-            coalesce(d.policy, '{_NONE}') AS policy,
-            coalesce(d.profile_id, '{_NONE}') AS profile_id
+            coalesce(d.policy, '{NONE}') AS policy,
+            coalesce(d.profile_id, '{NONE}') AS profile_id
         FROM mart.decisions d
         LEFT JOIN raw.messages r USING (message_id) LEFT JOIN mart.messages m ON m.id = r.id
         WHERE d.user_id IS NOT NULL"""
@@ -324,7 +340,9 @@ def _query(
     ),
     ratings AS ({_RATINGS}),
     scored AS (
-        SELECT c.message_id, avg((r.value - r.lowest) / (r.highest - r.lowest)) AS rated
+        SELECT
+            c.message_id, avg((r.value - r.lowest) / (r.highest - r.lowest)) AS rated,
+            max(r.at_ms) AS rated_ms
         FROM chosen c JOIN ratings r USING (message_id)
         WHERE r.value BETWEEN r.lowest AND r.highest AND r.lowest < r.highest
             AND coalesce(r.user_id, c.user_id) = c.user_id
@@ -333,6 +351,7 @@ def _query(
     )
     SELECT
         c.user_id, c.ts_ms, c.context, c.arm, c.propensity, c.policy, c.profile_id, c.simulated,
+        coalesce(rated_ms, c.ts_ms + {outcome.window_ms}) AS rated_ms,
         CASE WHEN c.ts_ms <= {end_ms - outcome.window_ms} THEN {outcome.sql} END AS reward
         {columns}
     FROM chosen c

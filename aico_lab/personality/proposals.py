@@ -75,8 +75,8 @@ class Effect:
 
     @property
     def undecided(self) -> bool:
-        """Whether a larger log could show it to be an improvement."""
-        return self.best is None or self.best > 0
+        """Whether a larger log could tell whether it improves or worsens."""
+        return self.best is None or self.worst is None or self.worst <= 0 < self.best
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,8 @@ def _candidate(
     worse = [one for one in others if one.may_worsen]
     if worse:
         named = "; ".join(f"{shown(one)}, margin {one.margin:.2g}" for one in worse)
-        sentence = f"{arm} would be better, but a guardrail may worsen: {named}."
+        does = "may worsen" if all(one.undecided for one in worse) else "worsens"
+        sentence = f"{arm} would be better, but a guardrail {does}: {named}."
         return CandidateChange(arm, steps, goal, others, False, sentence)
     sentence = f"{arm} is better: {shown(goal)}."
     unknown = ", ".join(one.outcome for one in others if one.worst is None)
@@ -281,6 +282,13 @@ def _why_none(
     return f"Nothing is proposed: {closest.sentence}"
 
 
+def _named(policies: Sequence[str]) -> str | None:
+    others = len(policies) - 1
+    if others <= 0:
+        return policies[0] if policies else None
+    return f"{policies[0]} and {others} other{'s' if others > 1 else ''} with the same arms"
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A proposed change of a profile, or why there is none.
@@ -301,7 +309,8 @@ class Proposal:
         people: The number of people in the evidence.
         contexts: The context buckets in the evidence.
         decisions: The number of decisions in the evidence.
-        policy: The policy whose decisions and arms these are; None if there is none.
+        policy: The policy whose decisions and arms these are, and how many people's policies with
+            the same arms there are besides; None if there is none.
         generation: The generation of the snapshot.
         profile_id: The version that it was made on.
         candidates: All arms that were compared.
@@ -361,7 +370,7 @@ class Proposal:
             people=len(np.unique(log.person)),
             contexts=tuple(log.contexts[place] for place in np.unique(log.context)),
             decisions=len(log),
-            policy=log.policies[0] if len(log.policies) == 1 else None,
+            policy=_named(log.policies),
             generation=log.generation,
             profile_id=profile.id,
             candidates=made.candidates,

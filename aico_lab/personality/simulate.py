@@ -178,9 +178,10 @@ class Simulation:
             learner.learn(context[today], arm[today], reward[today])
         due = first_week + weeks - world.delay_days / 7
         reward[week > due] = np.nan
+        time_ms = (START_MS + week * WEEK_MS).astype(np.int64)
         return Log(
             person=person,
-            time_ms=(START_MS + week * WEEK_MS).astype(np.int64),
+            time_ms=time_ms,
             context=context.astype(np.int64),
             features=position[:, None],
             arm=arm,
@@ -197,6 +198,7 @@ class Simulation:
             names=["session position"],
             outcome=OUTCOMES["satisfaction"],
             simulated=True,
+            known_ms=time_ms + round(world.delay_days * MS_PER_DAY),
         )
 
     def value(self, arm: str | Mapping[str, str], profile: Sequence[float] = PROFILE) -> float:

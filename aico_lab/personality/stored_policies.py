@@ -140,6 +140,9 @@ class StoredPolicy:
     def record(self, message_id: str, choice: Choice | None = None) -> None:
         """Write a choice as the decision on a stored message of the companion.
 
+        Record each choice once: on a further message the arm was not chosen again, so its
+        probability would be wrong.
+
         Args:
             message_id: The id of the message.
             choice: The choice; None for the last one.

@@ -1,8 +1,9 @@
 """Watch a change: keep it, roll it back, or wait, by a test that is valid however often one looks.
 
-Each person is compared with the time before the change, and has one vote: those who leave soon
-after a change count as much as those who stay. There is no control group, so a change of the season
-or of the companion's model counts as well, and so does who would have left anyway.
+The time since the change is compared with an equally long time before it. In both, each person has
+one vote: those who leave soon after a change count as much as those who stay, and those who left in
+the time before count there. There is no control group, so a change of the season or of the
+companion's model counts as well.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from aico_lab.personality.sequences import widening
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from aico_lab.personality.log import Codes, Floats, Log
 
 _POWER: Final = 2.8
@@ -31,18 +34,24 @@ _MARGIN: Final = 0.1
 _LOOK_MS: Final = 7 * MS_PER_DAY
 """The time between two looks that are made up for."""
 
+_KNOWN_BY: Final = 0.25
+"""The share of the time before in which people become known; its rest is compared."""
+
+_STRETCHES: Final = 20
+"""The most stretches of the time since that are compared with the time before."""
+
 Recommendation = Literal["keep", "roll back", "wait"]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The change of one outcome since a moment, within people.
+    """The change of one outcome since a moment.
 
     Attributes:
         outcome: The name of the outcome.
         better: Whether more of it is better, or less.
-        people: The number of people with known outcomes before and after.
-        value: The mean over people of their mean after minus that before; None without people.
+        people: The number of people with known outcomes in both times that are compared.
+        value: The mean over people of their means after minus that before; None without people.
         low: The low end of its 95 % confidence sequence, valid however often one looks.
         high: The high end.
         margin: The largest worsening that is accepted.
@@ -117,7 +126,9 @@ def watch(
         ))  # fmt: skip
         if (before := _recommend(earlier[0], earlier[1:]))[0] == "roll back":
             told, reason = "roll back", f"{before[1]} This was clear after week {week}."
-    if told != "roll back":
+    if told == "wait" and len(np.unique(log.person)) == 1:
+        reason = "One person alone does not tell a change from chance: this is never decided."
+    elif told != "roll back":
         reason += _silence(log, since_ms, end_ms)
     return Watch(told, reason, goal, others)
 
@@ -137,26 +148,72 @@ def change_since(
     from scipy import special
 
     known = log.observed if until_ms is None else log.observed & (log.time_ms <= until_ms)
-    after, before = known & (log.time_ms >= since_ms), known & (log.time_ms < since_ms)
+    before = known & (log.time_ms < since_ms)
     margin = margin or _usual_margin(log.person[before], log.reward[before])
-    means, times = [], []
-    for part in (after, before):
-        times.append(np.bincount(log.person[part], minlength=len(log.people)))
-        total = np.bincount(log.person[part], log.reward[part], len(log.people))
-        means.append(total / np.maximum(times[-1], 1))
-    both = (times[0] > 0) & (times[1] > 0)
-    apart = (means[0] - means[1])[both]
-    people = len(apart)
-    value = low = high = None
-    if people:
-        value = float(apart.mean())
-        if people >= FEWEST and margin > 0 and float(np.ptp(apart)) > 0:
-            student = float(special.stdtrit(people - 1, 0.975)) / NORMAL_95
-            error = student * float(np.std(apart, ddof=1)) / people**0.5
-            half = error * widening(error**-2, (_POWER / margin) ** 2)
-            low, high = value - half, value + half
+    value, parts, people = _contrast(log, known, since_ms)
+    low = high = None
+    if value is not None and people >= FEWEST and margin > 0 and float(np.ptp(parts)) > 0:
+        student = float(special.stdtrit(people - 1, 0.975)) / NORMAL_95
+        error = student * float(np.sum(parts**2)) ** 0.5 * (people / (people - 1)) ** 0.5
+        half = error * widening(error**-2, (_POWER / margin) ** 2)
+        low, high = value - half, value + half
     outcome = log.outcome
     return Change(outcome.name, outcome.better, people, value, low, high, margin)
+
+
+def _contrast(
+    log: Log, known: NDArray[np.bool_], since_ms: int
+) -> tuple[float | None, Floats, int]:
+    """Return the difference of people's means since a moment to those before, and its parts.
+
+    The mean of a person's first session differs from that of many, and fewer people leave in a week
+    than in a year, so only times of equal length are alike. If the time since is longer than that
+    before, it is cut into stretches. Of each, people count who were there before it began, so that
+    newcomers do not change the mean. Outcomes from before whose window reaches beyond the change
+    are left out.
+
+    Returns:
+        The difference, None without people; what each person contributes to its error; and the
+        number of people in both times.
+    """
+    size = len(log.people)
+    parts, seen = np.zeros(size), np.zeros((2, size), bool)
+    later = log.time_ms[known & (log.time_ms >= since_ms)]
+    last_ms = since_ms - log.outcome.window_ms
+    first_ms = int(log.time_ms.min(initial=last_ms))
+    longest = int((1 - _KNOWN_BY) * (last_ms - first_ms))
+    if not len(later) or longest <= 0:
+        return None, parts, 0
+    arrived = np.full(size, np.iinfo(np.int64).max)
+    np.minimum.at(arrived, log.person, log.time_ms)
+    total = weight = 0.0
+    end_ms = min(int(later.max()) + 1, since_ms + _STRETCHES * longest)
+    for begin_ms in range(since_ms, end_ms, longest):
+        length = min(longest, end_ms - begin_ms)
+        sides = [
+            _votes(log, known & (arrived < start)[log.person], start, start + length)
+            for start in (begin_ms, last_ms - length)
+        ]
+        if not all(times.any() for times, _ in sides):
+            continue
+        weight += length
+        for side, sign in ((0, 1), (1, -1)):
+            times, means = sides[side]
+            there = times > 0
+            seen[side] |= there
+            middle = float(means[there].mean())
+            total += sign * length * middle
+            parts += sign * length * np.where(there, means - middle, 0.0) / there.sum()
+    people = int((seen[0] & seen[1]).sum())
+    return (total / weight, parts / weight, people) if people else (None, parts, 0)
+
+
+def _votes(log: Log, known: NDArray[np.bool_], start_ms: int, end_ms: int) -> tuple[Codes, Floats]:
+    """Return each person's number of known outcomes in a time, and their mean."""
+    rows = known & (log.time_ms >= start_ms) & (log.time_ms < end_ms)
+    times = np.bincount(log.person[rows], minlength=len(log.people))
+    total = np.bincount(log.person[rows], log.reward[rows], len(log.people))
+    return times, total / np.maximum(times, 1)
 
 
 def _usual_margin(person: Codes, reward: Floats) -> float:
@@ -198,7 +255,8 @@ def _recommend(goal: Change, guardrails: Sequence[Change]) -> tuple[Recommendati
         found = change.improvement
         if found is None:
             if change.people < FEWEST:
-                few = f"only {change.people} people have it before and after the change"
+                some = "person has" if change.people == 1 else "people have"
+                few = f"only {change.people} {some} it on both sides of the change"
             else:
                 few = "it does not vary"
             return "wait", f"{change.outcome} cannot be judged yet: {few}."

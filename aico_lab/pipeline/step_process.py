@@ -52,18 +52,18 @@ def run_in_process(lab: Lab, step: Step, seconds: float) -> object:
         StepFailed: Its process was lost, or met an error that no class of this package describes.
         AicoLabError: The step failed.
     """
-    environment = lab.storage.settings.environment() | {PARENT: str(os.getpid())}
-    if (key := source_key()) is not None:
-        environment[SOURCE_KEY_VARIABLE] = key
-    process = subprocess.Popen(  # noqa: S603 - this Python
-        [sys.executable, "-c", _START],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # Control-C reaches this process, which then ends that one
-    )
+    with lab.storage.for_child() as (environment, descriptors):
+        process = subprocess.Popen(  # noqa: S603 - this Python
+            [sys.executable, "-c", _START],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment | {PARENT: str(os.getpid())},
+            pass_fds=descriptors,
+            start_new_session=True,  # Control-C reaches this process, which then ends that one
+        )
+    given = pickle.dumps((lab.timezone, step, source_key()))
     try:
-        answer, _ = process.communicate(pickle.dumps((lab.timezone, step)), timeout=seconds)
+        answer, _ = process.communicate(given, timeout=seconds)
     except BaseException as stopped:
         end_process(process)
         process.communicate()
@@ -93,7 +93,10 @@ def main(open_lab: Callable[..., Lab]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with os.fdopen(os.dup(1), "wb") as answer:
         os.dup2(2, 1)  # what libraries print
-        zone, step = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by `run_in_process`
+        given = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by `run_in_process`
+        zone, step, key = given
+        if key is not None:
+            os.environ[SOURCE_KEY_VARIABLE] = key  # which /proc does not show
         error: str | None = None
         try:
             with open_lab(timezone=zone) as lab:

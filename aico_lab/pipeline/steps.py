@@ -179,16 +179,18 @@ def _shell(lab: Lab, options: Mapping[str, Any], seconds: float | None) -> Shell
     began = time.monotonic()
     sys.stderr.flush()
     try:
-        process = subprocess.Popen(  # noqa: S603 - see `ShellRefused`
-            command,
-            shell=isinstance(command, str),
-            cwd=options["folder"],
-            env=lab.storage.settings.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            stderr=2,
-            start_new_session=True,  # so that its own processes end with it
-        )
+        with lab.storage.for_child() as (environment, descriptors):
+            process = subprocess.Popen(  # noqa: S603 - see `ShellRefused`
+                command,
+                shell=isinstance(command, str),
+                cwd=options["folder"],
+                env=environment,
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                stderr=2,
+                start_new_session=True,  # so that its own processes end with it
+            )
     except OSError as refused:
         raise StepFailed(f"the command did not start ({refused.strerror}).") from refused
     try:

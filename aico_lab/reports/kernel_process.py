@@ -13,6 +13,7 @@ import signal
 import sys
 from typing import Final
 
+from aico_lab.home.handover import receive
 from aico_lab.runtime import report_kernel
 
 # Without the working directory in sys.path: a module there must not shadow one that the kernel
@@ -37,6 +38,7 @@ def main() -> None:
     """Run a kernel with the arguments of this process."""
     end_with_parent()
     report_kernel.mark()
+    receive()
     from ipykernel import kernelapp
 
     kernelapp.launch_new_instance()

@@ -268,7 +268,10 @@ class Reports:
 
             read_recipients(encrypt)
         notebook, declared, values, generation = self._resolve(name, given)
-        with contextlib.closing(storage.read_snapshot(generation)) as reader:
+        with (
+            storage.for_child() as (environment, descriptors),
+            contextlib.closing(storage.read_snapshot(generation)) as reader,
+        ):
             scan = LeakScan(storage, reader.connection(), values)
             check_in_snapshot(reader, declared, values)
             resolved = resolve_values(reader, values)
@@ -306,7 +309,8 @@ class Reports:
                             repeats=repeats,
                         ),
                         folder=notebook.parent if is_own(notebook) else None,
-                        environment=storage.settings.environment(),
+                        environment=environment,
+                        descriptors=descriptors,
                         secrets=storage.keys.texts() | {storage.settings.passphrase or ""},
                         withheld=() if values.get("names", True) else _IDS,
                         scan=scan,

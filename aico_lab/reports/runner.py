@@ -100,6 +100,7 @@ def run_notebook(
     facts: ReportFacts | None = None,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    descriptors: tuple[int, ...] = (),
     secrets: Collection[str] = (),
     withheld: Collection[str] = (),
     scan: LeakScan | None = None,
@@ -117,6 +118,7 @@ def run_notebook(
         facts: The facts about the run for `report.json`; None writes no such file.
         folder: The kernel's working directory; by default an empty folder, removed with the run.
         environment: The kernel's environment; by default that of this process.
+        descriptors: The open files that the kernel inherits.
         secrets: Texts to remove from outputs and errors.
         withheld: Parameters whose values are not in the executed notebook and the page.
         scan: The search for leaks, or None for no search.
@@ -144,7 +146,9 @@ def run_notebook(
             values,
             deadline=began + timeout,
             folder=folder,
-            kernel=_kernel_of(private, os.environ if environment is None else environment),
+            kernel=_kernel_of(
+                private, os.environ if environment is None else environment, descriptors
+            ),
             on_cell=on_cell,
         )
         node = redactor.clean(_read(executed))
@@ -287,6 +291,7 @@ class _Kernel(AsyncKernelManager):
 
     private: ClassVar[Path]
     environment: ClassVar[Mapping[str, str]]
+    descriptors: ClassVar[tuple[int, ...]]
 
     @default("kernel_spec_manager")
     def _only_ours(self) -> KernelSpecManager:
@@ -310,14 +315,18 @@ class _Kernel(AsyncKernelManager):
         # Else IPython copies its own file with the permissions of the original.
         (startup / "README").touch(mode=0o600)
         options["env"] = {**self.environment, "IPYTHONDIR": str(ipython)}
-        await super()._async_start_kernel(stdout=DEVNULL, stderr=DEVNULL, **options)
+        inherited = {"pass_fds": self.descriptors} if self.descriptors else {}
+        await super()._async_start_kernel(stdout=DEVNULL, stderr=DEVNULL, **inherited, **options)
 
     start_kernel = _async_start_kernel
 
 
-def _kernel_of(private: Path, environment: Mapping[str, str]) -> type[_Kernel]:
+def _kernel_of(
+    private: Path, environment: Mapping[str, str], descriptors: tuple[int, ...]
+) -> type[_Kernel]:
     """Return a kernel class for papermill, which creates the instance itself."""
-    return type("_KernelOfRun", (_Kernel,), {"private": private, "environment": environment})
+    given = {"private": private, "environment": environment, "descriptors": descriptors}
+    return type("_KernelOfRun", (_Kernel,), given)
 
 
 class _Progress:

@@ -166,6 +166,11 @@ class CachedUserRepository(UserRepository):
         await self.repository.save(user)
         self._through.forget(f"configuration:users:{user.id}")
 
+    async def delete(self, user_id: str) -> None:
+        await self.repository.delete(user_id)
+        self._through.forget(f"configuration:users:{user_id}")
+        self._through.forget(f"configuration:preferences:{user_id}")
+
     async def get_by_id(self, user_id: str) -> User | None:
         async def read() -> dict[str, Any] | None:
             user = await self.repository.get_by_id(user_id)
@@ -195,6 +200,10 @@ class CachedPreferencesRepository(PreferencesRepository):
 
     async def set(self, user_id: str, preference_key: str, value: Any) -> None:
         await self.repository.set(user_id, preference_key, value)
+        self._through.forget(f"configuration:preferences:{user_id}")
+
+    async def delete(self, user_id: str, preference_key: str) -> None:
+        await self.repository.delete(user_id, preference_key)
         self._through.forget(f"configuration:preferences:{user_id}")
 
     async def all(self, user_id: str) -> dict[str, Any]:

@@ -147,6 +147,10 @@ class InMemoryConversationRepository(ConversationRepository):
         ]
         return _given(sorted(found, key=lambda turn: turn.timestamp), len(found))
 
+    async def delete(self, message_id: str) -> None:
+        async with self._database.transaction():
+            self._database.tables.conversations.pop(message_id, None)
+
     def _turns(self) -> list[Conversation]:
         return list(self._database.tables.conversations.values())
 
@@ -200,6 +204,17 @@ class InMemoryUserRepository(UserRepository):
             return None
         return replace(user, preferences=UserPreferences.of(_preferences(self._database, user_id)))
 
+    async def delete(self, user_id: str) -> None:
+        async with self._database.transaction():
+            tables = self._database.tables
+            tables.users.pop(user_id, None)
+            for name in ("conversations", "memories", "relationships"):
+                theirs = getattr(tables, name)
+                for key in [key for key, one in theirs.items() if one.user_id == user_id]:
+                    del theirs[key]
+            for owner, key in [pair for pair in tables.preferences if pair[0] == user_id]:
+                del tables.preferences[owner, key]
+
 
 class InMemoryPreferencesRepository(PreferencesRepository):
     """Preferences, in memory."""
@@ -222,6 +237,10 @@ class InMemoryPreferencesRepository(PreferencesRepository):
     async def all(self, user_id: str) -> dict[str, Any]:
         return dict(sorted(_preferences(self._database, user_id).items()))
 
+    async def delete(self, user_id: str, preference_key: str) -> None:
+        async with self._database.transaction():
+            self._database.tables.preferences.pop((user_id, preference_key), None)
+
 
 class InMemoryRelationshipRepository(RelationshipRepository):
     """Relationships of people, in memory."""
@@ -242,6 +261,10 @@ class InMemoryRelationshipRepository(RelationshipRepository):
         known = self._database.tables.relationships.values()
         theirs = [relationship for relationship in known if relationship.user_id == user_id]
         return sorted(theirs, key=lambda relationship: (relationship.other, relationship.id))
+
+    async def delete(self, relationship_id: str) -> None:
+        async with self._database.transaction():
+            self._database.tables.relationships.pop(relationship_id, None)
 
 
 class InMemoryDeviceRepository(DeviceRepository):
@@ -265,6 +288,10 @@ class InMemoryDeviceRepository(DeviceRepository):
         trusted = [device for device in self._database.tables.devices.values() if device.trusted]
         return sorted(trusted, key=lambda device: (device.added_at, device.id))
 
+    async def delete(self, device_id: str) -> None:
+        async with self._database.transaction():
+            self._database.tables.devices.pop(device_id, None)
+
 
 class InMemorySystemStateRepository(SystemStateRepository):
     """Facts about this installation, in memory."""
@@ -280,6 +307,10 @@ class InMemorySystemStateRepository(SystemStateRepository):
         values.text("value", value)
         async with self._database.transaction():
             self._database.tables.system_state[key] = value
+
+    async def delete(self, key: str) -> None:
+        async with self._database.transaction():
+            self._database.tables.system_state.pop(values.state_key(key), None)
 
 
 class InMemoryProfileRepository(ProfileRepository):

@@ -127,6 +127,9 @@ class LibSQLConversationRepository(ConversationRepository):
             f"{_ALL_TURNS} {' AND '.join(given)} ORDER BY timestamp, id", list(given.values())
         )
 
+    async def delete(self, message_id: str) -> None:
+        await self.dal.execute("DELETE FROM messages WHERE message_id = ?", [message_id])
+
     async def _turns(self, query: str, params: Sequence[Any]) -> list[Conversation]:
         return [Conversation.from_dict(row) for row in await self.dal.fetch_all(query, params)]
 
@@ -163,6 +166,9 @@ class LibSQLUserRepository(UserRepository):
             return None
         preferences = UserPreferences.of(json.loads(row["preferences"]))
         return User.from_dict(row | {"preferences": preferences})
+
+    async def delete(self, user_id: str) -> None:
+        await self.dal.execute("DELETE FROM users WHERE user_id = ?", [user_id])
 
 
 _SET_PREFERENCE = """
@@ -205,6 +211,12 @@ class LibSQLPreferencesRepository(PreferencesRepository):
         )
         return {row["preference_key"]: json.loads(row["value"]) for row in rows}
 
+    async def delete(self, user_id: str, preference_key: str) -> None:
+        await self.dal.execute(
+            "DELETE FROM preferences WHERE user_id = ? AND preference_key = ?",
+            [user_id, preference_key],
+        )
+
 
 class LibSQLRelationshipRepository(RelationshipRepository):
     """Relationships of people: rows of `relationships`."""
@@ -244,6 +256,11 @@ class LibSQLRelationshipRepository(RelationshipRepository):
         )
         return [Relationship.from_dict(row) for row in rows]
 
+    async def delete(self, relationship_id: str) -> None:
+        await self.dal.execute(
+            "DELETE FROM relationships WHERE relationship_id = ?", [relationship_id]
+        )
+
 
 class LibSQLDeviceRepository(DeviceRepository):
     """Devices: rows of `devices`."""
@@ -280,6 +297,9 @@ class LibSQLDeviceRepository(DeviceRepository):
         )
         return [Device.from_dict(row) for row in rows]
 
+    async def delete(self, device_id: str) -> None:
+        await self.dal.execute("DELETE FROM devices WHERE device_id = ?", [device_id])
+
 
 class LibSQLSystemStateRepository(SystemStateRepository):
     """Facts about this installation: rows of `system_state`."""
@@ -297,6 +317,9 @@ class LibSQLSystemStateRepository(SystemStateRepository):
             "DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
             [values.state_key(key), values.text("value", value), values.now()],
         )
+
+    async def delete(self, key: str) -> None:
+        await self.dal.execute("DELETE FROM system_state WHERE key = ?", [values.state_key(key)])
 
 
 class LibSQLProfileRepository(ProfileRepository):

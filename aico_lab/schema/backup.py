@@ -91,14 +91,14 @@ def back_up(connection: Connection, reason: str, *, spare: Collection[Path] = ()
         StorageError: The copy could not be made, or differs from the database.
     """
     source = connection.path
-    folder = source.parent / "backups"
-    target = folder / f"{source.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{reason}.db"
+    target = backup_path(source, reason)
+    folder = target.parent
     partial = target.with_name(f"{target.name}{PARTIAL}")
     with os_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
         _sweep(folder)  # no other copy is in progress: the transaction excludes it
     try:
-        _copy(source, partial)
+        copy_files(source, partial)
         _verify(connection, partial)
         with os_errors(folder):
             partial.replace(target)
@@ -108,6 +108,12 @@ def back_up(connection: Connection, reason: str, *, spare: Collection[Path] = ()
         _sweep(folder)
         raise
     return target
+
+
+def backup_path(database: Path, reason: str) -> Path:
+    """Return the path of a new backup of a database in the folder `backups` beside it."""
+    name = f"{database.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{reason}.db"
+    return database.parent / "backups" / name
 
 
 def backups_of(database: Path) -> list[Path]:
@@ -131,8 +137,8 @@ def _sweep(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy the file with its write-ahead log, in another process.
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the file of a database with its write-ahead log, in another process.
 
     Another process is needed because closing a file releases all locks that this process has on it,
     even those of the open database. A checkpoint meanwhile is harmless: only a writer could
@@ -141,7 +147,7 @@ def _copy(source: Path, target: Path) -> None:
     files = [source, source.with_name(f"{source.name}-wal")]
     size = sum(file.stat().st_size for file in files if file.exists())
     if shutil.disk_usage(target.parent).free < size:
-        raise DiskFull(f"There is no room for a backup in {target.parent}: free {size >> 20} MB.")
+        raise DiskFull(f"There is no room for a copy in {target.parent}: free {size >> 20} MB.")
     pairs = []
     for file in files:
         pairs += [str(file), str(target.with_name(file.name.replace(source.name, target.name)))]
@@ -149,7 +155,7 @@ def _copy(source: Path, target: Path) -> None:
         [sys.executable, "-I", "-S", "-c", _COPY, *pairs], check=False, capture_output=True
     )
     if copied.returncode:
-        raise NotPermitted(f"No backup could be written to {target.parent}: check that folder.")
+        raise NotPermitted(f"No copy could be written to {target.parent}: check that folder.")
 
 
 def check_backup(connection: Connection, backup: Path) -> None:

@@ -42,10 +42,11 @@ def structure(connection: Connection) -> dict[str, SchemaObject]:
     former = feed.former_triggers(connection)
     objects = {}
     for kind, name, table, sql in connection.fetch_all(
-        "SELECT type, name, tbl_name, sql FROM sqlite_master "
+        # Cast to BLOB, since the driver panics on a damaged definition that is not UTF-8.
+        "SELECT type, name, tbl_name, CAST(sql AS BLOB) FROM sqlite_master "
         "WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
     ):
-        written = normalised(sql)
+        written = normalised(sql.decode(errors="replace"))
         renewed = former.get(written)
         objects[f"{kind} {name}"] = SchemaObject(table, renewed.sql if renewed else written)
     return objects

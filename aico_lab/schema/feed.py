@@ -117,9 +117,12 @@ def renew(connection: Connection) -> None:
     """
     former = former_triggers(connection)
     written = connection.fetch_all(
-        "SELECT DISTINCT sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB 'feed_*'"
+        # Cast to BLOB, since the driver panics on a damaged definition that is not UTF-8.
+        "SELECT DISTINCT CAST(sql AS BLOB) FROM sqlite_master "
+        "WHERE type = 'trigger' AND name GLOB 'feed_*'"
     )
-    found = [former[sql] for sql in {normalised(sql) for (sql,) in written} if sql in former]
+    known = {normalised(sql.decode(errors="replace")) for (sql,) in written}
+    found = [former[sql] for sql in known if sql in former]
     tables = {renewed.table for renewed in found}
     tracked = tracked_tables(connection) if tables else {}
     for table in sorted(tables):
@@ -186,10 +189,10 @@ def computed_columns(connection: Connection, table: str) -> tuple[str, ...]:
 def _update_of(connection: Connection, table: str) -> frozenset[str]:
     """Return the folded columns that the trigger for updates names."""
     found = connection.fetch_one(
-        "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?",
+        "SELECT CAST(sql AS BLOB) FROM sqlite_master WHERE type = 'trigger' AND name = ?",
         [f"feed_{table}_update"],
     )
-    return updated_columns(found[0]) if found else frozenset()
+    return updated_columns(found[0].decode(errors="replace")) if found else frozenset()
 
 
 def _logged(connection: Connection, table: str, computed: Container[str]) -> list[str]:
@@ -297,6 +300,11 @@ def untrack(connection: Connection, table: str) -> None:
         connection.execute("DELETE FROM feed_tables WHERE table_name = ?", [table])
         connection.execute("UPDATE change_log SET row_key = '' WHERE table_name = ?", [table])
         connection.execute(_MARK)
+
+
+def mark(connection: Connection) -> None:
+    """Log a change of the feed itself, so that the last change names no row."""
+    connection.execute(_MARK)
 
 
 def _break_off(connection: Connection) -> None:

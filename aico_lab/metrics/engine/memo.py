@@ -218,6 +218,10 @@ class Memo:
                 )  # fmt: skip
         return sorted(found, key=lambda one: one.computed_at, reverse=True)
 
+    def damaged(self) -> list[Path]:
+        """Return the files of answers that cannot be read."""
+        return [path for path in self._home.answers.glob("*/*.answer") if self._read(path) is None]
+
     def forget(self) -> None:
         """Remove all answers."""
         remove_whole(self._home.answers)
@@ -340,7 +344,8 @@ def _until(reader: Reader, now_ms: int) -> int | None:
     with translated("The snapshot"):
         found = (
             reader.connection()
-            .execute("SELECT min(ts_ms) FROM mart.messages WHERE ts_ms > ?", [now_ms])
+            # A literal: to bind a value, DuckDB imports pandas.
+            .execute(f"SELECT min(ts_ms) FROM mart.messages WHERE ts_ms > {now_ms:d}")
             .fetchone()
         )
     return None if not found or found[0] is None else found[0] - 2_000

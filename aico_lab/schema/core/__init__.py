@@ -9,11 +9,13 @@ from aico_lab.schema.core import (
     conversations,
     embeddings,
     federation,
+    integrity,
     item_words,
     operations,
     people,
     personality,
     pipelines,
+    privacy,
     search,
     text_index,
 )
@@ -34,4 +36,7 @@ CORE.register("embeddings", "core", embeddings.EMBEDDINGS, priority=8)
 CORE.register("text_index", "core", text_index.TEXT_INDEX, priority=9)
 CORE.register("pipelines", "core", pipelines.PIPELINES, priority=10)
 CORE.register("item_words", "core", item_words.ITEM_WORDS, priority=11)
+CORE.register("imports", "core", privacy.IMPORTS, priority=12)
+CORE.register("erasures", "core", privacy.ERASURES, priority=13)
+CORE.register("integrity", "core", integrity.INTEGRITY, priority=14)
 CORE.register("federation", "core", federation.FEDERATION, priority=20)

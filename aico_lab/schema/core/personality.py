@@ -67,12 +67,11 @@ _TABLES: Final = {
 }
 
 _INDEXES: Final = {
-    "decisions_by_user": "personality_decisions (user_id)",
-    "decisions_by_profile": "personality_decisions (profile_id)",
-    "policies_by_user": "personality_policies (user_id)",
-    "changes_by_user": "personality_changes (user_id)",
+    "personality_decisions_by_user": "personality_decisions (user_id)",
+    "personality_decisions_by_profile": "personality_decisions (profile_id)",
+    "personality_policies_by_user": "personality_policies (user_id)",
+    "personality_changes_by_user": "personality_changes (user_id)",
 }
-"""The indexes of version 2; version 3 puts `personality_` before their names."""
 
 
 PERSONALITY = {
@@ -136,21 +135,5 @@ PERSONALITY = {
             "personality_policies": ("policy_id",),
             "personality_changes": ("change_id",),
         },
-    ),
-    3: SchemaVersion(
-        version=3,
-        name="Stability in every row",
-        description="The default of the stability is written into rows from before version 2, and "
-        "indexes bear the names of their tables.",
-        sql_statements=(
-            "UPDATE personality_profiles SET stability = stability",
-            *(f"DROP INDEX {name}" for name in _INDEXES),
-            *(f"CREATE INDEX personality_{name} ON {of}" for name, of in _INDEXES.items()),
-        ),
-        rollback_statements=(
-            *(f"DROP INDEX personality_{name}" for name in _INDEXES),
-            *(f"CREATE INDEX {name} ON {of}" for name, of in _INDEXES.items()),
-        ),
-        derived=True,
     ),
 }

@@ -1,0 +1,113 @@
+"""What a home knows about its backups: for whom they are encrypted, and which were checked when."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from aico_lab.adapters.age import new_identity, read_recipients
+from aico_lab.adapters.libsql import NOW
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+
+Kind = Literal["whole", "changes"]
+
+_RECORDS: Final = "backups"
+_RECIPIENTS: Final = "backup_recipients"
+_KEPT: Final = 50  # records
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRecord:
+    """A backup that was made or checked.
+
+    Attributes:
+        path: The file.
+        kind: 'whole', or 'changes' since the whole one in the same folder.
+        made_at: When it was made: ISO 8601, UTC.
+        bytes: The size of the file.
+        rows: The number of rows of all tables.
+        database_id: The id of the database.
+        seq: The number of the last change that it holds.
+        checked_at: When it was last opened and compared.
+        problem: The sentence about what that found; '' if it was sound.
+    """
+
+    path: str
+    kind: Kind
+    made_at: str
+    bytes: int
+    rows: int
+    database_id: str
+    seq: int
+    checked_at: str
+    problem: str = ""
+
+
+def known_backups(connection: Connection) -> list[BackupRecord]:
+    """Return the recorded backups, the oldest first."""
+    return [BackupRecord(**one) for one in json.loads(_stored(connection, _RECORDS) or "[]")]
+
+
+def record(connection: Connection, backup: BackupRecord) -> None:
+    """Store a backup that was made or checked, in the place of its former record."""
+    with connection.transaction():
+        others = [
+            one
+            for one in known_backups(connection)
+            if (one.path, one.made_at) != (backup.path, backup.made_at)
+        ]
+        kept = sorted([*others, backup], key=lambda one: one.made_at)[-_KEPT:]
+        _store(connection, _RECORDS, json.dumps([asdict(one) for one in kept]))
+
+
+def failed(connection: Connection, path: str, at: str, problem: str) -> None:
+    """Record that a backup, if it is known, was found to be damaged."""
+    for one in known_backups(connection):
+        if one.path == path:
+            record(connection, replace(one, checked_at=at, problem=problem))
+
+
+def recipients(connection: Connection) -> list[str]:
+    """Return the age recipients for whom backups are encrypted, besides the home's own key."""
+    found: list[str] = json.loads(_stored(connection, _RECIPIENTS) or "[]")
+    return found
+
+
+def add_recipient(connection: Connection, recipient: str) -> str | None:
+    """Encrypt further backups for a recipient, too.
+
+    Args:
+        connection: The primary database.
+        recipient: A recipient of age, or 'new' for one whose identity is made now.
+
+    Returns:
+        The new identity, which is stored nowhere; None if the recipient was given.
+
+    Raises:
+        InvalidValue: The text is no recipient.
+    """
+    identity = None
+    if recipient == "new":
+        identity, recipient = new_identity()
+    read_recipients([recipient])
+    with connection.transaction():
+        known = recipients(connection)
+        if recipient not in known:
+            _store(connection, _RECIPIENTS, json.dumps([*known, recipient.strip()]))
+    return identity
+
+
+def _stored(connection: Connection, key: str) -> str | None:
+    row = connection.fetch_one("SELECT value FROM system_state WHERE key = ?", [key])
+    return None if row is None else str(row[0])
+
+
+def _store(connection: Connection, key: str, value: str) -> None:
+    connection.execute(
+        f"INSERT INTO system_state VALUES (?, ?, {NOW}) ON CONFLICT (key) "
+        "DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+        [key, value],
+    )

@@ -1,0 +1,96 @@
+"""Check every page, value and store of a home: `aico-lab verify --deep`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aico_lab.adapters.libsql_seal import older
+from aico_lab.errors import AicoLabError, NeverSynced
+from aico_lab.health import Finding, check_one, diagnose_stores
+from aico_lab.integrity.guard import accept_if_explained, damaged, examine_unwritable
+from aico_lab.integrity.review import find_unsoundness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aico_lab.etl.verify import TableProof
+    from aico_lab.lab import Lab
+
+
+@dataclass(frozen=True, slots=True)
+class DeepProof:
+    """The outcome of a deep check.
+
+    Attributes:
+        ok: Whether everything is sound.
+        generation: The generation of the snapshot that was compared; None without one.
+        tables: The comparison of each table with that snapshot.
+        findings: The outcome for the pages of the primary database, its structure, and each store.
+    """
+
+    ok: bool
+    generation: int | None
+    tables: dict[str, TableProof]
+    findings: list[Finding]
+
+
+def verify_deep(
+    lab: Lab, *, progress: Callable[[str, int, int | None], None] | None = None
+) -> DeepProof:
+    """Check every page of the primary database, every value of the snapshot, and every store.
+
+    Pages that another program wrote are sealed, if that explains all changes.
+
+    Args:
+        lab: The opened home.
+        progress: Called with the next table, the number of compared tables, and of all tables.
+
+    Raises:
+        CorruptDatabase: The primary database cannot be opened, or is older than its seal.
+    """
+    primary = lab.primary
+    findings = [
+        check_one("pages", lambda: _check_pages(lab)),
+        check_one("structure", lambda: _check_structure(lab)),
+    ]
+    generation, tables = None, {}
+    try:
+        proof = lab.verify(progress=progress)
+        generation, tables = proof.generation, proof.tables
+    except NeverSynced:
+        pass
+    except AicoLabError as error:
+        findings.append(Finding("values", ok=False, detail=str(error)))
+    findings += diagnose_stores(lab)
+    ok = all(one.ok for one in findings) and all(one.ok for one in tables.values())
+    if primary.seal is not None:
+        try:
+            primary.seal.renew(primary, deep=ok)
+        except AicoLabError as error:
+            findings.append(Finding("seal", ok=False, detail=str(error)))
+            ok = False
+    return DeepProof(ok, generation, tables, findings)
+
+
+def _check_pages(lab: Lab) -> str:
+    seal = lab.primary.seal
+    if seal is None and lab.encrypted:
+        return f"all {examine_unwritable(lab.storage):,} are as they were sealed"
+    if seal is None:
+        return "no seal"
+    if lost := seal.settle(lab.primary):
+        raise older(lost)
+    seal.renew(lab.primary)
+    changed = seal.examine(lab.primary)
+    if changed or seal.is_foreign:
+        accept_if_explained(lab.storage, seal, changed)
+    if changed:
+        return f"{len(changed):,} were written by another program, which explains every change"
+    return f"all {seal.read().pages:,} are as they were sealed"
+
+
+def _check_structure(lab: Lab) -> str:
+    if unsound := find_unsoundness(lab.primary):
+        raise damaged(unsound)
+    return "sound, with all indexes"

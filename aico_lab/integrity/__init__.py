@@ -1,0 +1,1 @@
+"""Tamper evidence of the primary database: its seal, its checks, and the review of what changed."""

@@ -1,0 +1,1 @@
+"""Erasure of people, channels, conversations and imports from every store, with receipts."""

@@ -1,0 +1,385 @@
+"""Delete what belongs to a scope from the primary database, in one transaction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.adapters.sql_text import quoted
+from aico_lab.importing.import_log import restore
+from aico_lab.privacy.selecting import drop, select, select_unused
+from aico_lab.schema import feed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.privacy.scope import Scope
+
+IDS: Final = 50
+"""The most ids of each kind that other stores are searched for."""
+
+SENTENCES: Final = 30
+"""The most texts of messages of which other stores are searched for a part."""
+
+SHORTEST: Final = 16
+"""The fewest characters of such a part: shorter ones are in other people's messages, too."""
+
+LONGEST: Final = 60
+
+_IDS: Final = {
+    "user_id": "SELECT user_id FROM temp.gone_users",
+    "channel_id": "SELECT channel_id FROM temp.gone_channels",
+    "conversation_id": "SELECT conversation_id FROM temp.gone_conversations",
+    "message_id": "SELECT message_id FROM temp.gone_messages",
+}
+# Short ids and numbers are also other values, so that they only count in fields of such ids.
+_TELLING: Final = "(length({0}) >= 15 OR (length({0}) >= 6 AND {0} GLOB '*[^0-9]*'))"
+_FIELDS: Final = {
+    "user_id": ("user", "user_id", "userId", "person", "author", "by", "other"),
+    "channel_id": ("channel", "channel_id", "channelId"),
+    "conversation_id": ("conversation", "conversation_id", "conversationId"),
+    "message_id": ("message", "message_id", "messageId", "reply_to"),
+}
+_MATCHES: Final = " OR ".join(
+    f"(CAST(atom AS TEXT) IN ({statement}) AND (key IN {_FIELDS[column]} "
+    f"OR (type = 'text' AND {_TELLING.format('atom')})))"
+    for column, statement in _IDS.items()
+)
+# A role is no person, even if somebody has its name.
+_VALUES: Final = (
+    "EXISTS (SELECT 1 FROM json_tree({0}) WHERE type IN ('text', 'integer') "
+    f"AND key IS NOT 'role' AND ({_MATCHES}{{1}}))"
+)
+_TEXTS: Final = (
+    " OR (length(atom) >= 16 AND atom IN (SELECT content FROM messages "
+    "WHERE id IN (SELECT id FROM temp.gone_messages)))"
+)
+# The key of a changed row is a text or an array in a text, such as `["ada", "language"]`.
+_IN_PAYLOAD: Final = f"""iif(json_valid(payload),
+    {_VALUES.format("payload", _TEXTS)}
+    OR coalesce(iif(json_valid(json_extract(payload, '$.key')), json_extract(
+        json_extract(payload, '$.key'), '$[0]'), NULL) IN ({_IDS["user_id"]}), 0), 0)
+    OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE {_TELLING.format("g.user_id")}
+        AND instr(payload, '\\"' || g.user_id || '\\"'))"""
+
+_SEGMENTS: Final = (
+    f"SELECT segment_id FROM segment_messages WHERE message_id IN ({_IDS['message_id']})"
+)
+_WORDS: Final = (
+    "INSERT INTO messages_search (messages_search) VALUES ('delete-all')",
+    "UPDATE search_state SET indexed_through = 0",
+    "INSERT OR IGNORE INTO segments_search_data VALUES (1, x''), (10, zeroblob(7))",
+    "INSERT INTO segments_search (segments_search) VALUES ('delete-all')",
+    "DELETE FROM segments_search_ids",
+    "INSERT OR REPLACE INTO segments_search_state VALUES (1, 0, 0, 0, NULL)",
+)
+"""Empty the indexes of words, which keep those of deleted texts; the next search fills them."""
+
+_DELETE: Final = (
+    (
+        f"DELETE FROM explorations WHERE exploration_id IN (SELECT exploration_id "
+        f"FROM passage_themes WHERE segment_id IN ({_SEGMENTS}))"
+    ),
+    f"DELETE FROM conversation_segments WHERE segment_id IN ({_SEGMENTS})",
+    (
+        "DELETE FROM feedback_events WHERE event_id IN "
+        "(SELECT row_key FROM temp.gone_items WHERE table_name = 'feedback_events')"
+    ),
+    (
+        "DELETE FROM memories WHERE memory_id IN "
+        "(SELECT row_key FROM temp.gone_items WHERE table_name = 'memories')"
+    ),
+    "DELETE FROM messages WHERE id IN (SELECT id FROM temp.gone_messages)",
+    f"DELETE FROM channels WHERE channel_id IN ({_IDS['channel_id']})",
+    f"DELETE FROM relationships WHERE other IN ({_IDS['user_id']})",
+    f"DELETE FROM users WHERE user_id IN ({_IDS['user_id']})",
+    "DELETE FROM segmenting_changes WHERE id IN (SELECT id FROM temp.gone_messages)",
+    "DELETE FROM messages_replaced",
+)
+_NOT_OF_IMPORTS: Final = (
+    # After an undone import the reply leads to its message again, once that is imported again.
+    (
+        f"UPDATE messages SET reply_to = NULL WHERE reply_to IN ({_IDS['message_id']}) "
+        "AND id NOT IN (SELECT id FROM temp.gone_messages)"
+    ),
+    f"DELETE FROM feedback_events WHERE conversation_id IN ({_IDS['conversation_id']})",
+)
+_VECTORS: Final = (
+    (
+        "DELETE FROM text_index WHERE item_id NOT IN (SELECT segment_id FROM conversation_segments "
+        "UNION ALL SELECT memory_id FROM memories UNION ALL SELECT chunk_id FROM knowledge_chunks)"
+    ),
+    # A vector can be inverted to something close to its text.
+    "DELETE FROM text_vectors WHERE text_sha256 NOT IN (SELECT text_sha256 FROM text_index)",
+    "UPDATE text_index_state SET seq = 0, anchor = ''",
+)
+_OUTBOX: Final = {
+    "outbox": f"DELETE FROM outbox WHERE {_IN_PAYLOAD}",
+    "dead_letters": f"DELETE FROM dead_letters WHERE {_IN_PAYLOAD}",
+    "system_state": "DELETE FROM system_state WHERE key NOT IN ('database_id', 'backups') AND ("
+    f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
+    "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
+    f"AND (key LIKE '%user%' OR {_TELLING.format('g.user_id')})) "
+    f"OR ({_TELLING.format('g.user_id')} AND instr(value, json_quote(g.user_id)))))",
+}
+_OUTBOX_BEFORE: Final = {
+    table: f"DELETE FROM {table} WHERE created_at < ?" for table in ("outbox", "dead_letters")
+}
+_FORMER: Final = (
+    ("DELETE FROM import_rows WHERE table_name = 'messages' AND (row_key IN "
+    "(SELECT CAST(id AS TEXT) FROM temp.gone_messages) "
+    f"OR json_extract(former, '$.user_id') IN ({_IDS['user_id']}) "
+    "OR (former IS NOT NULL AND CAST(row_key AS INTEGER) NOT IN (SELECT id FROM messages)))"),
+    *(
+        f"DELETE FROM import_rows WHERE table_name = '{table}' "
+        f"AND row_key NOT IN (SELECT {key} FROM {table})"
+        for table, key in (
+            ("users", "user_id"), ("channels", "channel_id"), ("memories", "memory_id"),
+            ("feedback_events", "event_id"),
+        )
+    ),
+)  # fmt: skip
+_NUMBER: Final = "(SELECT number FROM imports WHERE import_id = ?1)"
+_MINE: Final = f"mine.number = {_NUMBER} AND mine.table_name = 'messages'"
+_LATER: Final = (
+    "SELECT min(later.number) FROM import_rows AS later WHERE later.table_name = 'messages' "
+    f"AND later.row_key = {{row}}.row_key AND later.number > {_NUMBER}"
+)
+_NEXT: Final = (
+    f"table_name = 'messages' AND number > {_NUMBER} "
+    f"AND number = ({_LATER.format(row='import_rows')})"
+)
+_WRITTEN: Final = """(SELECT number, first_id, last_id FROM import_ranges UNION ALL
+    SELECT number, CAST(row_key AS INTEGER), CAST(row_key AS INTEGER) FROM import_rows
+        WHERE table_name = 'messages' AND former IS NULL)"""
+_HANDED_OVER: Final = (
+    # What this import added and a later one changed counts as added by the later one.
+    f"""UPDATE import_rows SET former = NULL WHERE {_NEXT} AND EXISTS (
+        SELECT 1 FROM {_WRITTEN} AS mine WHERE mine.number = {_NUMBER}
+            AND CAST(import_rows.row_key AS INTEGER) BETWEEN mine.first_id AND mine.last_id)""",
+    # Where both changed a message, the later one found what this one had found.
+    f"""UPDATE import_rows SET former = (SELECT former FROM import_rows AS mine
+            WHERE {_MINE} AND mine.row_key = import_rows.row_key)
+        WHERE {_NEXT} AND EXISTS (SELECT 1 FROM import_rows AS mine
+            WHERE {_MINE} AND mine.row_key = import_rows.row_key AND mine.former IS NOT NULL)""",
+    # People and channels that it added count as added by the next one that has a message of theirs.
+    *(
+        f"""INSERT OR IGNORE INTO import_rows
+        SELECT min(w.number), '{table}', m.{key}, NULL FROM messages AS m
+        JOIN {_WRITTEN} AS w ON w.number > {_NUMBER} AND m.id BETWEEN w.first_id AND w.last_id
+        WHERE m.{key} IN (SELECT row_key FROM import_rows
+                WHERE number = {_NUMBER} AND table_name = '{table}')
+            AND m.{key} NOT IN ({_IDS[key]})
+        GROUP BY m.{key}"""
+        for table, key in (("users", "user_id"), ("channels", "channel_id"))
+    ),
+)
+_RESTORED: Final = (
+    f"SELECT row_key, former FROM import_rows AS mine WHERE {_MINE} AND mine.former IS NOT NULL "
+    f"AND ({_LATER.format(row='mine')}) IS NULL"
+)
+
+
+@dataclass(slots=True)
+class Deleted:
+    """The rows that were deleted from the primary database, or would be.
+
+    Attributes:
+        rows: The number of rows by table.
+        ids: Some ids by column, by which the other stores are searched.
+        names: Names of erased people, likewise.
+        sentences: Parts of erased texts, likewise.
+        since: The last change of the feed before.
+        until: The last change of the feed after.
+    """
+
+    rows: dict[str, int] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    since: int = 0
+    until: int = 0
+
+    def wanted(self) -> dict[str, Any]:
+        """Return what the other stores are searched for, and the counts for the receipt."""
+        return {
+            "ids": self.ids, "names": self.names, "sentences": self.sentences, "rows": self.rows,
+        }  # fmt: skip
+
+
+def delete(connection: Connection, scope: Scope) -> Deleted:
+    """Delete what belongs to a scope.
+
+    Args:
+        connection: The primary database, inside a transaction.
+        scope: The scope.
+    """
+    done = Deleted(since=feed.head(connection).seq)
+    select(connection, scope)
+    if scope.kind == "import":
+        _undo(connection, scope, done)
+    _note(connection, done)
+    if scope.kind == "import":
+        _spare_referenced(connection, done)
+    _delete_events(connection, scope, done)  # while the texts that they quote are still there
+    for statement in (*_WORDS, *(() if scope.kind == "import" else _NOT_OF_IMPORTS), *_DELETE):
+        connection.execute(statement)
+    _delete_of_plugins(connection, done)
+    for statement in _FORMER:
+        _count(connection, done, "former values", statement)
+    for statement in _VECTORS:
+        connection.execute(statement)
+    _index_again(connection)
+    drop(connection)
+    for table, count in connection.fetch_all(
+        "SELECT table_name, count(DISTINCT row_key) FROM change_log "
+        "WHERE seq > ? AND op = 'delete' GROUP BY 1",
+        [done.since],
+    ):
+        done.rows[table] = count
+    # The position of a consumer of the feed quotes the change there, so let that be no erased row.
+    feed.mark(connection)
+    done.until = feed.head(connection).seq
+    return done
+
+
+def _undo(connection: Connection, scope: Scope, done: Deleted) -> None:
+    """Bring back what an import replaced, and remove its record."""
+    for statement in _HANDED_OVER:
+        connection.execute(statement, [scope.value])
+    if restored := restore(connection, _RESTORED, [scope.value]):
+        done.rows["messages restored"] = restored
+        select_unused(connection, scope)
+    connection.execute("DELETE FROM imports WHERE import_id = ?", [scope.value])
+
+
+def _spare_referenced(connection: Connection, done: Deleted) -> None:
+    """Do not search for ids to which rows that stay refer after an import is undone."""
+    for column, statement in (
+        (
+            "message_id",
+            "SELECT reply_to AS id FROM messages UNION SELECT message_id FROM feedback_events",
+        ),
+        ("conversation_id", "SELECT conversation_id AS id FROM feedback_events"),
+    ):
+        named = connection.fetch_all(
+            "SELECT value FROM json_each(?) WHERE value NOT IN "
+            f"(SELECT id FROM ({statement}) WHERE id IS NOT NULL)",
+            [json.dumps(done.ids[column])],
+        )
+        done.ids[column] = [one for (one,) in named]
+
+
+def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
+    """Delete events, dead letters and facts that name what is erased, or are too old."""
+    for table, statement in _OUTBOX.items():
+        _count(connection, done, table, statement)
+    if scope.kind == "before":
+        for table, statement in _OUTBOX_BEFORE.items():
+            _count(connection, done, table, statement, [scope.value])
+
+
+def forget_keys(connection: Connection, since: int, until: int, people: Sequence[str] = ()) -> None:
+    """Remove the keys of rows that an erasure deleted, or that have erased people, from the feed.
+
+    Args:
+        connection: The primary database.
+        since: The last change of the feed before the erasure.
+        until: The last change of the erasure.
+        people: The ids of erased people, whose rows may have been deleted before.
+    """
+    with connection.transaction():
+        connection.execute(
+            # Whoever wrote a row with such a key again, after the erasure, has that change synced.
+            "UPDATE change_log SET table_name = 'feed_tables', row_key = '', op = 'update' "
+            "WHERE seq <= ?2 AND (table_name, row_key) IN (SELECT table_name, row_key "
+            "FROM change_log WHERE seq > ?1 AND seq <= ?2 AND op = 'delete')",
+            [since, until],
+        )
+        connection.execute(
+            "UPDATE change_log SET table_name = 'feed_tables', row_key = '', op = 'update' "
+            "WHERE seq <= ?1 AND typeof(row_key) = 'text' AND EXISTS (SELECT 1 "
+            "FROM feed_tables AS f, json_each(f.key_columns) AS k "
+            "WHERE f.table_name = change_log.table_name AND k.value = 'user_id' "
+            "AND CASE WHEN json_array_length(f.key_columns) = 1 THEN row_key "
+            "WHEN json_valid(row_key) THEN json_extract(row_key, '$[' || k.key || ']') END "
+            "IN (SELECT value FROM json_each(?2)))",
+            [until, json.dumps(list(people))],
+        )
+
+
+def _note(connection: Connection, done: Deleted) -> None:
+    """Note what to search the other stores for."""
+    for column, statement in _IDS.items():
+        rows = connection.fetch_all(f"SELECT CAST({column} AS BLOB) FROM ({statement} LIMIT {IDS})")
+        names = [(one or b"").decode(errors="ignore") for (one,) in rows]
+        done.ids[column] = [one for one in names if one]
+    done.names = [
+        name
+        for (name,) in connection.fetch_all(
+            "SELECT DISTINCT name FROM users JOIN temp.gone_users USING (user_id) "
+            "WHERE name IS NOT NULL"
+        )
+    ]
+    texts = connection.fetch_all(
+        "SELECT CAST(content AS BLOB) FROM messages WHERE id IN "
+        f"(SELECT id FROM temp.gone_messages ORDER BY random() LIMIT {10 * SENTENCES}) "
+        "UNION ALL SELECT CAST(content AS BLOB) FROM memories "
+        "WHERE user_id IN (SELECT user_id FROM temp.gone_users)"
+    )
+    kept: dict[str, None] = {}
+    for (text,) in texts:
+        line = max((text or b"").decode(errors="ignore").splitlines(), key=len, default="")
+        part = line.strip()[:LONGEST]
+        if len(part) >= SHORTEST:
+            kept[part] = None
+    done.sentences = list(kept)[:SENTENCES]
+
+
+def _delete_of_plugins(connection: Connection, done: Deleted) -> None:
+    """Delete rows of other tables with the id of what was erased, as those of plugins."""
+    known = feed.tracked_tables(connection)
+    for table, column in connection.fetch_all(
+        "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c "
+        "WHERE t.type = 'table' AND c.name IN "
+        "(SELECT value FROM json_each(?)) AND t.sql NOT LIKE 'CREATE VIRTUAL%'",
+        [json.dumps(list(_IDS))],
+    ):
+        if table not in _CORE and not (table in known and table in _CASCADED):
+            statement = f"DELETE FROM {quoted(table)} WHERE {quoted(column)} IN ({_IDS[column]})"
+            _count(connection, done, table, statement)
+
+
+_CORE: Final = frozenset({"messages_replaced", "messages", "channels", "users"})
+_CASCADED: Final = frozenset(
+    {
+        "user_profiles", "preferences", "preference_changes", "relationships", "memories",
+        "personality_profiles", "feedback_events", "conversation_segments", "segment_messages",
+        "embeddings",
+    }
+)  # fmt: skip
+
+
+def _count(
+    connection: Connection,
+    done: Deleted,
+    what: str,
+    statement: str,
+    parameters: list[Any] | None = None,
+) -> None:
+    connection.execute(statement, parameters or [])
+    if changed := connection.fetch_all("SELECT changes()")[0][0]:
+        done.rows[what] = done.rows.get(what, 0) + changed
+
+
+def _index_again(connection: Connection) -> None:
+    """Make the indexes of words of memories and documents anew, without words of erased ones."""
+    for table, key in (("memories", "memory_id"), ("knowledge_chunks", "chunk_id")):
+        index, ids = f"{table}_search", f"{table}_search_ids"
+        connection.execute(f"INSERT INTO {index} ({index}) VALUES ('delete-all')")
+        connection.execute(
+            f"INSERT INTO {index} (rowid, content) "
+            f"SELECT i.id, t.content FROM {ids} AS i JOIN {table} AS t USING ({key})"
+        )

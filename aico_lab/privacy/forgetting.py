@@ -1,0 +1,372 @@
+"""Erase from every store, so that a process that is killed at any point leaves what can be resumed.
+
+The rows of the primary database go first, in one transaction with the record of the erasure; what
+the other stores are to be searched for is written to the sealed file right before its commit. All
+later steps can be repeated. An erasure in the sealed file that the database does not have was lost
+with the database, which was replaced by an older one: it is carried out again.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.adapters.libsql import NOW
+from aico_lab.domain import values
+from aico_lab.errors import DatabaseLocked, ErasureBusy, ErasureIncomplete
+from aico_lab.home.files import held
+from aico_lab.integrity.guard import check_pages, seal_news
+from aico_lab.privacy.deleting import Deleted, delete, forget_keys
+from aico_lab.privacy.patterns import Patterns
+from aico_lab.privacy.receipts import (
+    KeptErasure,
+    SealedErasures,
+    is_authentic,
+    receipt_key,
+    signed,
+)
+from aico_lab.privacy.scanning import Scan, scan
+from aico_lab.privacy.scope import Scope, found
+from aico_lab.privacy.stores import (
+    NOTEBOOK,
+    clear_outputs,
+    erase_cache,
+    erase_reports,
+    erase_vectors,
+    erase_warehouse,
+    own_files,
+)
+from aico_lab.results import json_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.home.folder import Home
+    from aico_lab.storage import Storage
+
+STEPS: Final = ("aico.db", "warehouse", "vectors", "cache", "reports", "pages", "search")
+"""The steps of an erasure, for progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureResult:
+    """The result of an erasure.
+
+    Attributes:
+        erasure_id: Its id; None for a dry run.
+        rows: The rows that were deleted from the primary database, or would be, by table.
+        stores: What was removed from the other stores, by store.
+        found: The number of ids and texts that a search still found, by store: 0 everywhere.
+        mentioned: Ids and texts that rows of others have in their own texts, which stay.
+        left: A sentence for each place outside of what an erasure reaches.
+        receipt: The signed receipt; None for a dry run.
+    """
+
+    erasure_id: str | None
+    rows: dict[str, int]
+    stores: dict[str, dict[str, int]] = field(default_factory=dict)
+    found: dict[str, int] = field(default_factory=dict)
+    mentioned: int = 0
+    left: list[str] = field(default_factory=list)
+    receipt: dict[str, Any] | None = None
+
+
+class Forgetting:
+    """Erases from one opened home."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        release_cache: Callable[[], None],
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """Use a home.
+
+        Args:
+            storage: The opened home.
+            release_cache: Closes the cache if this process has it open.
+            progress: Called with a step, the number of steps done, and their total.
+        """
+        self._storage = storage
+        self._release_cache = release_cache
+        self._progress = progress or (lambda _step, _done, _all: None)
+        self._kept = SealedErasures(storage.home, storage.keys)
+        self._key = receipt_key(storage.home, storage.keys)
+
+    def forget(self, scope: Scope, *, reports: bool = False) -> ErasureResult:
+        """Erase a scope, after finishing what an earlier process began.
+
+        Args:
+            scope: What to erase.
+            reports: Remove also the outputs of notebooks in the home that name it.
+
+        Raises:
+            UnknownName: The home has nothing with this id.
+            ErasureBusy: Another process is erasing.
+            ErasureIncomplete: A search still found something; another call goes on.
+            CorruptDatabase: The database is damaged; nothing is erased.
+        """
+        primary = self._storage.primary
+        with _alone(self._storage.home):
+            wanted = scope.hashed(self._key)
+            done, incomplete = self._finish_all(reports_of=wanted if reports else None)
+            if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
+                return done[-1]
+            scope.check(primary)
+            check_pages(self._storage)
+            now = datetime.now(UTC)
+            erasure = KeptErasure(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", wanted)
+            self._delete(primary, erasure, scope)
+            result = self._finish(erasure, reports=reports)
+            result.left.extend(f"An earlier erasure is not finished: {one}" for one in incomplete)
+            return result
+
+    def rehearse(self, scope: Scope) -> ErasureResult:
+        """Return the rows that an erasure would delete, and the places it would leave."""
+        primary = self._storage.primary
+        scope.check(primary)
+        undone = _UndoneError()
+        try:
+            with primary.transaction():
+                deleted = delete(primary, scope)
+                raise undone
+        except _UndoneError:
+            pass
+        patterns = Patterns.of(deleted.wanted())
+        left = Scan()
+        for path in own_files(self._storage.home):
+            if patterns.named_by(path):
+                left.leave("files", f"{path.relative_to(self._storage.home.path)} names it.")
+        return ErasureResult(None, deleted.rows, left=left.left)
+
+    def unfinished(self) -> list[str]:
+        """Return the ids of the erasures that another call has to finish or to carry out again."""
+        return [one.erasure_id for one in self._unfinished(self._storage.primary)]
+
+    def resume(self) -> list[ErasureResult]:
+        """Finish what an earlier process began, and erase again from a restored database.
+
+        Raises:
+            ErasureBusy: Another process is erasing.
+            ErasureIncomplete: A search still found something; the others are finished.
+        """
+        primary = self._storage.primary
+        if not self._unfinished(primary):
+            return []
+        with _alone(self._storage.home):
+            done, incomplete = self._finish_all()
+        if incomplete:
+            raise incomplete[0]
+        return done
+
+    def _finish_all(
+        self, reports_of: dict[str, str] | None = None
+    ) -> tuple[list[ErasureResult], list[ErasureIncomplete]]:
+        """Finish every erasure, even if a search still finds something of another one.
+
+        Args:
+            reports_of: The scope of the erasure that also removes outputs of notebooks.
+        """
+        done: list[ErasureResult] = []
+        incomplete: list[ErasureIncomplete] = []
+        primary = self._storage.primary
+        for one in self._unfinished(primary):
+            if self._prepare(primary, one):
+                try:
+                    done.append(self._finish(one, reports=one.scope == reports_of))
+                except ErasureIncomplete as error:
+                    incomplete.append(error)
+        return done, incomplete
+
+    def erase_again(self) -> None:
+        """Delete the rows of erasures that the database does not have; `resume` does the rest.
+
+        What the sealed file lacks of the receipts of the database is added to it.
+        """
+        primary = self._storage.primary
+        receipts: dict[str, str] = {
+            erasure_id: receipt or "null"
+            for erasure_id, receipt in primary.fetch_all("SELECT erasure_id, receipt FROM erasures")
+        }
+        kept = {one.erasure_id for one in self._kept.read()}
+        lost = [
+            receipt
+            for erasure_id, text in receipts.items()
+            if erasure_id not in kept and is_authentic(receipt := json.loads(text), self._key)
+        ]
+        if kept <= receipts.keys() and not lost:
+            return
+        with _alone(self._storage.home):
+            for receipt in lost:
+                self._kept.keep(KeptErasure(receipt["erasure_id"], receipt["scope"]))
+            for one in self._unfinished(primary):
+                if one.erasure_id not in receipts:
+                    self._prepare(primary, one)
+
+    def _unfinished(self, primary: Connection) -> list[KeptErasure]:
+        finished = {
+            erasure_id
+            for (erasure_id,) in primary.fetch_all(
+                "SELECT erasure_id FROM erasures WHERE finished_at IS NOT NULL"
+            )
+        }
+        kept = self._kept.read()
+        # Without its entry in the sealed file, nothing is known of an erasure but that it began.
+        lost = [
+            KeptErasure(erasure_id, {"kind": "unknown"}, Deleted().wanted())
+            for (erasure_id,) in primary.fetch_all(
+                "SELECT erasure_id FROM erasures WHERE finished_at IS NULL"
+            )
+            if all(erasure_id != one.erasure_id for one in kept)
+        ]
+        return [
+            *(one for one in kept if one.erasure_id not in finished or one.wanted is not None),
+            *lost,
+        ]
+
+    def _prepare(self, primary: Connection, erasure: KeptErasure) -> bool:
+        """Delete rows that an unfinished erasure has not deleted; return whether more is to do."""
+        row = primary.fetch_one(
+            "SELECT finished_at FROM erasures WHERE erasure_id = ?", [erasure.erasure_id]
+        )
+        if row is not None and row[0] is not None:  # killed after the last commit
+            erasure.wanted = None
+            self._kept.keep(erasure)
+            return False
+        if row is not None and erasure.wanted is not None:
+            return True
+        scope = found(primary, erasure.scope, self._key)
+        if scope is None:  # this database has nothing of it
+            with primary.transaction():
+                primary.execute(
+                    "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, finished_at, "
+                    f"since_seq, until_seq) VALUES (?, {NOW}, {NOW}, 0, 0)",
+                    [erasure.erasure_id],
+                )
+            erasure.wanted = None
+            self._kept.keep(erasure)
+            return False
+        self._delete(primary, erasure, scope)
+        return True
+
+    def _delete(self, primary: Connection, erasure: KeptErasure, scope: Scope) -> None:
+        self._progress(STEPS[0], 0, len(STEPS))
+        primary.fetch_all("PRAGMA secure_delete = ON")
+        with primary.transaction():
+            deleted = delete(primary, scope)
+            primary.execute(
+                "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, since_seq, until_seq) "
+                f"VALUES (?, {NOW}, ?, ?)",
+                [erasure.erasure_id, deleted.since, deleted.until],
+            )
+            erasure.wanted = deleted.wanted()
+            self._kept.keep(erasure)
+
+    def _finish(self, erasure: KeptErasure, *, reports: bool = False) -> ErasureResult:
+        """Erase from all other stores, search them, and write the receipt."""
+        storage, home = self._storage, self._storage.home
+        primary, keys = storage.primary, storage.keys
+        assert erasure.wanted is not None  # noqa: S101 - else it is finished
+        patterns = Patterns.of(erasure.wanted)
+        ((begun, since, until),) = primary.fetch_all(
+            "SELECT begun_at, since_seq, until_seq FROM erasures WHERE erasure_id = ?",
+            [erasure.erasure_id],
+        )
+        steps: dict[str, Callable[[], dict[str, int]]] = {
+            "warehouse": lambda: erase_warehouse(primary, home, keys),
+            "vectors": lambda: erase_vectors(home, keys),
+            "cache": lambda: erase_cache(home, keys, self._release_cache),
+            "reports": lambda: erase_reports(primary, home, patterns),
+        }
+        stores: dict[str, dict[str, int]] = {}
+        for number, (name, step) in enumerate(steps.items(), 1):
+            self._progress(name, number, len(STEPS))
+            if removed := step():
+                stores[name] = removed
+        if reports:
+            stores["notebooks"] = {"cleared": self._clear_notebooks(patterns)}
+        self._progress("pages", 5, len(STEPS))
+        # Else the seal could name a change whose key goes now.
+        seal_news(primary)
+        forget_keys(primary, since, until, patterns.of_column("user_id"))
+        primary.fetch_all("PRAGMA secure_delete = ON")
+        primary.execute("VACUUM")
+        seal_news(primary)  # before it reaches the file
+        _truncate_log(primary)
+        self._progress("search", 6, len(STEPS))
+        result = scan(storage, primary, patterns)
+        if any(result.found.values()):
+            where = ", ".join(name for name, count in result.found.items() if count)
+            raise ErasureIncomplete(
+                f"Something of what was erased is still in {where}, as another program may have "
+                "written it meanwhile: run the command again."
+            )
+        receipt = signed(
+            {
+                "erasure_id": erasure.erasure_id,
+                "scope": erasure.scope,
+                "begun_at": begun,
+                "finished_at": values.to_timestamp(datetime.now(UTC)),
+                "erased": {"aico.db": erasure.wanted["rows"], **stores},
+                "searched": {"ids": len(patterns.all_ids), "sentences": len(patterns.sentences)},
+                "found": result.found,
+                "mentioned": result.mentioned,
+                "left": result.counts,
+            },
+            self._key,
+        )
+        with primary.transaction():
+            primary.execute(
+                "UPDATE erasures SET finished_at = ?, receipt = ? WHERE erasure_id = ?",
+                [receipt["finished_at"], json_text(receipt), erasure.erasure_id],
+            )
+        rows, erasure.wanted = erasure.wanted["rows"], None
+        self._kept.keep(erasure)
+        self._progress("search", len(STEPS), len(STEPS))
+        return ErasureResult(
+            erasure.erasure_id, rows, stores, result.found, result.mentioned, result.left, receipt
+        )
+
+    def _clear_notebooks(self, patterns: Patterns) -> int:
+        home = self._storage.home
+        named = [
+            path
+            for path in own_files(home)
+            if path.suffix == NOTEBOOK
+            and path.is_relative_to(home.path / "notebooks")
+            and patterns.named_by(path)
+        ]
+        for path in named:
+            clear_outputs(path)
+        return len(named)
+
+
+def _truncate_log(primary: Connection) -> None:
+    """Write the log of the database into its file, and truncate it.
+
+    Raises:
+        DatabaseLocked: Another program reads an older state for too long.
+    """
+    if primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
+        raise DatabaseLocked(
+            f"Another program reads an older state of {primary.path.name}: end it, and run the "
+            "command again to finish the erasure."
+        )
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    def busy(who: str) -> ErasureBusy:
+        return ErasureBusy(f"An erasure is being carried out by {who}: try again when it is done.")
+
+    with held(home.temporary / "forget.lock", 0, busy):
+        yield
+
+
+class _UndoneError(Exception):
+    """Rolls a rehearsal back."""

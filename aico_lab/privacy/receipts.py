@@ -1,0 +1,122 @@
+"""Receipts of erasures: signed, without content, and kept in the database and beside it.
+
+The sealed file beside the database notices a restored older one: what a receipt says is erased is
+erased again. A receipt names people and channels only by a keyed hash. Until an erasure is finished
+the file also has what the stores are still to be searched for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.errors import CorruptDatabase
+from aico_lab.home.files import os_errors, write_atomically
+
+if TYPE_CHECKING:
+    from aico_lab.home.folder import Home
+    from aico_lab.home.keys import Keys
+
+_NONCE: Final = 12  # bytes
+
+
+def receipt_key(home: Home, keys: Keys) -> bytes:
+    """Return the key that signs the receipts of a home.
+
+    A home without encryption has no secret, so there the signature only shows damage.
+    """
+    derived = keys.receipts()
+    if derived is not None:
+        return derived
+    return hashlib.sha256(f"aico-lab/receipts/{home.read_marker()['home_id']}".encode()).digest()
+
+
+def signed(receipt: dict[str, Any], key: bytes) -> dict[str, Any]:
+    """Return a receipt with its signature: HMAC-SHA256 of its canonical JSON."""
+    return {**receipt, "signature": _signature(receipt, key)}
+
+
+def is_authentic(receipt: Any, key: bytes) -> bool:
+    """Return whether a receipt is one of this home, and unchanged."""
+    try:
+        given = str(receipt["signature"]).encode()
+        return hmac.compare_digest(given, _signature(receipt, key).encode())
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):  # no receipt at all
+        return False
+
+
+def _signature(receipt: dict[str, Any], key: bytes) -> str:
+    content = {name: value for name, value in receipt.items() if name != "signature"}
+    said = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
+
+
+@dataclass(slots=True)
+class KeptErasure:
+    """An erasure in the sealed file.
+
+    Attributes:
+        erasure_id: Its id.
+        scope: What it erases, with a keyed hash instead of an id.
+        wanted: What the stores are still to be searched for; None when it is finished.
+    """
+
+    erasure_id: str
+    scope: dict[str, str]
+    wanted: dict[str, Any] | None = field(default=None, repr=False)
+
+
+class SealedErasures:
+    """The file of the erasures of a home, encrypted if the home is."""
+
+    def __init__(self, home: Home, keys: Keys) -> None:
+        self._path = home.erasures
+        self._key = keys.receipts()
+
+    def read(self) -> list[KeptErasure]:
+        """Return the erasures, oldest first; none if there is no file.
+
+        Raises:
+            CorruptDatabase: The file is damaged, or of another home.
+        """
+        try:
+            with os_errors(self._path):
+                content = self._path.read_bytes() if self._path.exists() else b""
+            if not content:
+                return []
+            if self._key is not None:
+                content = self._cipher().decrypt(content[:_NONCE], content[_NONCE:], None)
+            return [KeptErasure(**one) for one in json.loads(content)]
+        except Exception as damage:
+            from cryptography.exceptions import InvalidTag
+
+            if not isinstance(damage, InvalidTag | ValueError | TypeError):
+                raise
+            raise CorruptDatabase(
+                f"{self._path.name} is damaged or of another home, so that a restored backup would "
+                "not be erased again: restore that file, or remove it to do without."
+            ) from damage
+
+    def keep(self, erasure: KeptErasure) -> None:
+        """Add an erasure, or replace the one with its id; durably."""
+        others = [one for one in self.read() if one.erasure_id != erasure.erasure_id]
+        content = json.dumps(
+            [
+                {"erasure_id": one.erasure_id, "scope": one.scope, "wanted": one.wanted}
+                for one in [*others, erasure]
+            ]
+        ).encode()
+        if self._key is not None:
+            nonce = secrets.token_bytes(_NONCE)
+            content = nonce + self._cipher().encrypt(nonce, content, None)
+        with os_errors(self._path):
+            write_atomically(self._path, content)
+
+    def _cipher(self) -> Any:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        return AESGCM(self._key or b"")

@@ -1,0 +1,225 @@
+"""Search the decrypted stores for what was erased."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from aico_lab.adapters import duckdb as duckdb_adapter
+from aico_lab.adapters.sql_text import quoted
+from aico_lab.backup.records import known_backups
+from aico_lab.cache.store import open_for_reading
+from aico_lab.errors import AicoLabError, LibraryMissing
+from aico_lab.etl.snapshots import published
+from aico_lab.privacy.stores import is_sealed, own_files
+from aico_lab.privacy.unused_space import search_pages
+from aico_lab.schema.backup import PARTIAL, backups_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.privacy.patterns import Patterns
+    from aico_lab.storage import Storage
+
+_TEXT: Final = ("", "TEXT", "CHAR", "CLOB", "JSON", "BLOB")
+_OWN: Final = ("raw", "quarantine", "mart", "meta")
+"""The schemas of the warehouse that hold what the primary database holds."""
+
+
+@dataclass(slots=True)
+class Scan:
+    """The result of a search of all stores.
+
+    Attributes:
+        found: The number of ids and texts that are still in a store although they should not be.
+        left: A sentence for each place outside of what an erasure reaches that still has some.
+        counts: The numbers of these places by kind.
+        mentioned: Ids and texts that rows of others have in their own texts.
+    """
+
+    found: dict[str, int] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    mentioned: int = 0
+
+    def leave(self, kind: str, sentence: str) -> None:
+        """Add a place that an erasure does not reach."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.left.append(sentence)
+
+
+def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
+    """Search every store of a home.
+
+    Args:
+        storage: The opened home.
+        primary: The primary database.
+        patterns: What was erased.
+    """
+    result = Scan()
+    hits = search_pages(primary, patterns.in_bytes())
+    result.found["aico.db"] = _rows(primary, patterns) + len(hits.unused)
+    live = _live(primary, hits.anywhere) if hits.anywhere else set()
+    result.mentioned = len(live)
+    _scan_warehouse(storage, patterns, live, result)
+    _scan_cache(storage, patterns, result)
+    _scan_files(storage, patterns, result)
+    _scan_backups(storage, primary, patterns, result)
+    return result
+
+
+def _live(primary: Connection, patterns: set[str]) -> set[str]:
+    """Return those of some patterns that rows of others have within their own values."""
+    named = json.dumps(sorted(patterns))
+    found: set[str] = set()
+    for table, columns in _columns(primary).items():
+        has = " OR ".join(f"instr({quoted(column)}, p.value)" for column in columns)
+        found.update(
+            one
+            for (one,) in primary.fetch_all(
+                f"SELECT p.value FROM json_each(?) AS p WHERE EXISTS "
+                f"(SELECT 1 FROM {quoted(table)} WHERE {has})",
+                [named],
+            )
+        )
+    return found
+
+
+def _columns(connection: Connection) -> dict[str, list[str]]:
+    """Return the columns that may hold text, by table."""
+    found: dict[str, list[str]] = {}
+    for table, column, kind in connection.fetch_all(
+        "SELECT t.name, c.name, upper(c.type) FROM sqlite_master AS t, "
+        "pragma_table_info(t.name) AS c WHERE t.type = 'table' "
+        "AND t.sql NOT LIKE 'CREATE VIRTUAL%' AND t.name NOT GLOB '*_search_*'"
+    ):
+        if kind in _TEXT or any(one and one in kind for one in _TEXT[:-1]):
+            found.setdefault(table, []).append(column)
+    return found
+
+
+def _rows(connection: Connection, patterns: Patterns) -> int:
+    """Return the number of rows with an id in a column of such ids."""
+    rows = 0
+    for table, columns in _columns(connection).items():
+        named = {column: patterns.of_column(column) for column in columns}
+        is_id = " OR ".join(
+            f"{quoted(column)} IN (SELECT value FROM json_each(?))"
+            for column, ids in named.items()
+            if ids
+        )
+        if is_id:
+            rows += connection.fetch_all(
+                f"SELECT count(*) FROM {quoted(table)} WHERE {is_id}",
+                [json.dumps(ids) for ids in named.values() if ids],
+            )[0][0]
+    return rows
+
+
+def _scan_warehouse(storage: Storage, patterns: Patterns, live: set[str], result: Scan) -> None:
+    """Search all columns of text of the snapshots."""
+    result.found["warehouse"] = 0
+    texts = [one for one in patterns.sentences if one not in live]
+    for generation in published(storage.home.snapshots):
+        with contextlib.closing(storage.read_snapshot(generation)) as reader:
+            connection = reader.connection()
+            with duckdb_adapter.translated("The snapshot"):
+                columns = connection.execute(
+                    "SELECT schema_name, table_name, list(column_name) FROM duckdb_columns() "
+                    "WHERE database_name = current_database() AND data_type = 'VARCHAR' "
+                    "AND NOT internal AND (schema_name, table_name) IN "
+                    "(SELECT (schema_name, table_name) FROM duckdb_tables()) GROUP BY 1, 2"
+                ).fetchall()
+                for schema, table, names in columns:
+                    ids = {name: patterns.of_column(name) for name in names}
+                    is_id = [
+                        f"{quoted(name)} IN {_list(some)}" for name, some in ids.items() if some
+                    ]
+                    shows = [f"contains({quoted(name)}, ?)" for name in names for _ in texts]
+                    if not (is_id or shows):
+                        continue
+                    values = [one for some in ids.values() for one in some]
+                    count = connection.execute(
+                        f"SELECT count(*) FROM {quoted(schema)}.{quoted(table)} "
+                        f"WHERE {' OR '.join([*is_id, *shows])}",
+                        [*values, *(text for _ in names for text in texts)],
+                    ).fetchall()[0][0]
+                    if schema in _OWN:
+                        result.found["warehouse"] += count
+                    elif count:
+                        result.leave(
+                            "loaded tables",
+                            f"{count:,} rows of {schema}.{table}, which was loaded from another "
+                            "program's file, name what was erased.",
+                        )
+
+
+def _list(values: Sequence[str]) -> str:
+    return f"({', '.join('?' * len(values))})"
+
+
+def _scan_cache(storage: Storage, patterns: Patterns, result: Scan) -> None:
+    result.found["cache"] = 0
+    wanted = patterns.word()
+    try:
+        with (
+            contextlib.closing(open_for_reading(storage.home, storage.keys)) as store,
+            contextlib.closing(store.scan()) as items,
+        ):
+            for key, value in items:
+                result.found["cache"] += bool(wanted.search(key) or wanted.search(value))
+    except LibraryMissing:  # without RocksDB nothing was written either
+        return
+
+
+def _scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
+    """Search files of people's own, which an erasure lists and leaves."""
+    home = storage.home
+    for path in own_files(home):
+        place = path.relative_to(home.path)
+        if is_sealed(path):
+            result.leave("sealed files", f"{place} is sealed, so that it cannot be searched.")
+        elif patterns.named_by(path):
+            if path.is_relative_to(home.path / "notebooks"):
+                result.leave("notebooks", f"{place} names what was erased, or shows it.")
+            else:
+                result.leave("files", f"{place} names what was erased.")
+
+
+def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:
+    """Count the rows of former databases that name what was erased, and list all backups."""
+    for backup in backups_of(storage.home.primary):
+        place = backup.relative_to(storage.home.path)
+        try:
+            with primary.open_beside(backup) as copy:
+                rows = _rows(copy, patterns)
+                unused = search_pages(copy, patterns.in_bytes()).unused
+        except AicoLabError:
+            result.leave("backups", f"{place} cannot be read, so that it cannot be searched.")
+            continue
+        if rows or unused:
+            result.leave(
+                "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
+            )
+    database, home = storage.home.primary, storage.home.path
+    for aside in (
+        *home.glob(f"{database.name}.damaged-*"),
+        *database.parent.glob(f"backups/{database.stem}-*{PARTIAL}"),
+    ):
+        result.leave(
+            "backups",
+            f"{aside.relative_to(home)}, a former aico.db, may still have what was erased: "
+            "delete it.",
+        )
+    for made in known_backups(primary):
+        path = Path(made.path)
+        if path.exists() or not path.parent.exists():  # as on a disk that is not there now
+            result.leave(
+                "backups",
+                f"{path}, a backup of {made.made_at[:16]}, has what was erased: make a new one, "
+                "and delete it.",
+            )

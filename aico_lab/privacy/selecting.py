@@ -1,0 +1,166 @@
+"""Select the rows of the primary database that belong to a scope, into temporary tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from aico_lab.adapters.libsql import Connection
+    from aico_lab.privacy.scope import Scope
+
+TEMPORARY: Final = {
+    "gone_messages": (
+        "(id INTEGER PRIMARY KEY, message_id TEXT UNIQUE, channel_id, conversation_id)"
+    ),
+    "gone_users": "(user_id PRIMARY KEY)",
+    "gone_channels": "(channel_id PRIMARY KEY)",
+    "gone_conversations": "(conversation_id PRIMARY KEY)",
+    "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
+}
+"""The temporary tables; `gone_items` has rows of `memories` and `feedback_events`."""
+
+_TAKE: Final = (
+    "INSERT OR IGNORE INTO temp.gone_messages "
+    "SELECT m.id, m.message_id, m.channel_id, m.conversation_id FROM messages AS m "
+)
+_THEIRS: Final = "SELECT DISTINCT channel_id, conversation_id FROM messages WHERE user_id = ?1"
+_USER: Final = (
+    f"{_TAKE} WHERE m.user_id = ?1",
+    # Conversations in which nobody else takes part: what the companion said belongs to the person.
+    # People without an id are others.
+    (
+        f"{_TAKE} JOIN (SELECT channel_id, conversation_id FROM messages "
+        "WHERE channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1) "
+        "GROUP BY 1, 2 HAVING min(coalesce(user_id = ?1, role <> 'user')) = 1 "
+        "AND max(user_id = ?1) = 1) AS c USING (channel_id, conversation_id)"
+    ),
+    # Answers to the person in conversations with others.
+    (
+        f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
+        "WHERE m.role = 'assistant' AND m.reply_to IN (SELECT message_id FROM temp.gone_messages)"
+    ),
+    # Without `reply_to`, the companion answers whoever wrote last.
+    (
+        f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
+        "WHERE m.role = 'assistant' AND m.reply_to IS NULL AND (SELECT p.id FROM messages AS p "
+        "WHERE p.conversation_id = m.conversation_id AND p.channel_id = m.channel_id "
+        "AND p.role = 'user' AND p.timestamp <= m.timestamp "
+        "AND (p.timestamp, p.id) < (m.timestamp, m.id) "
+        "ORDER BY p.timestamp DESC, p.id DESC LIMIT 1) IN (SELECT id FROM temp.gone_messages)"
+    ),
+    "INSERT INTO temp.gone_users VALUES (?1)",
+    (
+        "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels "
+        "WHERE channel_id IN (?1, 'direct:' || ?1) AND NOT EXISTS (SELECT 1 FROM messages AS m "
+        "WHERE m.channel_id = channels.channel_id "
+        "AND m.id NOT IN (SELECT id FROM temp.gone_messages))"
+    ),
+)
+_CHANNEL: Final = (
+    f"{_TAKE} WHERE m.channel_id = ?1",
+    "INSERT INTO temp.gone_channels VALUES (?1)",
+)
+_CONVERSATION: Final = (
+    f"{_TAKE} WHERE m.conversation_id = ?1",
+    "INSERT INTO temp.gone_conversations VALUES (?1)",
+)
+_BEFORE: Final = (
+    f"{_TAKE} WHERE m.timestamp < ?1",
+    "INSERT INTO temp.gone_items SELECT 'memories', memory_id FROM memories WHERE created_at < ?1",
+    (
+        "INSERT INTO temp.gone_items SELECT 'feedback_events', event_id FROM feedback_events "
+        "WHERE timestamp < ?1"
+    ),
+)
+_NUMBER: Final = "(SELECT number FROM imports WHERE import_id = ?1)"
+# What a later import changed stays, as if that one had added it: see `undoing`.
+_LATER: Final = (
+    "SELECT 1 FROM import_rows AS later WHERE later.table_name = 'messages' "
+    f"AND later.row_key = CAST(m.id AS TEXT) AND later.number > {_NUMBER}"
+)
+_UNUSED: Final = {
+    "users": """EXISTS (SELECT 1 FROM messages AS m WHERE m.user_id = t.user_id
+            AND m.id NOT IN (SELECT id FROM temp.gone_messages))
+        OR EXISTS (SELECT 1 FROM memories AS m WHERE m.user_id = t.user_id
+            AND ('memories', m.memory_id) NOT IN (SELECT * FROM temp.gone_items))
+        OR EXISTS (SELECT 1 FROM feedback_events AS f WHERE f.user_id = t.user_id
+            AND ('feedback_events', f.event_id) NOT IN (SELECT * FROM temp.gone_items))
+        OR EXISTS (SELECT 1 FROM user_profiles AS p WHERE p.user_id = t.user_id)
+        OR EXISTS (SELECT 1 FROM preferences AS p WHERE p.user_id = t.user_id)
+        OR EXISTS (SELECT 1 FROM relationships AS r WHERE r.user_id = t.user_id)
+        OR EXISTS (SELECT 1 FROM personality_profiles AS p WHERE p.user_id = t.user_id)
+        OR EXISTS (SELECT 1 FROM personality_policies AS p WHERE p.user_id = t.user_id)
+        OR EXISTS (SELECT 1 FROM personality_changes AS p WHERE p.user_id = t.user_id)""",
+    "channels": """EXISTS (SELECT 1 FROM messages AS m WHERE m.channel_id = t.channel_id
+            AND m.id NOT IN (SELECT id FROM temp.gone_messages))""",
+}
+_ADDED_BY: Final = (
+    f"SELECT row_key FROM import_rows WHERE number = {_NUMBER} AND former IS NULL AND table_name = "
+)
+_IMPORT: Final = (
+    (
+        f"{_TAKE} JOIN import_ranges AS r ON m.id BETWEEN r.first_id AND r.last_id "
+        f"WHERE r.number = {_NUMBER} AND NOT EXISTS ({_LATER})"
+    ),
+    (
+        f"{_TAKE} WHERE m.id IN (SELECT CAST(row_key AS INTEGER) FROM ({_ADDED_BY} 'messages')) "
+        f"AND NOT EXISTS ({_LATER})"
+    ),
+    (
+        "INSERT INTO temp.gone_items SELECT table_name, row_key FROM import_rows "
+        f"WHERE number = {_NUMBER} AND table_name IN ('memories', 'feedback_events')"
+    ),
+    (
+        "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM users AS t "
+        f"WHERE user_id IN ({_ADDED_BY} 'users') AND NOT ({_UNUSED['users']})"
+    ),
+    (
+        "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS t "
+        f"WHERE channel_id IN ({_ADDED_BY} 'channels') AND NOT ({_UNUSED['channels']})"
+    ),
+)
+_SELECT: Final = {
+    "user": _USER,
+    "channel": _CHANNEL,
+    "conversation": _CONVERSATION,
+    "before": _BEFORE,
+    "import": _IMPORT,
+}
+# Conversations and channels that lose their last message. A channel that an undone import did not
+# add stays, as it was there before.
+_LOST: Final = """INSERT OR IGNORE INTO temp.gone_conversations
+    SELECT conversation_id FROM temp.gone_messages EXCEPT SELECT conversation_id FROM messages
+        WHERE id NOT IN (SELECT id FROM temp.gone_messages)"""
+_EMPTIED: Final = f"""INSERT OR IGNORE INTO temp.gone_channels
+    SELECT channel_id FROM channels AS t
+    WHERE channel_id IN (SELECT channel_id FROM temp.gone_messages)
+        AND NOT ({_UNUSED["channels"]})"""
+
+
+def select(connection: Connection, scope: Scope) -> None:
+    """Fill the temporary tables with what belongs to a scope.
+
+    Args:
+        connection: The primary database, inside a transaction.
+        scope: The scope.
+    """
+    for table, columns in TEMPORARY.items():
+        connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+        connection.execute(f"CREATE TEMP TABLE {table} {columns}")
+    for statement in _SELECT[scope.kind]:
+        connection.execute(statement, [scope.value])
+    connection.execute(_LOST)
+    if scope.kind != "import":
+        connection.execute(_EMPTIED)
+
+
+def select_unused(connection: Connection, scope: Scope) -> None:
+    """Add people and channels that an import added and nothing uses once messages are restored."""
+    for statement in _IMPORT[-2:]:
+        connection.execute(statement, [scope.value])
+
+
+def drop(connection: Connection) -> None:
+    """Remove the temporary tables."""
+    for table in TEMPORARY:
+        connection.execute(f"DROP TABLE IF EXISTS temp.{table}")

@@ -1,0 +1,857 @@
+"""Erasure: what it removes from every store, what it leaves, and how it goes on after a crash."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aico_lab.bus import outbox
+from aico_lab.bus.outbox import dead_letters
+from aico_lab.errors import (
+    CorruptDatabase,
+    ErasureBusy,
+    ErasureIncomplete,
+    StorageError,
+    UnknownName,
+    WrongUse,
+)
+from aico_lab.health import _check_erasures
+from aico_lab.home.files import held
+from aico_lab.importing.import_log import read_imports
+from aico_lab.importing.importer import import_batches
+from aico_lab.lab import Lab
+from aico_lab.privacy import forgetting
+from aico_lab.privacy.deleting import delete
+from aico_lab.privacy.patterns import Patterns
+from aico_lab.privacy.receipts import SealedErasures, is_authentic
+from aico_lab.privacy.scope import Scope
+from aico_lab.privacy.unused_space import search_pages
+from aico_lab.schema.backup import back_up
+from aico_lab.sources import jsonl
+from tests.databases import with_core_schemas
+from tests.effort import examples
+from tests.messages import add, add_memories, message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aico_lab.adapters.libsql import Connection
+    from tests.databases import Homes
+
+SECRET = "zebras confide in canaries"
+QUOTED = "I asked person-ada about it"
+CANARIES = ("zebras", "canaries", "person-ada", "Ada Byron", "told-")
+
+TABLES = {
+    "users": "user_id, name",
+    "channels": "channel_id, message_count, last_active",
+    "messages": "message_id, channel_id, conversation_id, user_id, role, content, timestamp, "
+    "sentiment_score, reply_to, metadata",
+    "memories": "memory_id, user_id, content",
+    "feedback_events": "event_id, user_id, conversation_id, message_id, kind, name, value",
+    "relationships": "relationship_id, user_id, other",
+    "conversation_segments": "segment_id, channel_id",
+}
+
+
+def told(number: int, **changes: Any) -> dict[str, Any]:
+    """Return a message of Ada's conversation with the companion."""
+    fields = {
+        "message_id": f"told-{number}", "channel_id": "direct:person-ada",
+        "conversation_id": "with-person-ada", "user_id": "person-ada",
+        "content": f"{SECRET} for the {number}th time", "sentiment_score": None,
+    }  # fmt: skip
+    return message(number, **fields | changes)
+
+
+def other(number: int, **changes: Any) -> dict[str, Any]:
+    """Return a message of somebody else."""
+    return message(number, content=f"rain again, number {number}", sentiment_score=None, **changes)
+
+
+def fill(connection: Connection) -> None:
+    """Write two people's conversations, and what is known of Ada."""
+    add(connection, *map(told, range(8)), *map(other, range(8)))
+    add_memories(connection, SECRET, user="person-ada")
+    add_memories(connection, "likes the rain", user="u")
+    with connection.transaction():
+        connection.execute("UPDATE users SET name = 'Ada Byron' WHERE user_id = 'person-ada'")
+        connection.execute(
+            "INSERT INTO preferences VALUES ('person-ada', 'topic', '\"zebras\"', '2024')"
+        )
+        connection.execute(
+            "INSERT INTO relationships VALUES ('r', 'u', 'person-ada', 'friend', 1, NULL, '2024')"
+        )
+        connection.execute(
+            "INSERT INTO outbox (topic, payload, created_at) VALUES ('said', ?, '2024')",
+            [json.dumps({"user": "person-ada", "text": SECRET})],
+        )
+        connection.execute(
+            "INSERT INTO dead_letters VALUES ('c', 1, 'data.preferences.insert', ?, '2024', 3, "
+            "'Error', ?, '2024')",
+            [json.dumps({"key": json.dumps(["person-ada", "topic"])}), SECRET],
+        )
+
+
+@pytest.fixture
+def plain(home: Path, homes: Homes) -> Iterator[Lab]:
+    """A lab without encryption, so that its files can be searched."""
+    with homes.open(home, "none") as opened:
+        fill(opened.primary)
+        yield opened
+
+
+def dump(connection: Connection) -> dict[str, list[Any]]:
+    """Return the rows of the tables that people see."""
+    return {
+        table: sorted(connection.fetch_all(f"SELECT {columns} FROM {table}"), key=repr)
+        for table, columns in TABLES.items()
+    }
+
+
+def files_with(home: Path, *words: str) -> set[str]:
+    """Return the files of a home whose bytes have one of the words."""
+    return {
+        path.relative_to(home).as_posix()
+        for path in home.rglob("*")
+        if path.is_file() and any(word.encode() in path.read_bytes() for word in words)
+    }
+
+
+@pytest.mark.slow
+def test_nothing_of_a_person_is_left_in_the_files_of_a_home(plain):
+    """Every store is filled, and the bytes of all files are searched afterwards."""
+    home = plain.home.path
+    plain.sync()
+    plain.embeddings.update()
+    plain.primary.execute("UPDATE messages SET content = content || ' edited' WHERE user_id = 'u'")
+    plain.sync()
+    plain.search("zebras", mode="keyword")
+    plain.metrics.overview()
+    plain.cache.store.put("session:turns:person-ada", {"text": SECRET})
+    plain.cache.store.flush()
+    before = files_with(home, *CANARIES)
+    for store in ("aico.db", "warehouse/writer", "warehouse/snapshots", "cache/"):
+        assert any(name.startswith(store) for name in before)
+
+    result = plain.privacy.forget(user="person-ada")
+
+    plain.cache.release()
+    assert files_with(home, *CANARIES) == set()
+    assert result.rows["messages"] == 8
+    assert set(result.found.values()) == {0}
+    assert plain.privacy.is_authentic(result.receipt)
+    assert not plain.privacy.is_authentic(result.receipt | {"mentioned": 7})
+    assert "person-ada" not in json.dumps(result.receipt)
+    assert plain.primary.fetch_all("SELECT DISTINCT user_id FROM messages") == [("u",)]
+    assert plain.verify().ok
+    assert plain.sync().mode == "nothing"
+    assert plain.privacy.receipts() == [result.receipt]
+
+
+@pytest.mark.slow
+def test_nothing_is_left_in_the_decrypted_pages(home, homes):
+    """Neither in used pages nor in free ones, nor former words in the full-text indexes."""
+    with homes.open(home) as lab:
+        fill(lab.primary)
+        lab.search("zebras", mode="keyword")
+        lab.primary.execute("UPDATE messages SET content = 'x' WHERE message_id = 'told-1'")
+
+        def pages() -> bytes:
+            rows = lab.primary.fetch_all("SELECT data FROM sqlite_dbpage")
+            return b"\0".join(bytes(page) for (page,) in rows)
+
+        assert b"zebras" in pages()
+        lab.privacy.forget(user="person-ada")
+        found = [word for word in CANARIES if word.encode() in pages()]
+        assert found == []
+        assert lab.primary.fetch_all("PRAGMA freelist_count") == [(0,)]
+
+
+@pytest.mark.slow
+def test_the_warehouse_is_as_if_the_person_had_never_been_there(plain, tmp_path, homes):
+    plain.sync()
+    plain.privacy.forget(user="person-ada")
+    with homes.open(tmp_path / "never", "none") as never:
+        add(never.primary, *map(other, range(8)))
+        add_memories(never.primary, "likes the rain", user="u")
+        never.sync()
+
+        def mart(lab: Lab) -> dict[str, list[Any]]:
+            tables = lab.sql(
+                "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'mart'"
+            ).fetchall()
+            return {
+                name: sorted(
+                    lab.sql(f'SELECT * EXCLUDE (id) FROM mart."{name}"').fetchall(), key=repr
+                )
+                if "id" in lab.sql(f'FROM mart."{name}"').columns
+                else sorted(lab.sql(f'FROM mart."{name}"').fetchall(), key=repr)
+                for (name,) in tables
+            }
+
+        assert mart(plain) == mart(never)
+
+
+SCOPES = [("user", "ada"), ("channel", "one"), ("conversation", "two-b")]
+
+people = st.sampled_from(["ada", "bob", "cyd"])
+said = st.lists(st.tuples(people, st.sampled_from(["one", "two"]), st.booleans()), max_size=12)
+
+
+@pytest.mark.slow
+@settings(max_examples=examples(15), deadline=None)
+@given(
+    said=said,
+    scope=st.sampled_from(SCOPES),
+)
+def test_the_rest_equals_a_database_that_never_had_it(said, scope, tmp_path_factory):
+    """Whatever is forgotten; the messages of a person are those in conversations of their own."""
+    rows = [
+        other(
+            number,
+            message_id=f"m{number}",
+            user_id=person,
+            channel_id=channel,
+            conversation_id=f"{channel}-{person[0]}",
+            role="assistant" if answers else "user",
+        )
+        for number, (person, channel, answers) in enumerate(said)
+    ]
+    kind, value = scope
+    column = f"{kind}_id"
+    folder = tmp_path_factory.mktemp("never")
+    with (
+        with_core_schemas(folder / "a.db").connect() as erased,
+        with_core_schemas(folder / "b.db").connect() as never,
+    ):
+        add(erased, *rows)
+        add(never, *[row for row in rows if row[column] != value])
+        with erased.transaction():
+            delete(erased, Scope(kind, value))
+        if kind != "user":  # people stay
+            for person in {row["user_id"] for row in rows}:
+                never.execute(
+                    "INSERT OR IGNORE INTO users (user_id, created_at) VALUES (?, '')", [person]
+                )
+        assert dump(erased) == dump(never)
+
+
+def test_a_companions_answers_in_a_group_go_with_what_they_answer(plain):
+    group = {"channel_id": "g", "conversation_id": "g", "metadata": None}
+    add(
+        plain.primary,
+        told(20, **group, role="user"),
+        other(21, **group, message_id="to-ada", role="assistant", user_id=None),
+        other(22, **group, message_id="of-u", role="user"),
+        other(23, **group, message_id="to-u", role="assistant", user_id=None),
+        told(24, **group, role="user"),
+        other(25, **group, message_id="after-ada", role="assistant", user_id=None),
+        other(26, **group, message_id="on", role="assistant", user_id=None),
+    )
+    plain.primary.execute(
+        "UPDATE messages SET reply_to = 'told-20' WHERE message_id IN ('to-ada', 'of-u')"
+    )
+    plain.privacy.forget(user="person-ada")
+    left = plain.primary.fetch_all(
+        "SELECT message_id, reply_to FROM messages WHERE channel_id = 'g' ORDER BY id"
+    )
+    assert left == [("of-u", None), ("to-u", None)]
+
+
+def test_everything_before_a_day_is_forgotten(plain):
+    add(plain.primary, other(900, message_id="later", timestamp="2024-05-02T00:00:00.000000Z"))
+    plain.privacy.forget(before="2024-05-02")
+    assert plain.primary.fetch_all("SELECT message_id FROM messages") == [("later",)]
+    assert plain.primary.fetch_all("SELECT count(*) FROM memories") == [(0,)]
+    assert plain.primary.fetch_all("SELECT count(*) FROM outbox") == [(0,)]
+    assert plain.privacy.receipts()[0]["scope"]["value"] == "2024-05-02T00:00:00.000000Z"
+
+
+def test_a_dry_run_counts_and_changes_nothing(plain):
+    before = dump(plain.primary)
+    notebook = plain.home.path / "notebooks" / "mine.ipynb"
+    notebook.parent.mkdir()
+    notebook.write_text(json.dumps({"cells": [{"cell_type": "markdown", "source": SECRET}]}))
+    result = plain.privacy.forget(user="person-ada", dry_run=True)
+    assert (result.rows["messages"], result.receipt) == (8, None)
+    assert result.left == ["notebooks/mine.ipynb names it."]
+    assert dump(plain.primary) == before
+    assert not plain.home.erasures.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"user": "nobody"}, UnknownName),
+        ({"import_id": "none"}, UnknownName),
+        ({"user": "u", "channel": "c"}, WrongUse),
+        ({}, WrongUse),
+        ({"user": ""}, WrongUse),
+        ({"before": "yesterday"}, WrongUse),
+    ],
+)
+def test_what_cannot_be_forgotten_is_said_in_one_sentence(plain, given, error):
+    before = dump(plain.primary)
+    with pytest.raises(error, match=r"^[^\n]*\.$"):
+        plain.privacy.forget(**given)
+    assert dump(plain.primary) == before
+
+
+def test_two_erasures_at_once_are_refused(plain):
+    with (
+        held(plain.home.temporary / "forget.lock", 0, AssertionError),
+        pytest.raises(ErasureBusy, match="being carried out by process"),
+    ):
+        plain.privacy.forget(user="person-ada")
+    plain.privacy.forget(user="person-ada")
+
+
+class _KilledError(BaseException):
+    """Stands for the end of a process."""
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "erase_warehouse", "erase_vectors", "erase_cache", "erase_reports", "forget_keys",
+        "_truncate_log", "scan", "signed",
+    ],
+)  # fmt: skip
+def test_an_erasure_that_was_killed_is_finished_by_the_next_sync(plain, step, monkeypatch):
+    def die(*_arguments: object, **_options: object) -> None:
+        raise _KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, step, die)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(user="person-ada")
+    assert len(plain.privacy.unfinished()) == 1
+    [done] = plain.privacy.resume()
+    assert done.receipt["erased"]["aico.db"]["messages"] == 8
+    assert plain.privacy.unfinished() == []
+    assert files_with(plain.home.path, *CANARIES) == set()
+
+
+KILLED = """
+import sys
+from aico_lab.adapters.libsql import Connection
+from aico_lab.lab import Lab
+from aico_lab.privacy import forgetting
+from aico_lab.privacy.receipts import SealedErasures
+from tests.faults import dies
+
+{patch}()
+with Lab.open(sys.argv[1]) as lab:
+    lab.privacy.forget(user="person-ada")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "patch",
+    [
+        'dies(SealedErasures, "keep", after=True)',  # before the first commit
+        'dies(Connection, "execute", only=lambda _, sql, *__: sql == "VACUUM")',
+        'dies(SealedErasures, "keep", number=2)',  # after the last commit
+    ],
+)
+def test_an_erasure_of_a_killed_process_is_finished(plain, patch):
+    home = plain.home.path
+    plain.close()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED.format(patch=patch), str(home)],
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -9, killed.stderr
+    with Lab.open(home) as lab:
+        lab.sync(only="warehouse")
+        assert len(lab.privacy.receipts()) == 1
+        assert lab.privacy.unfinished() == []
+        assert files_with(home, *CANARIES) == set()
+
+
+@pytest.mark.slow
+def test_an_erasure_that_failed_is_finished_by_the_next_one(plain, monkeypatch):
+    """As on a full disk; then the other one is carried out as well."""
+
+    def full(*_arguments: object) -> None:
+        raise StorageError("The disk is full: free some space.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "_truncate_log", full)
+        with pytest.raises(StorageError):
+            plain.privacy.forget(user="person-ada")
+        assert plain.sync(only="warehouse").problems == (
+            "An erasure is not finished: The disk is full: free some space.",
+        )
+    with pytest.raises(ErasureIncomplete, match="1 erasures are not finished"):
+        _check_erasures(plain)
+    plain.privacy.forget(channel="c")
+    assert _check_erasures(plain) == "2 finished, all with an authentic receipt"
+    assert [one["scope"]["kind"] for one in plain.privacy.receipts()] == ["user", "channel"]
+    assert plain.primary.fetch_all("SELECT count(*) FROM messages") == [(0,)]
+
+
+@pytest.mark.slow
+def test_what_a_restored_database_has_is_erased_again(plain):
+    """At opening from the database, and by the next sync from all other stores."""
+    home, old = plain.home, plain.home.path.with_name("old.db")
+    plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(home.primary, old)
+    receipt = plain.privacy.forget(user="person-ada").receipt
+    plain.close()
+    for suffix in ("-wal", "-shm"):
+        home.primary.with_name(f"aico.db{suffix}").unlink(missing_ok=True)
+    shutil.copy(old, home.primary)
+    with Lab.open(home.path) as again:
+        assert again.primary.fetch_all("SELECT DISTINCT user_id FROM messages") == [("u",)]
+        assert again.privacy.unfinished() == [receipt["erasure_id"]]
+        assert "carried out again" in again.sync().warnings[0]
+        [second] = again.privacy.receipts()
+        assert (second["erasure_id"], second["scope"]) == (receipt["erasure_id"], receipt["scope"])
+        assert again.privacy.unfinished() == []
+        assert files_with(home.path, *CANARIES) == set()
+
+
+@pytest.mark.slow
+def test_who_reads_a_pinned_snapshot_finishes(plain):
+    plain.sync(only="warehouse")
+    old = plain.generation
+    with Lab.open(plain.home.path, generation=old) as reader:
+        assert reader.sql("SELECT count(*) FROM raw.messages").fetchall() == [(16,)]
+        result = plain.privacy.forget(user="person-ada")
+        assert result.stores["warehouse"]["read"] == 1
+        assert reader.sql("SELECT count(*) FROM raw.messages").fetchall() == [(16,)]
+    with (
+        Lab.open(plain.home.path, generation=old) as late,
+        pytest.raises(UnknownName, match="is not kept"),
+    ):
+        late.sql("SELECT 1")
+
+
+def test_reports_that_name_a_person_go_and_others_stay(plain):
+    for run_id, parameters, page in (
+        ("by-parameter", {"user": "person-ada"}, "a page"),
+        ("by-page", {}, f"<p>{SECRET} for the 0th time</p>"),
+        ("of-others", {"user": "u"}, "Canada"),
+    ):
+        folder = plain.home.reports / "quality" / run_id
+        folder.mkdir(parents=True)
+        (folder / "quality.html").write_text(page)
+        plain.primary.execute(
+            "INSERT INTO report_runs (run_id, report, parameters, generation, notebook_sha256, "
+            "status, started_at) VALUES (?, 'quality', ?, 1, '', 'succeeded', '2024')",
+            [run_id, json.dumps(parameters)],
+        )
+    result = plain.privacy.forget(user="person-ada")
+    assert result.stores["reports"] == {"runs": 2}
+    assert plain.primary.fetch_all("SELECT run_id FROM report_runs") == [("of-others",)]
+    assert [path.name for path in (plain.home.reports / "quality").iterdir()] == ["of-others"]
+
+
+@pytest.mark.slow
+def test_notebooks_and_backups_are_listed_and_outputs_removed_when_asked(plain):
+    notebook = plain.home.path / "notebooks" / "mine.ipynb"
+    notebook.parent.mkdir()
+    cell = {
+        "cell_type": "code",
+        "source": "lab",
+        "outputs": [{"text": SECRET + " for the 0th time"}],
+    }
+    notebook.write_text(json.dumps({"cells": [cell | {"execution_count": 1}]}))
+    with plain.primary.transaction():
+        backup = back_up(plain.primary, "before-test-1")
+    result = plain.privacy.forget(user="person-ada")
+    assert result.receipt["left"] == {"notebooks": 1, "backups": 1}
+    assert backup.name in result.left[1]
+    add(plain.primary, *map(told, range(8)))
+    plain.privacy.forget(user="person-ada", reports=True)
+    assert json.loads(notebook.read_text())["cells"][0]["outputs"] == []
+
+
+def lines(path: Path, *messages: dict[str, Any]) -> Path:
+    """Write messages as JSONL."""
+    path.write_text("\n".join(map(json.dumps, messages)))
+    return path
+
+
+@pytest.mark.slow
+def test_an_import_is_undone_exactly(plain, tmp_path):
+    """What it added goes, and what it replaced comes back, to the last digit of a score."""
+    first = lines(
+        tmp_path / "a.jsonl",
+        {"message_id": "x", "conversation_id": "k", "user_id": "eve", "role": "user",
+         "content": "the first text", "timestamp": "2024-05-01T12:00:00Z",
+         "sentiment_score": 0.1234567890123456789, "metadata": {"media": "photo"}},
+    )  # fmt: skip
+    plain.import_from(first)
+    before = dump(plain.primary)
+    second = lines(
+        tmp_path / "b.jsonl",
+        {"message_id": "x", "conversation_id": "k", "user_id": "eve", "role": "user",
+         "content": "the edited text", "timestamp": "2024-05-01T12:00:00Z"},
+        {"message_id": "y", "conversation_id": "k2", "user_id": "fay", "role": "user",
+         "content": "somebody new", "timestamp": "2024-05-01T12:00:01Z"},
+    )  # fmt: skip
+    result = plain.import_from(second, on_conflict="replace")
+    assert (result.updated, result.added) == (1, 1)
+    assert plain.import_from(second).import_id is None  # it wrote nothing
+    assert read_imports(plain.primary)[0].import_id == result.import_id
+    undone = plain.privacy.forget(import_id=result.import_id)
+    assert undone.rows["messages restored"] == 1
+    assert dump(plain.primary) == before
+    assert len(read_imports(plain.primary)) == 1
+
+
+def test_what_a_later_import_changed_stays_when_the_first_is_undone(plain, tmp_path):
+    def edit(text: str) -> Any:
+        return plain.import_from(
+            lines(
+                tmp_path / "a.jsonl",
+                {"message_id": "x", "conversation_id": "k", "user_id": "eve", "role": "user",
+                 "content": text, "timestamp": "2024-05-01T12:00:00Z"},
+            ),
+            on_conflict="replace",
+        ).import_id  # fmt: skip
+
+    before = dump(plain.primary)
+    one, two, three = edit("one"), edit("two"), edit("three")
+    text = "SELECT content FROM messages WHERE message_id = 'x'"
+    plain.privacy.forget(import_id=two)
+    assert plain.primary.fetch_all(text) == [("three",)]
+    plain.privacy.forget(import_id=one)
+    assert plain.primary.fetch_all(text) == [("three",)]
+    plain.privacy.forget(import_id=three)
+    assert plain.primary.fetch_all(text) == []
+    assert dump(plain.primary) == before
+
+
+@pytest.mark.slow
+@settings(max_examples=examples(10), deadline=None)
+@given(
+    imports=st.lists(
+        st.dictionaries(st.integers(0, 5), st.sampled_from(["eve", "fay"]), min_size=1),
+        min_size=1, max_size=4,
+    ),
+    data=st.data(),
+)  # fmt: skip
+def test_an_undone_import_never_happened(imports, data, tmp_path_factory):
+    """Whatever the imports before and after it added or edited."""
+    undone = data.draw(st.integers(0, len(imports) - 1))
+    folder = tmp_path_factory.mktemp("undone")
+
+    def texts(connection: Connection) -> list[Any]:
+        return [
+            sorted(connection.fetch_all(query))
+            for query in (
+                "SELECT message_id, user_id, content FROM messages",
+                "SELECT user_id FROM users",
+                "SELECT channel_id, message_count FROM channels",
+            )
+        ]
+
+    with (
+        with_core_schemas(folder / "a.db").connect() as erased,
+        with_core_schemas(folder / "b.db").connect() as never,
+    ):
+        ids = []
+        for number, messages in enumerate(imports):
+            path = lines(
+                folder / f"{number}.jsonl",
+                *(
+                    {"message_id": f"m{key}", "conversation_id": f"k-{key}", "role": "user",
+                     "user_id": user, "content": f"text {key} of import {number}",
+                     "timestamp": "2024-05-01T12:00:00Z"}
+                    for key, user in messages.items()
+                ),
+            )  # fmt: skip
+            for connection in (erased, never)[: 1 + (number != undone)]:
+                result = import_batches(
+                    connection, jsonl.read(path), source="jsonl", on_conflict="replace"
+                )
+                ids += [result.import_id] if connection is erased else []
+        with erased.transaction():
+            delete(erased, Scope("import", ids[undone]))
+        assert texts(erased) == texts(never)
+
+
+def test_a_person_with_the_name_of_a_role_takes_nothing_of_others_along(plain):
+    add(plain.primary, told(30, user_id="user", channel_id="d", conversation_id="d"))
+    plain.primary.execute(
+        "INSERT INTO outbox (topic, payload, created_at) VALUES ('said', ?, '2024')",
+        [json.dumps({"role": "user", "by": "u"})],
+    )
+    folder = plain.home.reports / "quality" / "one"
+    folder.mkdir(parents=True)
+    (folder / "quality.html").write_text("what a user says")
+    plain.primary.execute(
+        "INSERT INTO report_runs (run_id, report, parameters, generation, notebook_sha256, "
+        "status, started_at) VALUES ('one', 'quality', '{\"role\": \"user\"}', 1, '', "
+        "'succeeded', '2024')"
+    )
+    result = plain.privacy.forget(user="user")
+    assert result.rows == {"messages": 1, "users": 1, "channels": 1}
+    assert result.stores == {}
+
+
+def test_rows_of_plugins_with_the_id_go(plain):
+    """Although nobody declared a reference to the table of people."""
+    plain.primary.execute("CREATE TABLE diary_notes (user_id TEXT, note TEXT)")
+    plain.primary.execute_many(
+        "INSERT INTO diary_notes VALUES (?, ?)", [("person-ada", SECRET), ("u", "rain")]
+    )
+    result = plain.privacy.forget(user="person-ada")
+    assert result.rows["diary_notes"] == 1
+    assert plain.primary.fetch_all("SELECT user_id FROM diary_notes") == [("u",)]
+
+
+def test_what_others_wrote_of_a_person_stays_and_is_counted(plain):
+    add(plain.primary, other(50, message_id="of-ada") | {"content": QUOTED})
+    assert plain.privacy.forget(user="person-ada").mentioned == 1
+    [(text,)] = plain.primary.fetch_all("SELECT content FROM messages WHERE message_id = 'of-ada'")
+    assert text == QUOTED
+
+
+def test_an_erasure_whose_file_was_lost_is_finished_as_far_as_it_is_known(plain, monkeypatch):
+    """Its rows are gone; nobody knows any more what else to search for."""
+
+    def full(*_arguments: object) -> None:
+        raise StorageError("The disk is full: free some space.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_warehouse", full)
+        with pytest.raises(StorageError):
+            plain.privacy.forget(user="person-ada")
+    plain.home.erasures.unlink()
+    assert [one.receipt["scope"] for one in plain.privacy.resume()] == [{"kind": "unknown"}]
+    assert plain.privacy.resume() == []
+    assert files_with(plain.home.path, *CANARIES) == set()
+    plain.primary.execute("DELETE FROM erasures")
+    assert plain.privacy.resume() == []
+
+
+def test_a_damaged_file_of_erasures_is_said(plain):
+    plain.privacy.forget(user="person-ada")
+    plain.home.erasures.write_bytes(b"{")
+    with Lab.open(plain.home.path) as again:
+        assert again.primary.fetch_all("SELECT count(*) FROM messages") == [(8,)]
+        with pytest.raises(CorruptDatabase, match="is damaged or of another home"):
+            again.privacy.unfinished()
+
+
+async def test_dead_letters_can_be_discarded(plain):
+    dal = plain.data_access()
+    try:
+        [letter] = await dead_letters(dal)
+        await outbox.discard(dal, letter.consumer, letter.seq)
+        assert await dead_letters(dal) == []
+    finally:
+        await dal.close()
+
+
+@pytest.mark.slow
+def test_the_command_asks_before_it_erases(plain, in_process):
+    """Without a terminal it needs --yes."""
+    plain.close()
+    where = ("--home", str(plain.home.path))
+    refused = in_process("forget", "--user", "person-ada", *where)
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    tried = in_process("forget", "--user", "person-ada", "--dry-run", "--json", *where)
+    assert json.loads(tried.stdout)["rows"]["messages"] == 8
+    done = in_process("forget", "--user", "person-ada", "--yes", *where)
+    assert (done.returncode, "nothing of it is left" in done.stdout) == (0, True)
+    unknown = in_process("forget", "--user", "person-ada", "--yes", *where)
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)
+
+
+def test_an_erasure_is_finished_beside_people_whose_ids_are_alike(plain):
+    """Columns have no separators: `person-1` before a time looks like `person-12` in a page."""
+    for number in (1, 12):
+        person = f"person-{number}"
+        add(
+            plain.primary,
+            told(
+                600 + number,
+                user_id=person,
+                channel_id=f"direct:{person}",
+                conversation_id=f"with-{person}",
+                content=f"hello from the person number {number}",
+                message_id=f"hello-{number}",
+            ),
+        )
+    result = plain.privacy.forget(user="person-12")
+    assert (set(result.found.values()), result.mentioned) == ({0}, 0)
+    assert plain.privacy.unfinished() == []
+
+
+def test_rows_that_were_deleted_are_found_in_unused_space(plain):
+    add(plain.primary, *map(told, range(100, 400)))
+    wanted = {"one": SECRET.encode()}
+    plain.primary.fetch_all("PRAGMA secure_delete = ON")
+    plain.primary.execute("VACUUM")
+    assert search_pages(plain.primary, wanted).unused == set()
+    plain.primary.fetch_all("PRAGMA secure_delete = OFF")
+    plain.primary.execute("DELETE FROM messages WHERE message_id = 'told-150'")
+    assert search_pages(plain.primary, wanted).unused == {"one"}
+    plain.primary.execute("DELETE FROM messages")
+    hits = search_pages(plain.primary, wanted | {"no": b"nobody wrote this"})
+    assert hits.unused == {"one"}
+
+
+def test_an_erasure_that_cannot_be_finished_does_not_stop_another(plain, monkeypatch):
+    real = forgetting.scan
+
+    def finds(storage: Any, primary: Any, patterns: Any) -> Any:
+        result = real(storage, primary, patterns)
+        result.found["cache"] = int("person-ada" in patterns.all_ids)
+        return result
+
+    monkeypatch.setattr(forgetting, "scan", finds)
+    with pytest.raises(ErasureIncomplete):
+        plain.privacy.forget(user="person-ada")
+    result = plain.privacy.forget(user="u")
+    assert result.receipt is not None
+    assert "An earlier erasure is not finished" in result.left[-1]
+    assert len(plain.privacy.unfinished()) == 1
+
+
+def test_people_without_an_id_are_others(plain):
+    group = {"channel_id": "g", "conversation_id": "g", "metadata": None}
+    add(
+        plain.primary,
+        told(30, **group, role="user"),
+        other(31, **group, message_id="nobody", role="user", user_id=None),
+    )
+    plain.primary.execute("UPDATE messages SET user_id = NULL WHERE message_id = 'nobody'")
+    plain.privacy.forget(user="person-ada")
+    assert plain.primary.fetch_all("SELECT message_id FROM messages WHERE channel_id = 'g'") == [
+        ("nobody",)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"body { font-weight: 400 }", False),
+        (b'<td>400</td> {"data": [1], "user": "u"} <p class="data">general sync data</p>', False),
+        (b'{"user": "data"}', True),
+        (rb"{\"channel\": \"general\"}", True),
+        (b"<td>sync</td>", True),
+        (b"a talk of Ada's", True),
+        (b"<p>p-0012, and others</p>", True),
+        (b"p-00123", False),
+    ],
+)
+def test_files_name_a_person_by_names_and_long_ids_only(content, named, tmp_path):
+    """Short ids and words only as a whole value; ids of messages that are numbers not at all."""
+    patterns = Patterns(
+        {
+            "user_id": ("data", "sync", "P-0", "p-0012"),
+            "channel_id": ("general",),
+            "conversation_id": ("42",),
+            "message_id": ("400", "401"),
+        },
+        ("Ada",),
+        (),
+    )
+    (tmp_path / "page.html").write_bytes(content)
+    assert patterns.named_by(tmp_path / "page.html") == named
+
+
+def test_records_of_pipelines_keep_names_of_steps():
+    patterns = Patterns({"user_id": ("u1",)}, ("sync", "Ada Byron"), ())
+    text = b'{"step": "sync-2", "run": "sync", "error": "Ada Byron is unknown"}'
+    masked = patterns.word(values=False).sub(b"-", text)
+    assert masked == b'{"step": "sync-2", "run": "sync", "error": "- is unknown"}'
+
+
+def test_values_that_equal_a_short_id_stay(plain):
+    add(plain.primary, told(40, user_id="1", channel_id="d", conversation_id="d"))
+    events = {
+        "theirs": {"user": 1},
+        "quoted": {"said": f"{SECRET} for the 40th time"},
+        "key": {"key": json.dumps(["1", "topic"])},
+        "stays": {"user": "2", "repeat": "1", "text": 'say \\"1\\"'},
+    }
+    plain.primary.execute_many(
+        "INSERT INTO outbox (topic, payload, created_at) VALUES (?, ?, '2024')",
+        [(topic, json.dumps(payload)) for topic, payload in events.items()],
+    )
+    plain.primary.execute_many(
+        "INSERT INTO system_state VALUES (?, ?, '2024')",
+        [("done", "1"), ("greeting", 'Say "1" to begin'), ("last_user", "1")],
+    )
+    plain.privacy.forget(user="1")
+    topics = plain.primary.fetch_all("SELECT topic FROM outbox WHERE topic <> 'said'")
+    assert topics == [("stays",)]
+    kept = plain.primary.fetch_all(
+        "SELECT key FROM system_state WHERE key IN ('done', 'greeting', 'last_user') ORDER BY key"
+    )
+    assert kept == [("done",), ("greeting",)]
+
+
+def test_a_person_whose_row_was_deleted_can_be_forgotten(plain):
+    plain.primary.execute("DELETE FROM users WHERE user_id = 'person-ada'")
+    plain.privacy.forget(user="person-ada")
+    keys = plain.primary.fetch_all("SELECT row_key FROM change_log WHERE table_name <> 'memories'")
+    assert "person-ada" not in str(keys)
+    with pytest.raises(UnknownName):
+        plain.privacy.forget(user="person-ada")
+
+
+def test_former_databases_of_restorations_are_listed(plain):
+    (plain.home.path / "backups").mkdir()
+    (plain.home.path / "backups" / "aico-20240101T000000000000Z-replaced.db.partial").touch()
+    (plain.home.path / "aico.db.damaged-20240101T000000Z").touch()
+    result = plain.privacy.forget(user="person-ada")
+    assert result.receipt["left"] == {"backups": 2}
+
+
+def test_a_sync_refuses_a_damaged_file_of_erasures_before_it_publishes(plain):
+    plain.privacy.forget(user="person-ada")
+    plain.home.erasures.write_bytes(b"{")
+    with Lab.open(plain.home.path) as again:
+        with pytest.raises(CorruptDatabase, match="is damaged or of another home"):
+            again.sync(only="warehouse")
+        assert not again.home.snapshots.exists() or not [*again.home.snapshots.iterdir()]
+
+
+def test_a_lost_file_of_erasures_is_written_again_from_the_receipts(plain):
+    plain.privacy.forget(user="person-ada")
+    before = SealedErasures(plain.home, plain.storage.keys).read()
+    plain.home.erasures.unlink()
+    with Lab.open(plain.home.path) as again:
+        assert again.privacy.unfinished() == []
+        assert SealedErasures(again.home, again.storage.keys).read() == before
+
+
+@pytest.mark.parametrize("receipt", [None, "text", [], {}, {"signature": "é"}, {"signature": b"x"}])
+def test_what_is_no_receipt_is_not_authentic(receipt):
+    assert not is_authentic(receipt, b"key")
+
+
+def test_undoing_an_import_keeps_replies_and_removes_the_person_of_an_edit(plain, tmp_path):
+    def line(name: str, **changes: Any) -> dict[str, Any]:
+        return {
+            "message_id": name, "conversation_id": "k", "user_id": "eve", "role": "user",
+            "content": f"text of {name}", "timestamp": "2024-05-01T12:00:00Z",
+        } | changes  # fmt: skip
+
+    plain.import_from(lines(tmp_path / "a.jsonl", line("x"), line("y", reply_to="message-z")))
+    before = dump(plain.primary)
+    second = lines(
+        tmp_path / "b.jsonl", line("x", user_id="wrong", content="edited"), line("message-z")
+    )
+    undone = plain.import_from(second, on_conflict="replace").import_id
+    result = plain.privacy.forget(import_id=undone)
+    assert (dump(plain.primary), set(result.found.values())) == (before, {0})
