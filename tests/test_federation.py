@@ -16,12 +16,19 @@ from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, UnknownName
 from aico_lab.federation import applying, bundles, epochs, sealing
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
+from aico_lab.federation.replica import Replica
 from aico_lab.federation.rows import Version, digest_of
 from aico_lab.federation.syncing import Federation
+from aico_lab.federation.tables import CLASSES
 from aico_lab.schema import feed
 from tests.databases import with_core_schemas
 
 USER = "INSERT INTO users VALUES (?, ?, '2024', NULL)"
+MEMORY = "INSERT INTO memories VALUES (?, 'eve', 'x', 'fact', 1, '2024', NULL)"
+MESSAGE = (
+    "INSERT INTO messages (message_id, channel_id, conversation_id, user_id, role, content, "
+    "timestamp) VALUES (?, 'c', 'c', 'eve', 'user', 'x', '2024-05-01T12:30:00.000000Z')"
+)
 RENAME = "UPDATE users SET name = ? WHERE user_id = 'ada'"
 
 
@@ -185,15 +192,97 @@ def test_what_a_restored_home_sent_in_lost_bundles_is_sent_again(two, folder, tm
     assert b.one("SELECT count(*) FROM users WHERE user_id = 'eve'") == 1
 
 
-def child_before_parent(two, make, folder):
-    """Return whether a third device has a row whose parent, of another device, came later."""
+@pytest.fixture
+def merged(monkeypatch):
+    """Numbers of rows that were compared with their versions, for every call."""
+    numbers = []
+    merge = applying._Applying.merge
+
+    def noting(self, changes, ctx):
+        numbers.append(sum(map(len, changes.values())))
+        merge(self, changes, ctx)
+
+    monkeypatch.setattr(applying._Applying, "merge", noting)
+    return numbers
+
+
+def test_rows_are_sent_after_those_that_they_refer_to(two, folder, monkeypatch, merged):
+    """In whatever order a set has its classes, which is another one in every process."""
+    monkeypatch.setattr(
+        Replica, "own_classes", property(lambda _: dict.fromkeys(reversed(CLASSES)).keys())
+    )
+    a, b = two
+    a.run(USER, "eve", "Eve")
+    a.run("INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')")
+    for number in range(3):
+        a.run(MESSAGE, f"m{number}")
+        a.run(MEMORY, f"e{number}")
+    a.sync(folder)
+    merged.clear()
+    b.sync(folder)
+    assert merged == [2, 3, 3]  # none was parked and tried again
+
+
+def with_third(two, make, folder):
     a, b = two
     c = make("c")
     c.join(a.invite(c.create_keys(), "desktop"))
     meet(folder, a, b, c)
+    return c
+
+
+def test_parked_rows_are_tried_again_when_their_parent_has_come(two, make, folder, merged):
+    a, b = two
+    c = with_third(two, make, folder)
     a.run(USER, "eve", "Eve")
     meet(folder, a, b)
-    b.run("INSERT INTO memories VALUES ('m', 'eve', 'x', 'fact', 1, '2024', NULL)")
+    for number in range(30):
+        b.run(MEMORY, f"e{number}")
+    b.seal()
+    for number in range(5):
+        b.run(USER, f"u{number}", "U")
+        b.seal()
+    spool = b.replica.spool
+    merged.clear()
+    for device in (b, a):
+        for name in spool.names() - c.replica.spool.names():
+            if name.startswith(device.replica.device_id):
+                c.replica.spool.take(name, spool.read(name))
+        c.take_in()
+        c.take_in()
+        c.seal()
+    # Bundles of b, the first with 30 rows; the user; the 30 rows, all at once.
+    assert sorted(merged) == [1] * 6 + [30, 30]
+    assert c.one("SELECT count(*) FROM memories") == 30
+    assert c.one("SELECT count(*) FROM sync_parked") == 0
+
+
+def test_a_refused_row_is_tried_again_after_other_bundles_only(two, folder, merged):
+    a, b = two
+    b.run(
+        "CREATE TRIGGER never BEFORE INSERT ON memories "
+        "BEGIN SELECT RAISE(ABORT, 'CHECK constraint failed: no'); END"
+    )
+    a.run("INSERT INTO memories VALUES ('m', 'ada', 'x', 'fact', 1, '2024', NULL)")
+    meet(folder, a, b)
+    assert "no" in b.status().parked[0][2]
+    b.run("DROP TRIGGER never")
+    merged.clear()
+    meet(folder, a, b)
+    assert merged == []
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, b)
+    assert b.one("SELECT count(*) FROM memories") == 1
+    assert b.status().parked == ()
+
+
+def child_before_parent(two, make, folder):
+    """Return whether a third device has a row whose parent, of another device, came later."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, b)
+    b.run(MEMORY, "m")
     meet(folder, b)
     spool = b.replica.spool
     names = sorted(spool.names(), key=lambda name: name.startswith(a.replica.device_id))

@@ -2,18 +2,31 @@
 
 What changed here is sealed first, because its context is what this device had seen before. Rows
 whose parent was deleted are deleted too, as a change of this device; rows whose parent has not come
-yet are parked, like rows that a constraint refuses, and tried again with every bundle.
+yet are parked, like rows that a constraint refuses. They are tried again after all bundles that can
+be taken in, since a try for every parked row with every bundle would take hours.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from typing import TYPE_CHECKING, Any, Final
+
+import orjson
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import ConstraintViolated
 from aico_lab.federation import conflicts, control
-from aico_lab.federation.bundles import Changes, Ctx, FileName, Header, RowChange, parse_name
+from aico_lab.federation.bundles import (
+    ROWS,
+    Changes,
+    Ctx,
+    FileName,
+    Header,
+    RowChange,
+    parse_name,
+)
 from aico_lab.federation.rows import (
     Version,
     from_json,
@@ -33,7 +46,7 @@ from aico_lab.federation.sealing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from aico_lab.federation.replica import Replica
     from aico_lab.federation.tables import FederatedTable
@@ -42,34 +55,100 @@ _NO_PARENT: Final = "it waits for the row that it refers to"
 
 Full = list[Any]
 """The values of a row: the key's columns, then the others."""
+Missing = dict[tuple[int, Any], bool]
+"""Parents that do not exist, by position in a full row and key, and whether they were deleted."""
+_Parked = tuple[RowChange, str, str | None, str | None]  # with the reason and the unknown parent
+
+# The rows of this device that were not sealed are known by their own bundles, a moment later.
+_DUE: Final = """SELECT parked_id, table_name, row_key, version, ctx FROM sync_parked
+    WHERE parked_id > ? AND parked_id <= ? AND (parent_key IS NULL OR EXISTS (
+        SELECT 1 FROM sync_rows WHERE table_name = parent_table AND row_key = parent_key))
+    ORDER BY parked_id LIMIT ?"""
 
 
 def apply(replica: Replica, name: FileName, header: Header, changes: Changes) -> None:
     """Take in a bundle that may be taken in now."""
+    with _changes_of(name.device, replica) as applying:
+        applying.merge(changes, header.ctx)
+        add_to_chain(replica, name, header)
+        _note_seen(replica, name, header)
+        applying.answers = control.obey(replica, header.statements, name.device)
+        if changes:
+            replica.publish_event(
+                "federation.applied",
+                {"device_id": name.device, "rows": {t: len(rows) for t, rows in changes.items()}},
+            )
+
+
+def retry_parked(replica: Replica) -> None:
+    """Try the parked rows again whose parent is known now, and those that a constraint refused."""
+    connection = replica.connection
+    if not connection.fetch_one("SELECT 1 FROM sync_parked"):
+        return
+    # Only a bundle, of this device or another, can have changed what they wait for.
+    if replica.get("parked:tried") == _bundles(replica):
+        return
+    left = _count_parked(replica)
+    while left:
+        _retry_once(replica)
+        before, left = left, _count_parked(replica)
+        if left == before:
+            break
+    replica.put("parked:tried", _bundles(replica))
+
+
+def _bundles(replica: Replica) -> str:
+    return str(replica.connection.fetch_all("SELECT count(*), max(hash) FROM sync_chain"))
+
+
+def _count_parked(replica: Replica) -> int:
+    row = replica.connection.fetch_one("SELECT count(*) FROM sync_parked")
+    return int(row[0]) if row else 0
+
+
+def _retry_once(replica: Replica) -> None:
+    """Try the parked rows that are due, each once; the rows of a bundle have one transaction."""
+    connection = replica.connection
+    row = connection.fetch_one("SELECT max(parked_id) FROM sync_parked")
+    tried, last = 0, row[0] if row else 0  # a row that is parked again has a greater number
+    while due := connection.fetch_all(_DUE, [tried, last, ROWS]):
+        tried = due[-1][0]
+        parked = [
+            (number, table, ctx, RowChange(key, Version(*head), tuple(map(from_json, content))))
+            for number, table, key, version, ctx in due
+            for head, content in [orjson.loads(version)]
+        ]
+        for (device, ctx), found in itertools.groupby(
+            parked, lambda one: (one[3].version.stream.partition(".")[0], one[2])
+        ):
+            group = list(found)
+            changes: Changes = {}
+            for _, table, _, change in group:
+                changes.setdefault(table, []).append(change)
+            with _changes_of(device, replica) as applying:
+                connection.execute(
+                    "DELETE FROM sync_parked WHERE parked_id IN (SELECT value FROM json_each(?))",
+                    [json.dumps([number for number, *_ in group])],
+                )
+                applying.merge(changes, Ctx(json.loads(ctx)))
+
+
+@contextlib.contextmanager
+def _changes_of(device_id: str, replica: Replica) -> Iterator[_Applying]:
+    """Run a block in one transaction, whose changes are those of another device."""
     connection = replica.connection
     with connection.transaction():
         seal(replica)
         before = _last_change(replica)
         connection.execute("INSERT INTO sync_applying VALUES (1)")
         applying = _Applying(replica)
-        applying.merge(changes, header.ctx)
-        add_to_chain(replica, name, header)
-        _note_seen(replica, name, header)
-        applying.retry_parked()
+        yield applying
         connection.execute("DELETE FROM sync_applying")
-        answers = control.obey(replica, header.statements, name.device)
-        connection.execute(
-            "UPDATE change_log SET device_id = ? WHERE seq > ?", [name.device, before]
-        )
+        connection.execute("UPDATE change_log SET device_id = ? WHERE seq > ?", [device_id, before])
         collect(replica, without=applying.written)
         # Cascades, and rows without a parent, are changes of this device.
-        write_statements(replica, answers)
+        write_statements(replica, applying.answers)
         seal(replica)
-        if changes:
-            replica.publish_event(
-                "federation.applied",
-                {"device_id": name.device, "rows": {t: len(rows) for t, rows in changes.items()}},
-            )
 
 
 def _last_change(replica: Replica) -> int:
@@ -101,12 +180,14 @@ class _Applying:
 
     Attributes:
         written: The rows that have exactly the content of their stored version.
+        answers: Statements of this device on those of the bundle.
     """
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._connection = replica.connection
         self.written: set[tuple[str, str]] = set()
+        self.answers: list[control.Statement] = []
 
     def merge(self, changes: Changes, ctx: Ctx) -> None:
         """Write those versions that are greater than the stored ones; then delete rows."""
@@ -118,19 +199,6 @@ class _Applying:
             if gone.get(table.name):
                 self._delete(table, gone[table.name])
 
-    def retry_parked(self) -> None:
-        """Try the parked rows again."""
-        parked = self._connection.fetch_all(
-            "SELECT table_name, row_key, version, ctx FROM sync_parked ORDER BY parked_id"
-        )
-        if not parked:
-            return
-        self._connection.execute("DELETE FROM sync_parked")
-        for name, key, version, ctx in parked:
-            head, content = json.loads(version)
-            row = RowChange(key, Version(*head), tuple(from_json(value) for value in content))
-            self.merge({name: [row]}, Ctx(json.loads(ctx)))
-
     def _upsert(self, table: FederatedTable, changes: Sequence[RowChange], ctx: Ctx) -> list[str]:
         """Write the existing rows among changes, and return the keys of those to delete."""
         newer = self._newer(table, changes, ctx)
@@ -140,12 +208,13 @@ class _Applying:
         missing = self._missing_parents(table, alive)
         rows: dict[str, Full] = {}
         by_key = {change.key: change for change in alive}
+        parked: list[_Parked] = []
         for change in alive:
             full = _full(table, change)
-            fate = self._without_parents(table, full, missing)
-            if fate == "park":
-                self._park(table, change, ctx, _NO_PARENT)
+            if parent := _unknown_parent(table, full, missing):
+                parked.append((change, _NO_PARENT, *parent))
                 continue
+            fate = _without_parents(table, full, missing)
             versions[change.key] = change.version
             if fate == "delete":
                 gone.append(change.key)
@@ -160,7 +229,8 @@ class _Applying:
         for key, reason in self._write(table, rows).items():
             del versions[key]
             self.written.discard((table.name, key))
-            self._park(table, by_key[key], ctx, reason)
+            parked.append((by_key[key], reason, None, None))
+        self._park(table, parked, ctx)
         store_versions(self._connection, table.name, versions)
         return gone
 
@@ -202,11 +272,9 @@ class _Applying:
             conflicts.close_seen(self._replica, table.name, list(chosen), ctx)
         return list(chosen.values())
 
-    def _missing_parents(
-        self, table: FederatedTable, alive: Iterable[RowChange]
-    ) -> dict[tuple[int, Any], bool]:
+    def _missing_parents(self, table: FederatedTable, alive: Iterable[RowChange]) -> Missing:
         """Return the references to rows that do not exist, and whether those were deleted."""
-        missing = {}
+        missing: Missing = {}
         fulls = [_full(table, change) for change in alive]
         for parent in table.parents:
             wanted = {full[parent.position] for full in fulls} - {None}
@@ -225,24 +293,6 @@ class _Applying:
             for key in absent:
                 missing[parent.position, key] = key in known and not known[key].is_alive
         return missing
-
-    def _without_parents(
-        self, table: FederatedTable, full: Full, missing: dict[tuple[int, Any], bool]
-    ) -> str:
-        """Return whether to write, alter, delete or park a row, and clear references to nothing."""
-        fate = "write"
-        for parent in table.parents:
-            was_deleted = missing.get((parent.position, full[parent.position]))
-            if was_deleted is None:
-                continue
-            if not was_deleted:
-                return "park"
-            if parent.is_cleared and fate != "delete":
-                full[parent.position] = None
-                fate = "alter"
-            else:
-                fate = "delete"
-        return fate
 
     def _write(self, table: FederatedTable, rows: dict[str, Full]) -> dict[str, str]:
         """Insert or update rows; return the refused ones, with reasons."""
@@ -276,15 +326,47 @@ class _Applying:
         )
         forget_content(self._replica, table.name, keys)
 
-    def _park(self, table: FederatedTable, change: RowChange, ctx: Ctx, reason: str) -> None:
-        content = [to_json(value) for value in change.content or ()]
+    def _park(self, table: FederatedTable, parked: Sequence[_Parked], ctx: Ctx) -> None:
+        if not parked:
+            return
+        rows = [
+            [
+                change.key,
+                orjson.dumps([[*change.version], [*map(to_json, change.content or ())]]).decode(),
+                reason, parent_table, parent_key,
+            ]
+            for change, reason, parent_table, parent_key in parked
+        ]  # fmt: skip
         self._connection.execute(
-            "INSERT INTO sync_parked (table_name, row_key, version, ctx, reason) "
-            "VALUES (?, ?, ?, ?, ?)",
-            [table.name, change.key, json.dumps([change.version, content]), json.dumps(ctx),
-             reason],
-        )  # fmt: skip
+            "INSERT INTO sync_parked (table_name, row_key, version, ctx, reason, parent_table, "
+            "parent_key) SELECT ?, value ->> 0, value ->> 1, ?, value ->> 2, value ->> 3, "
+            "value ->> 4 FROM json_each(?)",
+            [table.name, json.dumps(ctx), orjson.dumps(rows).decode()],
+        )
 
 
 def _full(table: FederatedTable, change: RowChange) -> Full:
     return [*key_values(table, change.key), *(change.content or ())]
+
+
+def _unknown_parent(table: FederatedTable, full: Full, missing: Missing) -> tuple[str, str] | None:
+    """Return the table and key of a row's first parent that has not come, or None."""
+    for parent in table.parents if missing else ():
+        key = full[parent.position]
+        if missing.get((parent.position, key)) is False:
+            return parent.table, key
+    return None
+
+
+def _without_parents(table: FederatedTable, full: Full, missing: Missing) -> str:
+    """Return whether to write, alter or delete a row, and clear its references to deleted rows."""
+    fate = "write"
+    for parent in table.parents if missing else ():
+        if (parent.position, full[parent.position]) not in missing:
+            continue
+        if parent.is_cleared and fate != "delete":
+            full[parent.position] = None
+            fate = "alter"
+        else:
+            fate = "delete"
+    return fate

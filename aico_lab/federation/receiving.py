@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.federation import control, epochs
-from aico_lab.federation.applying import apply
+from aico_lab.federation.applying import apply, retry_parked
 from aico_lab.federation.bundles import (
     START,
     Ctx,
@@ -86,6 +86,7 @@ class Receiver:
                     # New keys may open others; their order comes before that of the rest.
                     if header.statements:
                         break
+        retry_parked(self._replica)
         self._done.waiting = sorted((str(name), why) for name, why in self._reasons.items())
         return self._done
 

@@ -52,7 +52,10 @@ def seal(replica: Replica) -> int:
         collect(replica)
     sealed = 0
     own = replica.own_classes
-    for class_ in own:
+    # Rows come after those that they refer to, or they would be parked on the other devices.
+    for class_ in dict.fromkeys(table.class_ for table in replica.tables.values()):
+        if class_ not in own:
+            continue
         while True:
             with replica.connection.transaction():
                 write_statements(replica, [])

@@ -60,14 +60,16 @@ _TABLES: Final = {
         file TEXT PRIMARY KEY NOT NULL,
         reason TEXT NOT NULL
     ) WITHOUT ROWID""",
-    # Rows that wait for a row that they refer to, or that a constraint refused.
+    # Rows that wait for a row that they refer to, their parent, or that a constraint refused.
     "sync_parked": """(
         parked_id INTEGER PRIMARY KEY,
         table_name TEXT NOT NULL,
         row_key TEXT NOT NULL,
         version JSON TEXT NOT NULL,
         ctx JSON TEXT NOT NULL,
-        reason TEXT NOT NULL
+        reason TEXT NOT NULL,
+        parent_table TEXT,
+        parent_key TEXT
     )""",
     # The losing version of a row that two devices changed without knowing of each other.
     "sync_conflicts": """(
