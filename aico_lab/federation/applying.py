@@ -205,12 +205,12 @@ class _Applying:
         gone = [change.key for change in newer if change.content is None]
         versions = {change.key: change.version for change in newer if change.content is None}
         alive = [change for change in newer if change.content is not None]
-        missing = self._missing_parents(table, alive)
+        fulls = [_full(table, change) for change in alive]
+        missing = self._missing_parents(table, fulls)
         rows: dict[str, Full] = {}
         by_key = {change.key: change for change in alive}
         parked: list[_Parked] = []
-        for change in alive:
-            full = _full(table, change)
+        for change, full in zip(alive, fulls, strict=True):
             if parent := _unknown_parent(table, full, missing):
                 parked.append((change, _NO_PARENT, *parent))
                 continue
@@ -272,10 +272,9 @@ class _Applying:
             conflicts.close_seen(self._replica, table.name, list(chosen), ctx)
         return list(chosen.values())
 
-    def _missing_parents(self, table: FederatedTable, alive: Iterable[RowChange]) -> Missing:
+    def _missing_parents(self, table: FederatedTable, fulls: Sequence[Full]) -> Missing:
         """Return the references to rows that do not exist, and whether those were deleted."""
         missing: Missing = {}
-        fulls = [_full(table, change) for change in alive]
         for parent in table.parents:
             wanted = {full[parent.position] for full in fulls} - {None}
             if not wanted:

@@ -171,9 +171,7 @@ def encoded(header: Header, change: RowChange) -> list[Any]:
     head: list[Any] = [change.key, version.cl, version.stamp]
     if (version.stream, version.n) != (header.stream, header.n):  # in a snapshot
         head += [version.stream, version.n]
-    if content is None or (
-        set(map(type, content)) <= PLAIN and not _INFINITE.intersection(content)
-    ):
+    if content is None or (PLAIN.issuperset(map(type, content)) and _INFINITE.isdisjoint(content)):
         return [head, content]
     return [head, [to_json(value) for value in content]]
 
@@ -322,7 +320,7 @@ def _change(header: Header, table: FederatedTable, known: dict[str, int], row: A
         return RowChange(key, Version(cl, _natural(stamp), "", stream, _natural(n)), None)
     if len(given) != len(known):
         raise ValueError("is no row")
-    values = given if set(map(type, given)) <= PLAIN else [*map(from_json, given)]
+    values = given if PLAIN.issuperset(map(type, given)) else [*map(from_json, given)]
     if tuple(known) != table.columns:
         values = [
             values[known[column]] if column in known else default

@@ -67,7 +67,8 @@ def next_stamp(at: int, replaced: int) -> int:
         at: Its time in milliseconds since 1970.
         replaced: The stamp of the version that it replaces, or 0.
     """
-    return min(max(at * 1000, replaced + 1), MAX_STAMP)
+    stamp = at * 1000
+    return min(stamp if stamp > replaced else replaced + 1, MAX_STAMP)
 
 
 def digest_of(table: FederatedTable, key: str, content: Sequence[Any]) -> str:
@@ -79,9 +80,9 @@ def digest_of(table: FederatedTable, key: str, content: Sequence[Any]) -> str:
     differing = {
         column: value
         for column, value, default in zip(table.columns, content, table.defaults, strict=True)
-        if value != default or type(value) is not type(default)
+        if value is not default and (value != default or type(value) is not type(default))
     }
-    if not set(map(type, differing.values())) <= PLAIN:
+    if not PLAIN.issuperset(map(type, differing.values())):
         differing = {column: to_json(value) for column, value in differing.items()}
     text = orjson.dumps([table.name, key, differing])
     return hashlib.blake2b(text, digest_size=16).hexdigest()
@@ -147,7 +148,7 @@ def _reading(table: FederatedTable, keys: Sequence[str]) -> tuple[str, list[str]
     select = f"SELECT {cut}, {select_key(table, 't')}, {', '.join(columns)}"
     if len(table.keys) == 1:
         where = f"t.{quoted(table.keys[0])} IN (SELECT value FROM json_each(?))"
-        return f"{select} FROM {table.name} AS t WHERE {where}", [json.dumps(list(keys))]
+        return f"{select} FROM {table.name} AS t WHERE {where}", [orjson.dumps(list(keys)).decode()]
     joined = " AND ".join(
         f"t.{quoted(column)} = (j.value ->> {at})" for at, column in enumerate(table.keys)
     )
@@ -160,7 +161,7 @@ def stored_versions(connection: Connection, table: str, keys: Iterable[str]) -> 
     rows = connection.fetch_all(
         "SELECT row_key, cl, stamp, digest, stream, n FROM sync_rows JOIN sync_streams "
         "USING (stream_id) WHERE table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
-        [table, json.dumps(list(keys))],
+        [table, orjson.dumps(list(keys)).decode()],
     )
     return {key: Version(*version) for key, *version in rows}
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from aico_lab.federation import epochs
 from aico_lab.federation.bundles import (
     ROWS,
@@ -27,6 +29,7 @@ from aico_lab.federation.rows import (
     physical,
     store_versions,
     stored_versions,
+    to_json,
 )
 from aico_lab.federation.tables import BASE, closed, select_key
 from aico_lab.schema import feed
@@ -50,6 +53,7 @@ def seal(replica: Replica) -> int:
     """
     with replica.connection.transaction():
         collect(replica)
+        write_statements(replica, [])
     sealed = 0
     own = replica.own_classes
     # Rows come after those that they refer to, or they would be parked on the other devices.
@@ -58,7 +62,6 @@ def seal(replica: Replica) -> int:
             continue
         while True:
             with replica.connection.transaction():
-                write_statements(replica, [])
                 changes = _changes(replica, class_)
                 if changes:
                     write(replica, class_, changes)
@@ -143,29 +146,32 @@ def _changes(replica: Replica, class_: str) -> Changes:
     connection = replica.connection
     changes: Changes = {}
     count = size = 0
-    stream, n = replica.stream(class_), 0  # the number is set when the bundle is written
+    stream = replica.stream(class_)
+    length = connection.fetch_one(
+        "SELECT coalesce(max(n), 0) FROM sync_chain WHERE stream = ?", [stream]
+    )
+    n = 1 + (length[0] if length else 0)
     for table in replica.tables.values():
         while table.class_ == class_ and count < ROWS and size < SIZE:
             dirty = connection.fetch_all(
                 "SELECT CAST(row_key AS BLOB), typeof(row_key) = 'text', at, is_deleted, is_forced "
                 "FROM sync_dirty WHERE table_name = ? ORDER BY row_key LIMIT ?",
-                [table.name, min(_AT_ONCE, ROWS - count)],
+                [table.name, ROWS - count],
             )
             if not dirty:
                 break
-            found = _compared(replica, table, dirty, stream, n)
-            changes.setdefault(table.name, []).extend(found)
-            count += len(found)
-            size += sum(
-                len(value)
-                for change in found
-                for value in filter(None, change.content or ())
-                if type(value) is str
-            )
+            done = 0
+            while done < len(dirty) and size < SIZE:
+                some = dirty[done : done + _AT_ONCE]
+                found = _compared(replica, table, some, stream, n)
+                changes.setdefault(table.name, []).extend(found)
+                count += len(found)
+                size += len(orjson.dumps([one.content for one in found], default=to_json))
+                done += len(some)
             connection.execute(
                 "DELETE FROM sync_dirty WHERE table_name = ? AND row_key IN (SELECT row_key "
                 "FROM sync_dirty WHERE table_name = ? ORDER BY row_key LIMIT ?)",
-                [table.name, table.name, len(dirty)],
+                [table.name, table.name, done],
             )
     return {name: rows for name, rows in changes.items() if rows}
 
@@ -186,15 +192,16 @@ def _compared(
         _leave_out(replica, table.name, key, "its text has a NUL, or is not UTF-8")
     known = stored_versions(replica.connection, table.name, list(named))
     found = []
-    for key in named.keys() - unreadable:
-        at, is_deleted, is_forced = named[key]
+    for key, (at, is_deleted, is_forced) in named.items():
+        if key in unreadable:
+            continue
         content, old = there.get(key), known.get(key)
         digest = "" if content is None else digest_of(table, key, content)
         cl = _next_length(old, digest, is_deleted=is_deleted, is_forced=is_forced)
         if cl is not None:
             stamp = next_stamp(at, old.stamp if old else 0)
             found.append(RowChange(key, Version(cl, stamp, digest, stream, n), content))
-    return sorted(found)
+    return found
 
 
 def _next_length(
@@ -253,7 +260,7 @@ def write(
     Args:
         replica: Inside a transaction.
         class_: The class of the rows.
-        changes: New versions of rows, of this device unless the bundle is a snapshot.
+        changes: New versions of rows, of this bundle unless it is a snapshot.
         statements: Signed statements, which all trusted devices can read.
         covers: The bundles that a snapshot replaces.
     """
@@ -264,14 +271,6 @@ def write(
         class_, stream, length + 1, heads[-1] if heads else START, ctx, replica.schema, said,
         _needs(replica, class_), list(covers),
     )  # fmt: skip
-    if not covers:
-        changes = {
-            name: [
-                RowChange(key, version._replace(n=header.n), content)
-                for key, version, content in rows
-            ]
-            for name, rows in changes.items()
-        }
     entitled = replica.entitled()[class_]
     key = epochs.recipient(replica, class_, entitled)
     recipients = [key] if key else []
