@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
-from aico_lab.federation import conflicts, control, proof
+from aico_lab.federation import compacting, conflicts, control, proof, replaced
 from aico_lab.federation.bundles import FileName
 from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
@@ -257,7 +257,13 @@ class Federation:
     def take_in(self) -> TakenIn:
         """Take in the bundles that were received."""
         with self._exclusive():
-            return Receiver(self.replica).take_in()
+            compacting.begin_streams_after_loss(self.replica)
+            taken_in = Receiver(self.replica).take_in()
+            self._publish()  # else what was sealed meanwhile would seem lost
+            compacting.send_again(self.replica)
+            self._publish()
+            self._remove_replaced()
+            return taken_in
 
     def exchange(self, folder: Path) -> Exchanged:
         """Copy missing bundles from a shared folder, and to it.
@@ -269,7 +275,10 @@ class Federation:
         with self._exclusive():
             junk = self.replica.connection.fetch_all("SELECT file FROM sync_refused")
             return self.replica.spool.exchange(
-                folder, self.federation_id, {name for (name,) in junk}
+                folder,
+                self.federation_id,
+                {name for (name,) in junk},
+                replaced.names(self.replica),
             )
 
     def sync(self, folder: Path) -> Synced:
@@ -298,6 +307,7 @@ class Federation:
                 exchanged.received + again.received,
                 exchanged.sent + again.sent,
                 sorted({*exchanged.refused, *again.refused}),
+                exchanged.removed + again.removed,
             ),
             taken_in,
             sealed,
@@ -316,6 +326,27 @@ class Federation:
                 "to add it again."
             )
         return taken_in, self.seal()
+
+    def compact(self) -> compacting.Compacted:
+        """Write the rows as they are into new bundles, which replace all that were taken in.
+
+        Changed and erased texts are then in no file of this device; the others, and a shared
+        folder, lose the replaced files when they exchange changes next.
+
+        Raises:
+            InvalidValue: This device only receives.
+        """
+        if not self.replica.own_classes:
+            raise InvalidValue("This device only receives: compact on another one.")
+        self.bring_up_to_date()
+        with self._exclusive():
+            before = self.replica.spool.size()
+            with self.replica.connection.transaction():
+                seal(self.replica)
+                rows, bundles, replaced_ = compacting.compact(self.replica)
+            self._publish()
+            self._remove_replaced()
+            return compacting.Compacted(rows, bundles, replaced_, before, self.replica.spool.size())
 
     def revoke(self, device_id: str) -> None:
         """End the trust in a device, and go on under keys that it does not have.
@@ -494,6 +525,9 @@ class Federation:
         with private_files():
             self.folder.mkdir(exist_ok=True)
         return held(self.folder / "writer.lock", _PATIENCE, _busy)
+
+    def _remove_replaced(self) -> None:
+        self.replica.spool.remove(replaced.names(self.replica))
 
     def _publish(self) -> None:
         """Make the bundles visible whose transactions committed."""
