@@ -183,6 +183,15 @@ class OpenedBundle(NamedTuple):
     header: Header
     body: bytes
 
+    def rows(self) -> list[bytes]:
+        """Return the keys and contents of its rows as JSON, without those of deleted rows."""
+        return [
+            orjson.dumps([head[0], content])
+            for part in orjson.loads(self.body).values()
+            for head, content in part["rows"]
+            if content is not None
+        ]
+
 
 def unpack(
     name: FileName, content: bytes, identities: Sequence[str], public_key: bytes

@@ -109,7 +109,12 @@ class Receiver:
             for class_ in forgotten:
                 self._replica.begin_stream(class_)
 
-    def _open(self, name: FileName) -> OpenedBundle:
+    def open(self, name: FileName) -> OpenedBundle:
+        """Return a bundle of the spool.
+
+        Raises:
+            Refused: It is none of a known device, or cannot be opened.
+        """
         device = control.device_of(name, self._replica)
         if device is None:
             raise Refused("its device is unknown", is_final=False)
@@ -122,7 +127,7 @@ class Receiver:
 
     def _read_header(self, name: FileName) -> None:
         try:
-            opened = self._open(name)
+            opened = self.open(name)
         except Refused as refused:
             self._refuse(name, refused)
             return
@@ -136,7 +141,7 @@ class Receiver:
         opened = self._kept.pop(name, None)
         self._kept_size -= len(opened.body) if opened else 0
         try:
-            opened = opened or self._open(name)
+            opened = opened or self.open(name)
             changes = read_changes(opened, self._replica.tables, self._replica.schema)
             apply(self._replica, name, opened.header, changes)
         except Refused as refused:

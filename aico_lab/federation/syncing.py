@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
 from aico_lab.federation import compacting, conflicts, control, proof, replaced
-from aico_lab.federation.bundles import FileName
+from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
-from aico_lab.federation.sealing import seal, write_statements
+from aico_lab.federation.sealing import collect, seal, write_statements
 from aico_lab.federation.spool import Exchanged, Spool
 from aico_lab.federation.tables import BASE, CLASSES
 from aico_lab.home.files import held, private_files
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -156,6 +157,14 @@ class Federation:
                 "a key file or a passphrase, and import into it."
             )
         return cls(storage.primary, storage.home.path / "federation")
+
+    @classmethod
+    def existing(cls, storage: Storage) -> Federation | None:
+        """Return the federation of an opened home, or None if it is on one device only."""
+        if storage.keys.libsql() is None:
+            return None
+        found = cls.of(storage)
+        return found if found.is_begun else None
 
     @classmethod
     def create(cls, storage: Storage, name: str) -> Federation:
@@ -347,6 +356,44 @@ class Federation:
             self._publish()
             self._remove_replaced()
             return compacting.Compacted(rows, bundles, replaced_, before, self.replica.spool.size())
+
+    def note_changes(self) -> None:
+        """Note which rows changed, in the open transaction, before the change feed loses them."""
+        collect(self.replica)
+
+    def erase(self, names_it: Callable[[list[str | None]], bool]) -> int:
+        """Seal the deletions of an erasure, and remove what is kept of rows that name it.
+
+        Args:
+            names_it: Returns whether one of some JSON texts names what was erased.
+
+        Returns:
+            The number of kept versions that were removed.
+        """
+        connection, removed = self.replica.connection, 0
+        with self._exclusive(), connection.transaction():
+            seal(self.replica)
+            for table, key, column in (
+                ("sync_conflicts", "conflict_id", "content"),
+                ("sync_parked", "parked_id", "version"),
+            ):
+                kept = connection.fetch_all(f"SELECT {key}, row_key, {column} FROM {table}")
+                named = [[number] for number, *texts in kept if names_it(texts)]
+                connection.execute_many(f"DELETE FROM {table} WHERE {key} = ?", named)
+                removed += len(named)
+        return removed
+
+    def bundles_with(self, pattern: re.Pattern[bytes]) -> int:
+        """Return the number of bundles with rows that a pattern is found in, or without a key."""
+        found = 0
+        for name in map(parse_name, sorted(self.replica.spool.names())):
+            try:
+                rows = Receiver(self.replica).open(name).rows()
+            except Refused:
+                found += 1
+                continue
+            found += any(pattern.search(row) for row in rows)
+        return found
 
     def revoke(self, device_id: str) -> None:
         """End the trust in a device, and go on under keys that it does not have.
