@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from aico_lab.federation import bundles, epochs
+from aico_lab.errors import DeviceRevoked, InvalidValue
+from aico_lab.federation import bundles, epochs, replaced
 from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.rows import Version, order, physical
 from aico_lab.federation.syncing import Federation
@@ -304,6 +305,10 @@ class World:
         if node.federation.replica.level(node.federation.replica.device_id) == 2:
             node.federation.seal()
 
+    def compact(self, node: Node) -> None:
+        with contextlib.suppress(InvalidValue, DeviceRevoked):
+            self.count["compacted"] += node.federation.compact().replaced
+
     def guarded(self, node: Node, do: Callable[[], None]) -> bool:
         if self.with_faults and self.rng.random() < 0.25:
             node.fuse = self.rng.randrange(1, 400)
@@ -320,14 +325,20 @@ class World:
     def by_folder(self, node: Node, *, lossy: bool = True) -> None:
         spool = node.federation.replica.spool
         here = {f"{p.parent.name}/{p.name}": p for p in self.folder.glob("*/*.age")}
-        files = [(name, here[name].read_bytes()) for name in sorted(here.keys() - spool.names())]
+        gone = replaced.names(node.federation.replica)
+        missing = sorted(here.keys() - spool.names() - gone)
+        files = [(name, here[name].read_bytes()) for name in missing]
         self.rng.shuffle(files)
         self.receive(node, files, lossy=lossy)
         if self.guarded(node, lambda: self.work(node)):
-            for name in spool.names() - here.keys():
+            gone = replaced.names(node.federation.replica)
+            for name in spool.names() - here.keys() - gone:
                 path = self.folder / name
                 path.parent.mkdir(exist_ok=True)
                 shutil.copyfile(spool.folder / name, path)
+            for name in here.keys() & gone:
+                here[name].unlink()
+                self.count["removed"] += 1
             if not node.is_revoked:
                 for what, message in node.journal:
                     done = self.published if what == "in" else self.unpublished
@@ -339,6 +350,7 @@ class World:
             if not self.guarded(x, lambda x=x: self.work(x)):
                 return
             names = x.federation.replica.spool.names() - y.federation.replica.spool.names()
+            names -= replaced.names(y.federation.replica)
             files = [(name, x.federation.replica.spool.read(name)) for name in sorted(names)]
             self.rng.shuffle(files)
             self.receive(y, files, lossy=True)
@@ -358,8 +370,10 @@ class World:
                 other = r.choice(self.nodes)
                 if other is not node:
                     self.by_lan(node, other)
-            elif x < 0.96:
+            elif x < 0.94:
                 node.save()
+            elif x < 0.965:
+                self.guarded(node, lambda node=node: self.compact(node))
             else:
                 self.count["restored"] += node.restore()
             if step == revoked_at:

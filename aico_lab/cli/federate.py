@@ -200,6 +200,24 @@ def federate_resolve(
         say(f"Conflict {number} is resolved, {left:,} are left; `aico-lab federate sync` sends it.")
 
 
+@federate.command("compact")
+def federate_compact(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """Replace all bundles by new ones without changed and erased texts."""
+    with open_lab(home, key_file) as lab:
+        done = lab.devices.compact()
+    if json:
+        emit(done)
+        return
+    say(
+        f"{done.bundles:,} bundles with {done.rows:,} rows replace {done.replaced:,}: "
+        f"{done.before:,} bytes before, {done.after:,} now."
+        if done.replaced
+        else "Nothing was exchanged since the last time."
+    )
+
+
 @federate.command("log")
 def federate_log(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False

@@ -18,15 +18,7 @@ import orjson
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import ConstraintViolated
 from aico_lab.federation import conflicts, control
-from aico_lab.federation.bundles import (
-    ROWS,
-    Changes,
-    Ctx,
-    FileName,
-    Header,
-    RowChange,
-    parse_name,
-)
+from aico_lab.federation.bundles import ROWS, Changes, Ctx, FileName, Header, RowChange
 from aico_lab.federation.rows import (
     Version,
     from_json,
@@ -168,11 +160,6 @@ def _note_seen(replica: Replica, name: FileName, header: Header) -> None:
         "INSERT INTO sync_seen SELECT value FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
         [json.dumps(seen)],
     )
-    for covered in map(parse_name, header.covers):
-        replica.connection.execute(
-            "INSERT INTO sync_chain VALUES (?, ?, ?, '', '', '{}') ON CONFLICT DO NOTHING",
-            [*covered],
-        )
 
 
 class _Applying:

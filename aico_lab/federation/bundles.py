@@ -44,6 +44,7 @@ START: Final = "0" * 32
 """The hash before the first bundle of a stream."""
 
 _INFINITE: Final = frozenset({math.inf, -math.inf})
+_STREAM: Final = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{8}")
 _NAME: Final = re.compile(r"([0-9a-f]{16}\.[0-9a-f]{8})/(\d{8})-([0-9a-f]{32})\.age")
 
 
@@ -113,7 +114,6 @@ class Header:
         schema: The sum of the versions of the author's core schemas.
         statements: Signed statements on devices, epochs and policies; see `control`.
         needs: Bundles of its device with rows that its rows may refer to, as names of files.
-        covers: The bundles that a snapshot replaces, as names of files.
         v: The version of the format.
     """
 
@@ -125,7 +125,6 @@ class Header:
     schema: int
     statements: list[dict[str, Any]] = field(default_factory=list)
     needs: list[str] = field(default_factory=list)
-    covers: list[str] = field(default_factory=list)
     v: int = FORMAT
 
     @property
@@ -169,7 +168,7 @@ def encoded(header: Header, change: RowChange) -> list[Any]:
     """Return a change as JSON."""
     version, content = change.version, change.content
     head: list[Any] = [change.key, version.cl, version.stamp]
-    if (version.stream, version.n) != (header.stream, header.n):  # in a snapshot
+    if (version.stream, version.n) != (header.stream, header.n):  # in a state
         head += [version.stream, version.n]
     if content is None or (PLAIN.issuperset(map(type, content)) and _INFINITE.isdisjoint(content)):
         return [head, content]
@@ -181,6 +180,15 @@ class OpenedBundle(NamedTuple):
 
     header: Header
     body: bytes
+
+    def rows(self) -> list[bytes]:
+        """Return the keys and contents of its rows as JSON, without those of deleted rows."""
+        return [
+            orjson.dumps([head[0], content])
+            for part in orjson.loads(self.body).values()
+            for head, content in part["rows"]
+            if content is not None
+        ]
 
 
 def unpack(
@@ -246,7 +254,6 @@ def _header(line: bytes) -> Header:
             _natural(read["schema"]),
             list(statements),
             [str(parse_name(needed)) for needed in read["needs"]],
-            [str(parse_name(covered)) for covered in read["covers"]],
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Refused("its header is malformed") from error
@@ -306,8 +313,10 @@ def read_changes(
 def _change(header: Header, table: FederatedTable, known: dict[str, int], row: Any) -> RowChange:
     (key, cl, stamp, *origin), given = row
     stream, n = origin or (header.stream, header.n)
-    if not isinstance(key, str) or "\0" in key or not isinstance(stream, str):
+    if not isinstance(key, str) or "\0" in key:
         raise ValueError("is no key")
+    if origin and not _STREAM.fullmatch(stream):
+        raise ValueError("is no stream")
     if len(table.keys) > 1:
         parts = json.loads(key)
         if not (isinstance(parts, list) and len(parts) == len(table.keys)):

@@ -14,6 +14,7 @@ from aico_lab.adapters.libsql import NOW
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import InvalidValue, UnknownName
 from aico_lab.federation.bundles import Ctx, RowChange
+from aico_lab.federation.replaced import UNKNOWN_CTX
 from aico_lab.federation.rows import Version, from_json, key_values, physical, to_json
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def knew(replica: Replica, version: Version, other: Version) -> bool:
     row = replica.connection.fetch_one(
         "SELECT ctx FROM sync_chain WHERE stream = ? AND n = ?", [version.stream, version.n]
     )
+    if row is not None and row[0] == UNKNOWN_CTX:  # the author of the state knew all that it has
+        return True
     return row is not None and Ctx(json.loads(row[0])).has(other.stream, other.n)
 
 

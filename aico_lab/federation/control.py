@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import InvalidValue
-from aico_lab.federation import epochs
+from aico_lab.federation import epochs, replaced
 from aico_lab.federation.bundles import FileName, Refused
 from aico_lab.federation.replica import DeviceKeys
 
@@ -102,6 +102,14 @@ def _obey_one(
             _set(replica, statement)
         case "epoch":
             epochs.receive(replica, statement)
+        case "replace":
+            replaced.receive(replica, statement)
+        case "seen":
+            replica.connection.execute(
+                "INSERT INTO sync_seen SELECT value FROM json_each(?) WHERE true "
+                "ON CONFLICT DO NOTHING",
+                [json.dumps([str(head) for head in statement["heads"]])],
+            )
         case _:
             pass  # an acknowledgement, or a statement of a later version of this program
 

@@ -20,6 +20,7 @@ from aico_lab.federation.syncing import Federation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aico_lab.federation.compacting import Compacted
     from aico_lab.federation.pairing import Post
     from aico_lab.federation.replica import DeviceKeys
     from aico_lab.federation.syncing import FederatedDevice, Synced
@@ -167,6 +168,22 @@ class Devices:
                 "No shared folder is known: name one with --folder, or look for devices in the "
                 "local network with --lan."
             )
+        return done
+
+    def compact(self) -> Compacted:
+        """Replace all bundles by new ones of the rows as they are, also in the shared folder.
+
+        Raises:
+            InvalidValue: This device only receives.
+            FolderUnusable: The shared folder of the last time cannot be used.
+            DeviceRevoked: The other devices no longer trust this one.
+        """
+        _ = self.federation.federation_id
+        if self.folder is not None:
+            self.federation.sync(self.folder)
+        done = self.federation.compact()
+        if self.folder is not None:
+            self.federation.exchange(self.folder)
         return done
 
     def __repr__(self) -> str:

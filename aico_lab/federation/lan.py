@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import NameOID
 
 from aico_lab.errors import AicoLabError, DeviceUnreachable, InvalidValue
+from aico_lab.federation import replaced
 from aico_lab.federation.bundles import LARGEST_FILE, Refused, parse_name
 from aico_lab.federation.nearby import BUNDLES, discover, read_address
 from aico_lab.federation.spool import Exchanged
@@ -183,8 +184,8 @@ class _Client:
         done, spool = Exchanged(), self._replica.spool
         try:
             there = self._names()
-            here = spool.names()
-            for name in sorted(there - here):
+            here, gone = spool.names(), replaced.names(self._replica)
+            for name in sorted(there - here - gone):
                 try:
                     parse_name(name)
                     spool.take(name, self._fetch(name))
@@ -192,7 +193,7 @@ class _Client:
                 except Refused as refused:
                     done.refused.append((name, str(refused)))
             rows = self._replica.connection.fetch_all("SELECT file FROM sync_refused")
-            for name in sorted(here - there - {name for (name,) in rows}):
+            for name in sorted(here - there - gone - {name for (name,) in rows}):
                 self._ask("PUT", _BUNDLES + name, spool.read(name))
                 done.sent += 1
         except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:

@@ -12,11 +12,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.federation import control, epochs
+from aico_lab.federation import control, epochs, replaced
 from aico_lab.federation.applying import apply, retry_parked
 from aico_lab.federation.bundles import (
     START,
-    Ctx,
     FileName,
     Header,
     OpenedBundle,
@@ -25,7 +24,6 @@ from aico_lab.federation.bundles import (
     read_changes,
     unpack,
 )
-from aico_lab.federation.sealing import write_statements
 
 if TYPE_CHECKING:
     from aico_lab.federation.replica import Replica
@@ -66,7 +64,7 @@ class Receiver:
 
     def take_in(self) -> TakenIn:
         """Take in every bundle that may be taken in now."""
-        self._send_lost_again()
+        replaced.take_effect(self._replica)
         pending = self._pending()
         self._leave_forgotten_streams(pending)
         progress = True
@@ -86,6 +84,13 @@ class Receiver:
                     # New keys may open others; their order comes before that of the rest.
                     if header.statements:
                         break
+            if gone := replaced.take_effect(self._replica):
+                progress = True
+                for name in {one for one in pending if str(one) in gone}:
+                    pending.discard(name)
+                    self._headers.pop(name, None)
+                    self._kept.pop(name, None)
+                    self._reasons.pop(name, None)
         retry_parked(self._replica)
         self._done.waiting = sorted((str(name), why) for name, why in self._reasons.items())
         return self._done
@@ -98,42 +103,6 @@ class Receiver:
         known |= {name for (name,) in self._connection.fetch_all("SELECT file FROM sync_refused")}
         return {parse_name(name) for name in self._replica.spool.names() - known}
 
-    def _send_lost_again(self) -> None:
-        """Send again what was in bundles that are lost, such as by a backup without them.
-
-        Nobody else may have them, so they are forgotten, and their rows become new versions of
-        this device. If such a bundle comes, it is taken in again, which changes nothing.
-        """
-        replica, names = self._replica, self._replica.spool.names()
-        bundles = self._connection.fetch_all(
-            "SELECT stream, n, hash, ctx FROM sync_chain WHERE prev <> '' ORDER BY stream, n DESC"
-        )
-        lost = {
-            stream: n
-            for stream, n, hash_, _ in bundles
-            if str(FileName(stream, n, hash_)) not in names
-        }
-        if not lost:
-            return
-        for stream, n, _, ctx in bundles:  # others cannot take in what came after a lost one
-            if any(Ctx(json.loads(ctx)).has(before, at) for before, at in [*lost.items()]):
-                lost[stream] = min(n, lost.get(stream, n))
-        with self._connection.transaction():
-            own = replica.own_streams()
-            for stream, n in lost.items():
-                self._connection.execute(
-                    "INSERT INTO sync_dirty SELECT table_name, row_key, CAST(? AS INTEGER), 0, 1 "
-                    "FROM sync_rows JOIN sync_streams USING (stream_id) WHERE stream = ? "
-                    "AND n >= ? ON CONFLICT (table_name, row_key) DO UPDATE SET is_forced = 1",
-                    [str(replica.now()), stream, n],
-                )
-                self._connection.execute(
-                    "DELETE FROM sync_chain WHERE stream = ? AND n >= ?", [stream, n]
-                )
-                if stream in own:
-                    replica.begin_stream(own[stream])
-            write_statements(replica, control.everything(replica))
-
     def _leave_forgotten_streams(self, pending: set[FileName]) -> None:
         own = self._replica.own_streams()
         forgotten = {own[name.stream] for name in pending if name.stream in own}
@@ -141,7 +110,12 @@ class Receiver:
             for class_ in forgotten:
                 self._replica.begin_stream(class_)
 
-    def _open(self, name: FileName) -> OpenedBundle:
+    def open(self, name: FileName) -> OpenedBundle:
+        """Return a bundle of the spool.
+
+        Raises:
+            Refused: It is none of a known device, or cannot be opened.
+        """
         device = control.device_of(name, self._replica)
         if device is None:
             raise Refused("its device is unknown", is_final=False)
@@ -154,7 +128,7 @@ class Receiver:
 
     def _read_header(self, name: FileName) -> None:
         try:
-            opened = self._open(name)
+            opened = self.open(name)
         except Refused as refused:
             self._refuse(name, refused)
             return
@@ -168,7 +142,7 @@ class Receiver:
         opened = self._kept.pop(name, None)
         self._kept_size -= len(opened.body) if opened else 0
         try:
-            opened = opened or self._open(name)
+            opened = opened or self.open(name)
             changes = read_changes(opened, self._replica.tables, self._replica.schema)
             apply(self._replica, name, opened.header, changes)
         except Refused as refused:
@@ -197,13 +171,9 @@ class Receiver:
 
     def _obstacle(self, name: FileName, header: Header) -> str | None:
         """Return the reason why a bundle cannot be taken in now, or None."""
-        if (
-            header.prev != START
-            and not header.covers
-            and not self._connection.fetch_one(
-                "SELECT 1 FROM sync_chain WHERE stream = ? AND n = ? AND hash = ?",
-                [name.stream, name.n - 1, header.prev],
-            )
+        if header.prev != START and not self._connection.fetch_one(
+            "SELECT 1 FROM sync_chain WHERE stream = ? AND n = ? AND hash = ?",
+            [name.stream, name.n - 1, header.prev],
         ):
             return "the bundle before it is missing"
         for needed in map(parse_name, header.needs):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from aico_lab.federation import epochs
+from aico_lab.federation import epochs, replaced
 from aico_lab.federation.bundles import (
     ROWS,
     SIZE,
@@ -253,23 +253,24 @@ def write(
     class_: str,
     changes: Changes,
     statements: Iterable[dict[str, Any]] = (),
-    covers: Sequence[str] = (),
+    *,
+    is_state: bool = False,
 ) -> FileName:
     """Write a bundle of this device, which becomes visible after the transaction.
 
     Args:
         replica: Inside a transaction.
         class_: The class of the rows.
-        changes: New versions of rows, of this bundle unless it is a snapshot.
+        changes: New versions of rows, of this bundle unless it is one of a state.
         statements: Signed statements, which all trusted devices can read.
-        covers: The bundles that a snapshot replaces.
+        is_state: Whether the rows have the versions that are stored; see `replaced`.
     """
     connection, said = replica.connection, list(statements)
     stream, ctx = replica.stream(class_), replica.ctx()
     length, heads = ctx.get(stream, (0, []))
     header = Header(
         class_, stream, length + 1, heads[-1] if heads else START, ctx, replica.schema, said,
-        _needs(replica, class_), list(covers),
+        _needs(replica, class_),
     )  # fmt: skip
     entitled = replica.entitled()[class_]
     key = epochs.recipient(replica, class_, entitled)
@@ -290,7 +291,7 @@ def write(
     name = FileName(stream, header.n, hash_of(content))
     replica.spool.prepare(name, content)
     for table, rows in changes.items():
-        if not covers:
+        if not is_state:
             store_versions(connection, table, {one.key: one.version for one in rows})
             connection.execute(
                 "UPDATE sync_conflicts SET state = 'decided', decided_at = "
@@ -306,13 +307,15 @@ def write(
 def _needs(replica: Replica, class_: str) -> list[str]:
     """Return this device's last bundles of the classes that rows of a class may refer to."""
     others = closed(replica.tables, class_) - {class_}
+    gone = replaced.names(replica)
     return [
         str(FileName(*row))
         for row in replica.connection.fetch_all(
             "SELECT stream, max(n), hash FROM sync_chain WHERE stream GLOB ? AND class IN "
-            "(SELECT value FROM json_each(?)) AND prev <> '' GROUP BY stream",
+            "(SELECT value FROM json_each(?)) GROUP BY stream",
             [f"{replica.device_id}.*", json.dumps(sorted(others))],
         )
+        if str(FileName(*row)) not in gone
     ]
 
 

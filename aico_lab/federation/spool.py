@@ -32,11 +32,13 @@ class Exchanged:
         received: The files that came.
         sent: The files that were copied into the folder.
         refused: Files that are no bundles, each with the reason.
+        removed: The files that were removed from the folder, because newer ones replace them.
     """
 
     received: int = 0
     sent: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
+    removed: int = 0
 
 
 class Spool:
@@ -48,6 +50,10 @@ class Spool:
     def names(self) -> set[str]:
         """Return the names of all bundles, such as `<stream>/<number>-<hash>.age`."""
         return {name for name, _ in _files(self.folder) if _is_name(name)}
+
+    def size(self) -> int:
+        """Return the size of all bundles in bytes."""
+        return sum(size for name, size in _files(self.folder) if _is_name(name))
 
     def read(self, name: str) -> bytes:
         """Return the content of a bundle's file."""
@@ -85,16 +91,17 @@ class Spool:
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove bundles."""
-        for name in names:
+        for name in self.names() & {*names}:
             (self.folder / name).unlink(missing_ok=True)
 
-    def exchange(self, folder: Path, federation: str, junk: set[str]) -> Exchanged:
+    def exchange(self, folder: Path, federation: str, junk: set[str], gone: set[str]) -> Exchanged:
         """Copy the missing files from a shared folder, and to it.
 
         Args:
             folder: The shared folder.
             federation: The id of the federation, by which the folder is marked.
             junk: Files that were refused, and are not passed on.
+            gone: Files that others replace, and are removed.
 
         Raises:
             FolderUnusable: The folder is missing, cannot be read or written, or is that of another
@@ -104,16 +111,19 @@ class Spool:
         try:
             _mark(folder, federation)
             here, there = self.names(), dict(_files(folder))
-            for name in sorted(there.keys() - here):
+            for name in sorted(there.keys() - here - gone):
                 try:
                     parse_name(name)
                     self.take(name, _content(folder / name))
                     done.received += 1
                 except Refused as refused:
                     done.refused.append((name, str(refused)))
-            for name in sorted(here - there.keys() - junk):
+            for name in sorted(here - there.keys() - junk - gone):
                 _copy(folder, name, self.read(name))
                 done.sent += 1
+            for name in sorted(there.keys() & gone):
+                (folder / name).unlink(missing_ok=True)
+                done.removed += 1
         except OSError as error:
             raise FolderUnusable(
                 f"The folder {folder} cannot be used ({error.strerror}): check that it is there, "

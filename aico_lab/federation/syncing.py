@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
-from aico_lab.federation import conflicts, control, proof
-from aico_lab.federation.bundles import FileName
+from aico_lab.federation import compacting, conflicts, control, proof, replaced
+from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
-from aico_lab.federation.sealing import seal, write_statements
+from aico_lab.federation.sealing import collect, seal, write_statements
 from aico_lab.federation.spool import Exchanged, Spool
 from aico_lab.federation.tables import BASE, CLASSES
 from aico_lab.home.files import held, private_files
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -158,6 +159,14 @@ class Federation:
         return cls(storage.primary, storage.home.path / "federation")
 
     @classmethod
+    def existing(cls, storage: Storage) -> Federation | None:
+        """Return the federation of an opened home, or None if it is on one device only."""
+        if storage.keys.libsql() is None:
+            return None
+        found = cls.of(storage)
+        return found if found.is_begun else None
+
+    @classmethod
     def create(cls, storage: Storage, name: str) -> Federation:
         """Begin a federation with this device as its first one.
 
@@ -257,7 +266,13 @@ class Federation:
     def take_in(self) -> TakenIn:
         """Take in the bundles that were received."""
         with self._exclusive():
-            return Receiver(self.replica).take_in()
+            compacting.begin_streams_after_loss(self.replica)
+            taken_in = Receiver(self.replica).take_in()
+            self._publish()  # else what was sealed meanwhile would seem lost
+            compacting.send_again(self.replica)
+            self._publish()
+            self._remove_replaced()
+            return taken_in
 
     def exchange(self, folder: Path) -> Exchanged:
         """Copy missing bundles from a shared folder, and to it.
@@ -269,7 +284,10 @@ class Federation:
         with self._exclusive():
             junk = self.replica.connection.fetch_all("SELECT file FROM sync_refused")
             return self.replica.spool.exchange(
-                folder, self.federation_id, {name for (name,) in junk}
+                folder,
+                self.federation_id,
+                {name for (name,) in junk},
+                replaced.names(self.replica),
             )
 
     def sync(self, folder: Path) -> Synced:
@@ -298,6 +316,7 @@ class Federation:
                 exchanged.received + again.received,
                 exchanged.sent + again.sent,
                 sorted({*exchanged.refused, *again.refused}),
+                exchanged.removed + again.removed,
             ),
             taken_in,
             sealed,
@@ -316,6 +335,65 @@ class Federation:
                 "to add it again."
             )
         return taken_in, self.seal()
+
+    def compact(self) -> compacting.Compacted:
+        """Write the rows as they are into new bundles, which replace all that were taken in.
+
+        Changed and erased texts are then in no file of this device; the others, and a shared
+        folder, lose the replaced files when they exchange changes next.
+
+        Raises:
+            InvalidValue: This device only receives.
+        """
+        if not self.replica.own_classes:
+            raise InvalidValue("This device only receives: compact on another one.")
+        self.bring_up_to_date()
+        with self._exclusive():
+            before = self.replica.spool.size()
+            with self.replica.connection.transaction():
+                seal(self.replica)
+                rows, bundles, replaced_ = compacting.compact(self.replica)
+            self._publish()
+            self._remove_replaced()
+            return compacting.Compacted(rows, bundles, replaced_, before, self.replica.spool.size())
+
+    def note_changes(self) -> None:
+        """Note which rows changed, in the open transaction, before the change feed loses them."""
+        collect(self.replica)
+
+    def erase(self, names_it: Callable[[list[str | None]], bool]) -> int:
+        """Seal the deletions of an erasure, and remove what is kept of rows that name it.
+
+        Args:
+            names_it: Returns whether one of some JSON texts names what was erased.
+
+        Returns:
+            The number of kept versions that were removed.
+        """
+        connection, removed = self.replica.connection, 0
+        with self._exclusive(), connection.transaction():
+            seal(self.replica)
+            for table, key, column in (
+                ("sync_conflicts", "conflict_id", "content"),
+                ("sync_parked", "parked_id", "version"),
+            ):
+                kept = connection.fetch_all(f"SELECT {key}, row_key, {column} FROM {table}")
+                named = [[number] for number, *texts in kept if names_it(texts)]
+                connection.execute_many(f"DELETE FROM {table} WHERE {key} = ?", named)
+                removed += len(named)
+        return removed
+
+    def bundles_with(self, pattern: re.Pattern[bytes]) -> int:
+        """Return the number of bundles with rows that a pattern is found in, or without a key."""
+        found = 0
+        for name in map(parse_name, sorted(self.replica.spool.names())):
+            try:
+                rows = Receiver(self.replica).open(name).rows()
+            except Refused:
+                found += 1
+                continue
+            found += any(pattern.search(row) for row in rows)
+        return found
 
     def revoke(self, device_id: str) -> None:
         """End the trust in a device, and go on under keys that it does not have.
@@ -494,6 +572,9 @@ class Federation:
         with private_files():
             self.folder.mkdir(exist_ok=True)
         return held(self.folder / "writer.lock", _PATIENCE, _busy)
+
+    def _remove_replaced(self) -> None:
+        self.replica.spool.remove(replaced.names(self.replica))
 
     def _publish(self) -> None:
         """Make the bundles visible whose transactions committed."""

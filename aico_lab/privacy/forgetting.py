@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureBusy, ErasureIncomplete
+from aico_lab.federation.syncing import Federation
 from aico_lab.home.files import held
 from aico_lab.integrity.guard import check_pages, seal_news
 from aico_lab.privacy.deleting import Deleted, delete, forget_keys
@@ -259,6 +260,8 @@ class Forgetting:
         primary.fetch_all("PRAGMA secure_delete = ON")
         with primary.transaction():
             deleted = delete(primary, scope)
+            if federation := Federation.existing(self._storage):
+                federation.note_changes()
             primary.execute(
                 "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, since_seq, until_seq) "
                 f"VALUES (?, {NOW}, ?, ?)",
@@ -288,6 +291,10 @@ class Forgetting:
             self._progress(name, number, len(STEPS))
             if removed := step():
                 stores[name] = removed
+        # The other devices learn of it with the next exchange.
+        federation = Federation.existing(storage)
+        if federation and (count := federation.erase(patterns.names_it)):
+            stores["devices"] = {"versions": count}
         if reports:
             stores["notebooks"] = {"cleared": self._clear_notebooks(patterns)}
         self._progress("pages", 5, len(STEPS))

@@ -14,6 +14,7 @@ from aico_lab.backup.records import known_backups
 from aico_lab.cache.store import open_for_reading
 from aico_lab.errors import AicoLabError, LibraryMissing
 from aico_lab.etl.snapshots import published
+from aico_lab.federation.syncing import Federation
 from aico_lab.privacy.stores import is_sealed, own_files
 from aico_lab.privacy.unused_space import search_pages
 from aico_lab.schema.backup import PARTIAL, backups_of
@@ -68,6 +69,7 @@ def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
     _scan_warehouse(storage, patterns, live, result)
     _scan_cache(storage, patterns, result)
     _scan_files(storage, patterns, result)
+    _scan_bundles(storage, patterns, result)
     _scan_backups(storage, primary, patterns, result)
     return result
 
@@ -95,7 +97,9 @@ def _columns(connection: Connection) -> dict[str, list[str]]:
     for table, column, kind in connection.fetch_all(
         "SELECT t.name, c.name, upper(c.type) FROM sqlite_master AS t, "
         "pragma_table_info(t.name) AS c WHERE t.type = 'table' "
-        "AND t.sql NOT LIKE 'CREATE VIRTUAL%' AND t.name NOT GLOB '*_search_*'"
+        "AND t.sql NOT LIKE 'CREATE VIRTUAL%' AND t.name NOT GLOB '*_search_*' "
+        # The keys of deleted rows stay, so that no other device brings the rows back.
+        "AND t.name <> 'sync_rows'"
     ):
         if kind in _TEXT or any(one and one in kind for one in _TEXT[:-1]):
             found.setdefault(table, []).append(column)
@@ -188,6 +192,18 @@ def _scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
                 result.leave("notebooks", f"{place} names what was erased, or shows it.")
             else:
                 result.leave("files", f"{place} names what was erased.")
+
+
+def _scan_bundles(storage: Storage, patterns: Patterns, result: Scan) -> None:
+    """Count the bundles for other devices that have what was erased."""
+    federation = Federation.existing(storage)
+    if federation and (bundles := federation.bundles_with(patterns.word())):
+        result.leave(
+            "bundles",
+            f"{bundles:,} bundles in federation/spool have what was erased, or cannot be searched, "
+            "and so may the shared folder and other devices: run `aico-lab federate compact`, then "
+            "`aico-lab federate sync` on every device, where `aico-lab forget` erases the rest.",
+        )
 
 
 def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:

@@ -158,6 +158,7 @@ def own_files(home: Home) -> list[Path]:
     """Return the files of a home that are not of a database: notebooks, reports, settings."""
     stores = {
         home.warehouse, home.cache, home.vectors, home.temporary, home.path / "backups",
+        home.path / "federation",
     }  # fmt: skip
     return sorted(
         path

@@ -55,6 +55,14 @@ _TABLES: Final = {
     ) WITHOUT ROWID""",
     # Bundles that a trusted device had taken in.
     "sync_seen": "(hash TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID",
+    # The last bundle of each state, and the bundles that the state replaces, as JSON;
+    # it is complete when it was taken in.
+    "sync_states": """(
+        file TEXT PRIMARY KEY NOT NULL,
+        class TEXT NOT NULL,
+        bundles JSON TEXT NOT NULL,
+        is_complete INTEGER NOT NULL
+    ) WITHOUT ROWID""",
     # Files that will never be taken in.
     "sync_refused": """(
         file TEXT PRIMARY KEY NOT NULL,

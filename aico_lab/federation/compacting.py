@@ -1,0 +1,248 @@
+"""Write the rows as they are into new bundles, which replace the old ones; see `replaced`.
+
+Changed and erased texts are then in no file any more. The same is done with the rows of bundles
+that are lost, such as by a backup without them: in their old versions they change nothing where
+they are known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.federation import control, replaced
+from aico_lab.federation.bundles import ROWS, SIZE, Changes, FileName, RowChange
+from aico_lab.federation.replaced import Link
+from aico_lab.federation.rows import Version, digest_of, from_json, physical
+from aico_lab.federation.sealing import seal, write
+from aico_lab.federation.tables import BASE, CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from aico_lab.federation.replica import Replica
+    from aico_lab.federation.tables import FederatedTable
+
+_AT_ONCE: Final = 250
+"""Rows that are read at once, since each may have a million characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """The result of compacting.
+
+    Attributes:
+        rows: The number of rows in the new bundles, also of deleted ones, which are only keys.
+        bundles: The number of new bundles.
+        replaced: The number of bundles that they replace.
+        before: The size in bytes of all bundles before.
+        after: Their size afterwards.
+    """
+
+    rows: int = 0
+    bundles: int = 0
+    replaced: int = 0
+    before: int = 0
+    after: int = 0
+
+
+def compact(replica: Replica) -> tuple[int, int, int]:
+    """Replace all bundles of every class that has new ones since it was compacted last.
+
+    Args:
+        replica: Inside a transaction, after sealing.
+
+    Returns:
+        The numbers of rows, of new bundles, and of replaced ones.
+    """
+    chains = {class_: _chain(replica, class_) for class_ in replica.own_classes}
+    gone = replaced.names(replica)
+    changed = {
+        class_
+        for class_, links in chains.items()
+        if _mark(links, gone) != (replica.get(f"compacted:{class_}") or "")
+    }
+    if not changed:
+        return 0, 0, 0
+    # The statements are in the base class, so that one is always due; parents come first.
+    due = [class_ for class_ in CLASSES if class_ in {BASE, *changed}]
+    written = _replace(replica, {class_: chains[class_] for class_ in due}, whole=True)
+    gone = replaced.names(replica)
+    for class_ in due:
+        replica.put(f"compacted:{class_}", _mark(_chain(replica, class_), gone))
+    return *written, sum(len(chains[class_]) for class_ in due)
+
+
+def send_again(replica: Replica) -> bool:
+    """Send the rows of lost bundles again, in the same versions; return whether there were any."""
+    lost = {link: class_ for class_, links in _lost(replica).items() for link in links}
+    if not lost:
+        return False
+    for state, links in replaced.states(replica).items():
+        if any(link.stream == state.stream and link.n <= state.n for link in lost):
+            class_ = next(c for link, c in lost.items() if link.stream == state.stream)
+            lost |= dict.fromkeys(links, class_)
+    with replica.connection.transaction():
+        seal(replica)  # else rows that changed since do not have the content of their version
+        _replace(
+            replica,
+            {c: some for c in CLASSES if (some := [one for one in lost if lost[one] == c])},
+            whole=False,
+        )
+    return True
+
+
+def begin_streams_after_loss(replica: Replica) -> None:
+    """Begin new streams if bundles of this device are lost, which may have been restored."""
+    lost = _lost(replica)
+    if any(
+        link.stream.startswith(f"{replica.device_id}.") for some in lost.values() for link in some
+    ):
+        with replica.connection.transaction():
+            for class_ in replica.own_streams().values():
+                replica.begin_stream(class_)
+
+
+def _lost(replica: Replica) -> dict[str, list[Link]]:
+    """Return the bundles that were taken in, and have no file that others could get, by class."""
+    there = replica.spool.names() | replaced.names(replica)
+    found: dict[str, list[Link]] = {}
+    for class_ in replica.own_classes:
+        if some := [link for link in _chain(replica, class_) if link.file not in there]:
+            found[class_] = some
+    return found
+
+
+def _replace(replica: Replica, chains: dict[str, list[Link]], *, whole: bool) -> tuple[int, int]:
+    """Write the states of some bundles, and the statement on them; return rows and new bundles.
+
+    Args:
+        replica: Inside a transaction.
+        chains: The bundles to replace, by class.
+        whole: Whether the states have all rows of the classes, or those of these bundles.
+    """
+    rows = bundles = 0
+    statements = []
+    everything = control.everything(replica)
+    for class_, links in chains.items():
+        origins = None if whole else {(link.stream, link.n) for link in links}
+        said = [*everything, _seen(replica)] if class_ == BASE else []
+        count, number, last = _write_state(replica, class_, origins, said)
+        rows, bundles = rows + count, bundles + number
+        statements.append(replaced.replacement(class_, last, links))
+    said = [*([] if BASE in chains else everything), *statements]
+    write(replica, BASE, {}, said)
+    for statement in statements:
+        replaced.receive(replica, statement)
+    replaced.take_effect(replica)
+    return rows, bundles + 1
+
+
+def _write_state(
+    replica: Replica,
+    class_: str,
+    origins: AbstractSet[tuple[str, int]] | None,
+    said: list[dict[str, Any]],
+) -> tuple[int, int, FileName]:
+    replica.begin_stream(class_)
+    batch: Changes = {}
+    count = size = total = bundles = 0
+    last: FileName | None = None
+
+    def flush() -> FileName:
+        name = write(replica, class_, batch, said, is_state=True)
+        batch.clear()
+        said.clear()
+        return name
+
+    for table, change in _rows(replica, class_, origins):
+        batch.setdefault(table, []).append(change)
+        count, total = count + 1, total + 1
+        size += sum(len(value) for value in change.content or () if isinstance(value, str))
+        if count >= ROWS or size >= SIZE:
+            last, count, size, bundles = flush(), 0, 0, bundles + 1
+    if batch or last is None:
+        last, bundles = flush(), bundles + 1
+    return total, bundles, last
+
+
+def _rows(
+    replica: Replica, class_: str, origins: AbstractSet[tuple[str, int]] | None
+) -> Iterator[tuple[str, RowChange]]:
+    """Yield the rows of a class in their versions, also parked ones."""
+    for table in replica.tables.values():
+        if table.class_ == class_:
+            parked = (one for one in _parked(replica, table) if _is_of(one.version, origins))
+            for change in chain(parked, _stored(replica, table, origins)):
+                yield table.name, change
+
+
+def _stored(
+    replica: Replica, table: FederatedTable, origins: AbstractSet[tuple[str, int]] | None
+) -> Iterator[RowChange]:
+    after = ""
+    while True:
+        rows = replica.connection.fetch_all(
+            "SELECT row_key, cl, stamp, digest, stream, n FROM sync_rows JOIN sync_streams "
+            "USING (stream_id) WHERE table_name = ? AND row_key > ? ORDER BY row_key LIMIT ?",
+            [table.name, after, _AT_ONCE],
+        )
+        if not rows:
+            return
+        after = rows[-1][0]
+        versions = {key: Version(*version) for key, *version in rows}
+        wanted = {key: one for key, one in versions.items() if _is_of(one, origins)}
+        alive = [key for key, version in wanted.items() if version.is_alive]
+        # A row that cannot be sent as it is now is left out: `federate status` names it.
+        there, _ = physical(replica.connection, table, alive)
+        for key, version in wanted.items():
+            if not version.is_alive:
+                yield RowChange(key, version, None)
+            elif key in there and digest_of(table, key, there[key]) == version.digest:
+                yield RowChange(key, version, there[key])
+
+
+def _parked(replica: Replica, table: FederatedTable) -> list[RowChange]:
+    found = []
+    for key, text in replica.connection.fetch_all(
+        "SELECT row_key, version FROM sync_parked WHERE table_name = ?", [table.name]
+    ):
+        head, content = json.loads(text)
+        version = Version(*head)
+        values = tuple(from_json(value) for value in content) if version.is_alive else None
+        found.append(RowChange(key, version, values))
+    return found
+
+
+def _is_of(version: Version, origins: AbstractSet[tuple[str, int]] | None) -> bool:
+    return origins is None or (version.stream, version.n) in origins
+
+
+def _chain(replica: Replica, class_: str) -> list[Link]:
+    return [
+        Link(*row)
+        for row in replica.connection.fetch_all(
+            "SELECT stream, n, hash, prev FROM sync_chain WHERE class = ?", [class_]
+        )
+    ]
+
+
+def _mark(links: Sequence[Link], gone: AbstractSet[str]) -> str:
+    """Return a digest of the bundles that are not replaced."""
+    there = sorted(link.file for link in links if link.file not in gone)
+    return hashlib.sha256("\n".join(there).encode()).hexdigest()[:32] if there else ""
+
+
+def _seen(replica: Replica) -> dict[str, Any]:
+    """Return the statement on bundles that trusted devices had, and this one has not taken in.
+
+    It was in the contexts of the replaced bundles.
+    """
+    rows = replica.connection.fetch_all(
+        "SELECT hash FROM sync_seen WHERE hash NOT IN (SELECT hash FROM sync_chain) ORDER BY 1"
+    )
+    return {"kind": "seen", "heads": [hash_ for (hash_,) in rows]}

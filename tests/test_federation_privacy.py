@@ -1,0 +1,106 @@
+"""Erasure, backups and new keys in a home that is one of several devices."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aico_lab.backup.restoring import restore
+from aico_lab.config import Settings
+from aico_lab.key_rotation.rotation import rotate
+from aico_lab.lab import Lab
+
+PEOPLE = "SELECT count(*) FROM users WHERE user_id = 'person-ada'"
+
+
+@pytest.fixture
+def two(tmp_path, homes):
+    """Return two homes that are devices, with a person on both, and the folder between them."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    a, b = homes.open(tmp_path / "a"), homes.open(tmp_path / "b")
+    a.devices.federation.begin("laptop")
+    keys = b.devices.federation.create_keys()
+    b.devices.federation.join(json.loads(json.dumps(a.devices.federation.invite(keys, "phone"))))
+    add(a, "person-ada", "Ada")
+    meet(folder, a, b)
+    assert count(b, PEOPLE) == 1
+    yield a, b, folder
+    a.close()
+    b.close()
+
+
+def add(lab, user, name):
+    with lab.primary.transaction():
+        lab.primary.execute("INSERT INTO users VALUES (?, ?, '2024', NULL)", [user, name])
+
+
+def count(lab, sql):
+    return lab.primary.fetch_one(sql)[0]
+
+
+def meet(folder, *labs):
+    for lab in (*labs, *labs):
+        lab.devices.sync(folder=folder)
+
+
+def test_an_erasure_reaches_the_other_devices_and_nothing_comes_back(two):
+    a, b, folder = two
+    with a.primary.transaction():
+        a.primary.execute("UPDATE users SET name = 'Ada canary'")
+    add(a, "other", "Otto")  # so that the last change that was read is not erased
+    meet(folder, a, b)
+    saved = {path: path.read_bytes() for path in folder.glob("*/*.age")}
+    left = a.privacy.forget(user="person-ada").left
+    (bundles,) = [sentence for sentence in left if "federation" in sentence]
+    assert bundles.startswith("2 bundles in federation/spool have what was erased")
+    meet(folder, a, b)
+    assert (count(a, PEOPLE), count(b, PEOPLE)) == (0, 0)
+    a.devices.compact()
+    meet(folder, a, b)
+    for path, content in saved.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    meet(folder, a, b)
+    assert (count(a, PEOPLE), count(b, PEOPLE)) == (0, 0)
+    assert not any(path.exists() for path in saved)
+
+
+def test_what_is_kept_of_a_conflict_is_erased(two):
+    a, b, folder = two
+    for number, lab in enumerate((a, b)):
+        with lab.primary.transaction():
+            lab.primary.execute("UPDATE users SET name = ?", [f"canary {number}"])
+    meet(folder, a, b, a)
+    assert count(a, "SELECT count(*) FROM sync_conflicts") == 1
+    a.privacy.forget(user="person-ada")
+    assert count(a, "SELECT count(*) FROM sync_conflicts") == 0
+
+
+def test_a_restored_home_goes_on_as_its_device(two, tmp_path):
+    a, b, folder = two
+    b.backups.write(tmp_path / "b.backup")
+    add(b, "later", "only in the bundles of the folder")
+    meet(folder, b, a)
+    id_ = b.devices.federation.replica.device_id
+    b.close()
+    restore(tmp_path / "b.backup", Settings.resolve(home=tmp_path / "again"))
+    with Lab.open(tmp_path / "again") as c:
+        assert c.devices.federation.replica.device_id == id_
+        add(c, "new", "Neo")
+        meet(folder, c, a, c)
+        assert [count(lab, "SELECT count(*) FROM users") for lab in (a, c)] == [3, 3]
+        assert c.devices.federation.status().waiting == ()
+
+
+def test_a_device_is_the_same_with_a_new_key(two):
+    a, b, folder = two
+    id_ = a.devices.federation.replica.device_id
+    a.close()
+    rotate(a.home, Settings.resolve(home=a.home.path))
+    with Lab.open(a.home.path) as again:
+        assert again.devices.federation.replica.device_id == id_
+        add(again, "new", "Neo")
+        meet(folder, again, b)
+        assert count(b, "SELECT count(*) FROM users") == 2
