@@ -274,6 +274,37 @@ def test_a_revoked_device_is_told_and_not_heard(two, folder):
     assert [device.trust_level for device in a.devices()] == [2, 0]
 
 
+def test_a_revoked_device_joins_again_under_new_keys(two, folder):
+    """With what the others had refused, and what it changed since."""
+    a, b = two
+    former = b.replica.device_id
+    b.run(USER, "eve", "refused")
+    b.seal()
+    a.revoke(former)
+    a.run(USER, "new", "secret for the revoked one")
+    meet(folder, a)
+    with pytest.raises(DeviceRevoked):
+        b.sync(folder)
+    b.run(USER, "zoe", "written meanwhile")
+    b.run(RENAME, "older", at=1_600_000_000_000)
+    with pytest.raises(DeviceRevoked):
+        b.sync(folder)
+    assert b.one("SELECT count(*) FROM users WHERE user_id = 'new'") == 0
+    keys = b.create_keys()
+    assert keys.device_id != former
+    assert b.create_keys() == keys
+    b.join(json.loads(json.dumps(a.invite(keys, "phone"))))
+    meet(folder, a, b)
+    people = ["ada", "eve", "new", "zoe"]
+    for one in (a, b):
+        found = one.replica.connection.fetch_all("SELECT user_id FROM users ORDER BY 1")
+        assert [user for (user,) in found] == people
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+    assert {one.device_id: one.trust_level for one in a.devices()}[former] == 0
+    with pytest.raises(InvalidValue):
+        b.join(a.invite(keys, "phone"))
+
+
 def texts_in(folder, *devices):
     """Return the decrypted content of all bundles in a folder."""
     found = []

@@ -96,6 +96,35 @@ def send_again(replica: Replica) -> bool:
     return True
 
 
+def send_refused_again(replica: Replica) -> None:
+    """Send the rows of bundles again that the others refused, as this device was revoked.
+
+    Args:
+        replica: Inside a transaction, with the keys that the device has got since.
+    """
+    heads = {head for (head,) in replica.connection.fetch_all("SELECT hash FROM sync_seen")}
+    former = set()
+    for device_id, text in replica.connection.fetch_all("SELECT * FROM sync_revocations"):
+        former.add(device_id)
+        heads.update(head for some in json.loads(text).values() for head in some)
+    by_class = {
+        class_: [link for link in _chain(replica, class_) if link.stream[:16] in former]
+        for class_ in CLASSES
+        if class_ in replica.own_classes
+    }
+    before = {link.hash: link.prev for links in by_class.values() for link in links}
+    heard = set()
+    for head in heads & before.keys():
+        at = head
+        while at in before and at not in heard:
+            heard.add(at)
+            at = before[at]
+    by_class = {c: [one for one in some if one.hash not in heard] for c, some in by_class.items()}
+    if refused := {class_: links for class_, links in by_class.items() if links}:
+        seal(replica)
+        _replace(replica, refused, whole=False)
+
+
 def begin_streams_after_loss(replica: Replica) -> None:
     """Begin new streams if bundles of this device are lost, which may have been restored."""
     lost = _lost(replica)

@@ -76,8 +76,14 @@ class Replica:
         )
 
     def create_keys(self) -> DeviceKeys:
-        """Create and store the device's keys, unless it has some; return the public ones."""
-        if self.get("signing_key") is None:
+        """Create and store the device's keys, unless it has some; return the public ones.
+
+        A device that was revoked gets new ones, and so another id.
+        """
+        if self.get("signing_key") is None or self.is_revoked:
+            for cached in ("keys", "device_id", "signing_key"):
+                self.__dict__.pop(cached, None)
+            self.connection.execute("DELETE FROM sync_state WHERE key GLOB 'stream:*'")
             identity, recipient = age.new_identity()
             signer = Ed25519PrivateKey.generate()
             self.put("identity", identity)
@@ -85,6 +91,18 @@ class Replica:
             self.put("public_key", signer.public_key().public_bytes_raw().hex())
             self.put("signing_key", signer.private_bytes_raw().hex())
         return self.keys
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether this device knows that the others no longer trust it."""
+        return (
+            self.get("signing_key") is not None
+            and self.connection.fetch_one(
+                "SELECT 1 FROM devices WHERE device_id = ? AND revoked_at IS NOT NULL",
+                [self.keys.device_id],
+            )
+            is not None
+        )
 
     @cached_property
     def keys(self) -> DeviceKeys:
