@@ -18,7 +18,7 @@ from aico_lab.federation import applying, bundles, epochs, sealing
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.rows import Version, digest_of
 from aico_lab.federation.syncing import Federation
-from aico_lab.schema import feed
+from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
 from tests.databases import with_core_schemas
 
 USER = "INSERT INTO users VALUES (?, ?, '2024', NULL)"
@@ -305,6 +305,78 @@ def test_a_revoked_device_joins_again_under_new_keys(two, folder):
         b.join(a.invite(keys, "phone"))
 
 
+STAMPS = {
+    1: SchemaVersion(
+        version=1,
+        name="Stamps",
+        description="The stamps that people collect.",
+        sql_statements=[
+            "CREATE TABLE stamps_owned (stamp_id TEXT PRIMARY KEY NOT NULL, motif TEXT)",
+            "CREATE TABLE stamps_local (id INTEGER PRIMARY KEY)",
+        ],
+        rollback_statements=["DROP TABLE stamps_owned", "DROP TABLE stamps_local"],
+        tracked={"stamps_owned": ("stamp_id",)},
+    )
+}
+
+
+@pytest.fixture
+def stamps(monkeypatch):
+    """A registry with a federated plugin, as the default one."""
+    registry = SchemaRegistry()
+    registry._schemas |= CORE._schemas
+    register_schema("stamps", "plugin", federated=True, registry=registry)(STAMPS)
+    monkeypatch.setattr(SchemaRegistry, "default", registry)
+    return registry
+
+
+def with_plugins(*devices):
+    """Return devices as they are after their program has started again."""
+    return [Device(one.replica.connection, one.folder) for one in devices]
+
+
+def test_tables_of_a_federated_plugin_are_a_class(two, folder, stamps):
+    a, b = two
+    stamps.apply_plugin_schema("stamps", a.replica.connection)
+    (a,) = with_plugins(a)
+    a.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    meet(folder, a, b)
+    (reason,) = {why for _, why in b.take_in().waiting}
+    assert reason.endswith("or activate the plugin")
+    stamps.apply_plugin_schema("stamps", b.replica.connection)
+    a, b = with_plugins(a, b)
+    meet(folder, a, b)
+    assert b.one("SELECT motif FROM stamps_owned") == "a blue one"
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+    a.set_policy(b.replica.device_id, stamps="none")
+    meet(folder, a, b)
+    a.run("UPDATE stamps_owned SET motif = 'a red one'")
+    meet(folder, a, b)
+    assert b.one("SELECT motif FROM stamps_owned") == "a blue one"
+
+
+def test_a_plugin_that_is_deactivated_deletes_nothing_elsewhere(two, folder, stamps):
+    for one in two:
+        stamps.apply_plugin_schema("stamps", one.replica.connection)
+    a, b = with_plugins(*two)
+    a.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    b.run("INSERT INTO stamps_owned VALUES ('t', 'of b')")
+    meet(folder, a, b)
+    stamps.remove_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    meet(folder, a, b)
+    stamps.apply_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    meet(folder, a, b)
+    for one in (a, b):
+        assert one.one("SELECT group_concat(stamp_id) FROM stamps_owned") == "s,t"
+
+
+def test_the_name_of_a_class_names_no_federated_plugin():
+    with pytest.raises(InvalidValue, match="another name"):
+        SchemaRegistry().register("people", "plugin", STAMPS, federated=True)
+
+
 def texts_in(folder, *devices):
     """Return the decrypted content of all bundles in a folder."""
     found = []
@@ -565,7 +637,7 @@ def test_a_bundle_of_a_newer_schema_waits(two, folder):
     newer.run("UPDATE users SET mood = 'happy'")
     newer.sync(folder)
     assert [why for _, why in a.sync(folder).taken_in.waiting] == [
-        "it is of a newer schema: upgrade this device"
+        "it is of a newer schema: upgrade this device, or activate the plugin"
     ]
     assert a.name == "Ada"
 

@@ -18,7 +18,7 @@ from aico_lab.federation.bundles import ROWS, SIZE, Changes, FileName, RowChange
 from aico_lab.federation.replaced import Link
 from aico_lab.federation.rows import Version, digest_of, from_json, physical
 from aico_lab.federation.sealing import seal, write
-from aico_lab.federation.tables import BASE, CLASSES
+from aico_lab.federation.tables import BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +69,7 @@ def compact(replica: Replica) -> tuple[int, int, int]:
     if not changed:
         return 0, 0, 0
     # The statements are in the base class, so that one is always due; parents come first.
-    due = [class_ for class_ in CLASSES if class_ in {BASE, *changed}]
+    due = [class_ for class_ in replica.classes if class_ in {BASE, *changed}]
     written = _replace(replica, {class_: chains[class_] for class_ in due}, whole=True)
     gone = replaced.names(replica)
     for class_ in due:
@@ -90,7 +90,7 @@ def send_again(replica: Replica) -> bool:
         seal(replica)  # else rows that changed since do not have the content of their version
         _replace(
             replica,
-            {c: some for c in CLASSES if (some := [one for one in lost if lost[one] == c])},
+            {c: some for c in replica.classes if (some := [one for one in lost if lost[one] == c])},
             whole=False,
         )
     return True
@@ -109,7 +109,7 @@ def send_refused_again(replica: Replica) -> None:
         heads.update(head for some in json.loads(text).values() for head in some)
     by_class = {
         class_: [link for link in _chain(replica, class_) if link.stream[:16] in former]
-        for class_ in CLASSES
+        for class_ in replica.classes
         if class_ in replica.own_classes
     }
     before = {link.hash: link.prev for links in by_class.values() for link in links}

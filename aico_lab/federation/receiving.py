@@ -142,7 +142,9 @@ class Receiver:
         self._kept_size -= len(opened.body) if opened else 0
         try:
             opened = opened or self.open(name)
-            changes = read_changes(opened, self._replica.tables, self._replica.schema)
+            changes = read_changes(
+                opened, self._replica.tables, self._replica.schema_of(opened.header.class_)
+            )
             apply(self._replica, name, opened.header, changes)
         except Refused as refused:
             self._refuse(name, refused)

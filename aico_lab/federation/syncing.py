@@ -15,7 +15,7 @@ from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
 from aico_lab.federation.sealing import collect, seal, write_statements
 from aico_lab.federation.spool import Exchanged, Spool
-from aico_lab.federation.tables import BASE, CLASSES
+from aico_lab.federation.tables import BASE
 from aico_lab.home.files import held, private_files
 
 if TYPE_CHECKING:
@@ -454,9 +454,9 @@ class Federation:
         """
         self._require(device_id)
         for class_, value in classes.items():
-            if class_ not in CLASSES:
+            if class_ not in self.replica.classes:
                 raise UnknownName(
-                    f"There is no class {class_!r}: choose among {', '.join(CLASSES)}."
+                    f"There is no class {class_!r}: choose among {', '.join(self.replica.classes)}."
                 )
             if value not in ("full", "none") or (class_ == BASE and value == "none"):
                 raise InvalidValue(
