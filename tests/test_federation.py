@@ -437,6 +437,32 @@ def test_a_device_without_a_class_removes_its_replaced_bundles(two, folder):
     assert b.one("SELECT content FROM memories") == "secret"
 
 
+def test_what_a_class_replaced_is_known_after_another_one_was_compacted(two, make, folder):
+    """Also to a device that joins later."""
+    a, b = two
+    b.run("INSERT INTO channels (channel_id, name, created_at) VALUES ('c', 'C', '2024')")
+    b.run(
+        "INSERT INTO messages (message_id, channel_id, conversation_id, role, content, timestamp) "
+        "VALUES ('m', 'c', 'c', 'user', 'x', '2024')"
+    )
+    meet(folder, a, b)
+    b.run(
+        "INSERT INTO feedback_events (event_id, user_id, message_id, kind, name, value, timestamp) "
+        "VALUES ('f', 'ada', 'm', 'rating', 'witty', 1.0, '2024')"
+    )
+    b.seal()  # refers to the bundle with the message, which is replaced meanwhile
+    a.compact()
+    a.exchange(folder)
+    b.sync(folder)
+    a.run(RENAME, "only people are compacted again")
+    a.compact()
+    meet(folder, a, b)
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, b, c)
+    assert (c.one("SELECT count(*) FROM feedback_events"), c.take_in().waiting) == (1, [])
+
+
 def test_a_backup_from_before_compacting_takes_nothing_back(two, folder, tmp_path):
     a, b = two
     a.replica.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -156,7 +156,7 @@ def _replace(replica: Replica, chains: dict[str, list[Link]], *, whole: bool) ->
     """
     rows = bundles = 0
     statements = []
-    everything = control.everything(replica)
+    everything = [*control.everything(replica), *replaced.known(replica)]
     for class_, links in chains.items():
         origins = None if whole else {(link.stream, link.n) for link in links}
         said = [*everything, _seen(replica)] if class_ == BASE else []
