@@ -245,6 +245,28 @@ def test_to_keep_the_winner_ends_the_conflict_everywhere(two, folder):
     assert (a.name, b.name, a.conflicts(), b.conflicts()) == ("from b", "from b", [], [])
 
 
+def test_of_two_active_personalities_a_person_chooses_one(two, folder):
+    a, b = two
+    for one, name in ((a, "a"), (b, "b")):
+        one.run(
+            "INSERT INTO personality_profiles (profile_id, user_id, version, traits, active_from) "
+            "VALUES (?, 'ada', 1, '{}', '2024-05-01')",
+            name,
+        )
+    meet(folder, a, b)
+    active = (
+        "SELECT json_group_array(profile_id) FROM personality_profiles WHERE active_until IS NULL"
+    )
+    assert {*json.loads(a.one(active))} == {*json.loads(b.one(active))} == {"a", "b"}
+    for one in (a, b):
+        (found,) = one.conflicts()
+        assert (found.kind, found.key, found.device_id) == ("personality", "a", a.replica.device_id)
+    a.resolve(a.conflicts()[0].number, "mine")
+    meet(folder, a, b)
+    assert a.one(active) == b.one(active) == '["a"]'
+    assert (a.conflicts(), b.conflicts()) == ([], [])
+
+
 def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
     a, b = two
     a.set_policy(b.replica.device_id, memories="none")

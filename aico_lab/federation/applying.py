@@ -56,6 +56,8 @@ def apply(replica: Replica, name: FileName, header: Header, changes: Changes) ->
         add_to_chain(replica, name, header)
         _note_seen(replica, name, header)
         applying.retry_parked()
+        if "personality_profiles" in changes:
+            conflicts.queue_profiles(replica)
         connection.execute("DELETE FROM sync_applying")
         answers = control.obey(replica, header.statements, name.device)
         connection.execute(
