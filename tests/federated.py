@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from aico_lab.errors import ConstraintViolated, DeviceRevoked, InvalidValue
+from aico_lab.errors import ConstraintViolated, DeviceRevoked, InvalidValue, UnknownName
 from aico_lab.federation import bundles, epochs, replaced
 from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.rows import Version, order, physical
@@ -308,7 +308,7 @@ class World:
     def resolve(self, node: Node) -> None:
         if (found := node.federation.conflicts()) and not node.is_revoked:
             keep = self.rng.choice(["mine", "theirs"])
-            with contextlib.suppress(ConstraintViolated):  # the loser's parent is gone
+            with contextlib.suppress(ConstraintViolated, UnknownName):  # by a change meanwhile
                 node.federation.resolve(self.rng.choice(found).number, keep)
                 self.count["resolved"] += 1
 
