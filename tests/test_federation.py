@@ -485,6 +485,19 @@ def test_what_a_class_replaced_is_known_after_another_one_was_compacted(two, mak
     assert (c.one("SELECT count(*) FROM feedback_events"), c.take_in().waiting) == (1, [])
 
 
+def test_a_device_that_was_added_later_may_compact(two, make, folder):
+    """Although another one does not know of it yet."""
+    a, b = two
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, c)
+    a.run(RENAME, "known to c")
+    meet(folder, a, c)
+    c.compact()
+    meet(folder, c, a, b)
+    assert (b.name, b.take_in().waiting) == ("known to c", [])
+
+
 def test_a_backup_from_before_compacting_takes_nothing_back(two, folder, tmp_path):
     a, b = two
     a.replica.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -8,6 +8,7 @@ forgotten, and goes on in a new stream.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -133,9 +134,20 @@ class Receiver:
             return
         self._headers[name] = opened.header
         self._reasons.pop(name, None)
+        self._obey_early(name, opened.header)
         if self._kept_size < _KEPT:
             self._kept[name] = opened
             self._kept_size += len(opened.body)
+
+    def _obey_early(self, name: FileName, header: Header) -> None:
+        """Obey statements on devices and keys before the bundle's turn.
+
+        The bundles before it may be gone, replaced by those of a device that it makes known.
+        """
+        early = [one for one in header.statements if one.get("kind") in ("approve", "epoch")]
+        if early and name.n > 1 and self._replica.level(name.device) > 1:
+            with contextlib.suppress(Refused), self._connection.transaction():
+                control.obey(self._replica, early, name.device)
 
     def _take(self, name: FileName) -> bool:
         opened = self._kept.pop(name, None)
