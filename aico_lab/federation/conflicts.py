@@ -105,7 +105,7 @@ def queue_profiles(replica: Replica) -> None:
     Both stay, because nobody chose what is between them, and metrics refer to them.
     """
     table = replica.tables[_PROFILES]
-    rivals = dict(reversed(replica.connection.fetch_all(_RIVALS)))
+    rivals: dict[str, str] = dict(reversed(replica.connection.fetch_all(_RIVALS)))
     versions = stored_versions(replica.connection, _PROFILES, rivals)
     there, _ = physical(replica.connection, table, list(versions))
     for key in versions.keys() & there.keys():
