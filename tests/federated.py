@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from aico_lab.errors import DeviceRevoked, InvalidValue
+from aico_lab.errors import ConstraintViolated, DeviceRevoked, InvalidValue, UnknownName
 from aico_lab.federation import bundles, epochs, replaced
 from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.rows import Version, order, physical
@@ -305,6 +305,20 @@ class World:
         if node.federation.replica.level(node.federation.replica.device_id) == 2:
             node.federation.seal()
 
+    def resolve(self, node: Node) -> None:
+        if (found := node.federation.conflicts()) and not node.is_revoked:
+            keep = self.rng.choice(["mine", "theirs"])
+            with contextlib.suppress(ConstraintViolated, UnknownName):  # by a change meanwhile
+                node.federation.resolve(self.rng.choice(found).number, keep)
+                self.count["resolved"] += 1
+
+    def choose(self, class_: str, held: str) -> None:
+        """Let one device hold a class or not, or each again."""
+        first, others = self.nodes[0], [one for one in self.nodes[1:] if not one.is_revoked]
+        for node in others if held == "full" else others[-1:]:
+            first.federation.set_policy(node.keys.device_id, **{class_: held})
+            self.count[held] += 1
+
     def compact(self, node: Node) -> None:
         with contextlib.suppress(InvalidValue, DeviceRevoked):
             self.count["compacted"] += node.federation.compact().replaced
@@ -374,6 +388,10 @@ class World:
                 node.save()
             elif x < 0.965:
                 self.guarded(node, lambda node=node: self.compact(node))
+            elif x < 0.975:
+                self.resolve(node)
+            elif x < 0.98:
+                self.choose("memories", "none")
             else:
                 self.count["restored"] += node.restore()
             if step == revoked_at:
@@ -395,6 +413,7 @@ class World:
 
     def settle(self) -> None:
         self.with_faults = False
+        self.choose("memories", "full")
         live = [node for node in self.nodes if not node.is_revoked]
         for turn in range(30):
             before = len(list(self.folder.glob("*/*")))

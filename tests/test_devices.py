@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -127,6 +129,90 @@ def test_two_devices_meet_in_the_local_network(homes):
         (done,) = told(homes, "b", "federate", "sync", "--address", address).values()
     assert done["taken_in"]["rows"] >= 1
     assert name_of(homes, "b") == "Ada"
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from aico_lab.federation import receiving
+from aico_lab.lab import Lab
+
+def apply(*bundle, real=receiving.apply):
+    print("applying", flush=True)
+    real(*bundle)
+
+receiving.apply = apply
+with Lab.open(Path(sys.argv[1]), key_file=Path(sys.argv[2])) as lab:
+    lab.devices.sync()
+"""
+
+
+def kill_while_applying(homes, home, pause):
+    """Begin an exchange, and kill the process while it takes in a bundle."""
+    files = [str(homes / home), str(homes / f"{home}.key")]
+    words = [sys.executable, "-c", KILLED, *files]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "applying\n"
+        time.sleep(pause)
+        process.kill()
+    return process.returncode == -signal.SIGKILL
+
+
+def rows_of(homes, home):
+    with open_home(homes, home) as lab:
+        users = lab.primary.fetch_all("SELECT user_id, name FROM users ORDER BY 1")
+        assert lab.primary.fetch_all("PRAGMA foreign_key_check") == []
+        assert lab.primary.fetch_all("SELECT * FROM sync_applying") == []
+        return users
+
+
+@pytest.mark.slow
+def test_three_devices_hold_equal_rows_although_one_is_killed_again_and_again(homes):
+    folder = ("--folder", str(homes / "shared"))
+    Lab.create(homes / "c", key_file=homes / "c.key").close()
+    run(homes, "a", "device", "init", "--name", "laptop")
+    for home, name in (("b", "phone"), ("c", "desktop")):
+        with started(homes, "a", "device", "add", *folder, "--yes") as (adding, line):
+            code = re.search(r"join (\d{4}-\d{4})", line)[1]
+            run(homes, home, "device", "join", code, *folder, "--name", name)
+            assert adding.wait(60) == 0
+    r = random.Random(0)
+    killed = 0
+    for turn in range(20):
+        with open_home(homes, "a") as lab, lab.primary.transaction():
+            for number in range(50):
+                lab.primary.execute(
+                    "INSERT INTO users VALUES (?, 'x', '2024', NULL)", [f"{turn}-{number}"]
+                )
+            lab.primary.execute("UPDATE users SET name = ?", [f"turn {turn}"])
+        with open_home(homes, "a") as lab:
+            lab.devices.sync()
+        killed += kill_while_applying(homes, "b", r.uniform(0, 0.05))
+    assert killed > 10
+    write(homes, "a", "UPDATE users SET name = 'Ada L.' WHERE user_id = '0-0'")
+    write(homes, "c", "INSERT INTO users VALUES ('c', 'of c', '2024', NULL)")
+    for home in ("c", "b", "a", "c", "b"):
+        run(homes, home, "federate", "sync")
+    write(homes, "b", "UPDATE users SET name = 'from b' WHERE user_id = '0-0'")
+    write(homes, "c", "UPDATE users SET name = 'from c' WHERE user_id = '0-0'")
+    for home in ("b", "c", "b", "a"):
+        run(homes, home, "federate", "sync")
+    (conflict,) = told(homes, "b", "federate", "conflicts")
+    run(homes, "b", "federate", "resolve", str(conflict["number"]), "--keep", "mine")
+    run(homes, "b", "federate", "compact")
+    for home in ("a", "c", "b"):
+        run(homes, home, "federate", "sync")
+        assert told(homes, home, "federate", "conflicts") == []
+    rows = rows_of(homes, "a")
+    assert (len(rows), dict(rows)["0-0"]) == (1001, "from b")
+    assert rows_of(homes, "b") == rows_of(homes, "c") == rows
+    (homes / "proof.json").write_text(run(homes, "a", "federate", "verify", "--json").stdout)
+    for home in ("b", "c"):
+        run(homes, home, "federate", "verify", "--with", str(homes / "proof.json"))
+    run(homes, "a", "device", "revoke", "desktop")
+    run(homes, "a", "federate", "sync")
+    run(homes, "b", "federate", "sync")
+    assert "no longer trust" in run(homes, "c", "federate", "sync", code=1).stderr
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from aico_lab.federation.replica import Replica
 from aico_lab.federation.rows import Version, digest_of
 from aico_lab.federation.syncing import Federation
 from aico_lab.federation.tables import CLASSES
-from aico_lab.schema import feed
+from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
 from tests.databases import with_core_schemas
 
 USER = "INSERT INTO users VALUES (?, ?, '2024', NULL)"
@@ -334,6 +334,28 @@ def test_to_keep_the_winner_ends_the_conflict_everywhere(two, folder):
     assert (a.name, b.name, a.conflicts(), b.conflicts()) == ("from b", "from b", [], [])
 
 
+def test_of_two_active_personalities_a_person_chooses_one(two, folder):
+    a, b = two
+    for one, name in ((a, "a"), (b, "b")):
+        one.run(
+            "INSERT INTO personality_profiles (profile_id, user_id, version, traits, active_from) "
+            "VALUES (?, 'ada', 1, '{}', '2024-05-01')",
+            name,
+        )
+    meet(folder, a, b)
+    active = (
+        "SELECT json_group_array(profile_id) FROM personality_profiles WHERE active_until IS NULL"
+    )
+    assert {*json.loads(a.one(active))} == {*json.loads(b.one(active))} == {"a", "b"}
+    for one in (a, b):
+        (found,) = one.conflicts()
+        assert (found.kind, found.key, found.device_id) == ("personality", "a", a.replica.device_id)
+    a.resolve(a.conflicts()[0].number, "mine")
+    meet(folder, a, b)
+    assert a.one(active) == b.one(active) == '["a"]'
+    assert (a.conflicts(), b.conflicts()) == ([], [])
+
+
 def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
     a, b = two
     a.set_policy(b.replica.device_id, memories="none")
@@ -361,6 +383,109 @@ def test_a_revoked_device_is_told_and_not_heard(two, folder):
     meet(folder, a)
     assert a.one("SELECT count(*) FROM users") == 1
     assert [device.trust_level for device in a.devices()] == [2, 0]
+
+
+def test_a_revoked_device_joins_again_under_new_keys(two, folder):
+    """With what the others had refused, and what it changed since."""
+    a, b = two
+    former = b.replica.device_id
+    b.run(USER, "eve", "refused")
+    b.seal()
+    a.revoke(former)
+    a.run(USER, "new", "secret for the revoked one")
+    meet(folder, a)
+    with pytest.raises(DeviceRevoked):
+        b.sync(folder)
+    b.run(USER, "zoe", "written meanwhile")
+    b.run(RENAME, "older", at=1_600_000_000_000)
+    with pytest.raises(DeviceRevoked):
+        b.sync(folder)
+    assert b.one("SELECT count(*) FROM users WHERE user_id = 'new'") == 0
+    keys = b.create_keys()
+    assert keys.device_id != former
+    assert b.create_keys() == keys
+    b.join(json.loads(json.dumps(a.invite(keys, "phone"))))
+    meet(folder, a, b)
+    people = ["ada", "eve", "new", "zoe"]
+    for one in (a, b):
+        found = one.replica.connection.fetch_all("SELECT user_id FROM users ORDER BY 1")
+        assert [user for (user,) in found] == people
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+    assert {one.device_id: one.trust_level for one in a.devices()}[former] == 0
+    with pytest.raises(InvalidValue):
+        b.join(a.invite(keys, "phone"))
+
+
+STAMPS = {
+    1: SchemaVersion(
+        version=1,
+        name="Stamps",
+        description="The stamps that people collect.",
+        sql_statements=[
+            "CREATE TABLE stamps_owned (stamp_id TEXT PRIMARY KEY NOT NULL, motif TEXT)",
+            "CREATE TABLE stamps_local (id INTEGER PRIMARY KEY)",
+        ],
+        rollback_statements=["DROP TABLE stamps_owned", "DROP TABLE stamps_local"],
+        tracked={"stamps_owned": ("stamp_id",)},
+    )
+}
+
+
+@pytest.fixture
+def stamps(monkeypatch):
+    """A registry with a federated plugin, as the default one."""
+    registry = SchemaRegistry()
+    registry._schemas |= CORE._schemas
+    register_schema("stamps", "plugin", federated=True, registry=registry)(STAMPS)
+    monkeypatch.setattr(SchemaRegistry, "default", registry)
+    return registry
+
+
+def with_plugins(*devices):
+    """Return devices as they are after their program has started again."""
+    return [Device(one.replica.connection, one.folder) for one in devices]
+
+
+def test_tables_of_a_federated_plugin_are_a_class(two, folder, stamps):
+    a, b = two
+    stamps.apply_plugin_schema("stamps", a.replica.connection)
+    (a,) = with_plugins(a)
+    a.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    meet(folder, a, b)
+    (reason,) = {why for _, why in b.take_in().waiting}
+    assert reason.endswith("or activate the plugin")
+    stamps.apply_plugin_schema("stamps", b.replica.connection)
+    a, b = with_plugins(a, b)
+    meet(folder, a, b)
+    assert b.one("SELECT motif FROM stamps_owned") == "a blue one"
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+    a.set_policy(b.replica.device_id, stamps="none")
+    meet(folder, a, b)
+    a.run("UPDATE stamps_owned SET motif = 'a red one'")
+    meet(folder, a, b)
+    assert b.one("SELECT motif FROM stamps_owned") == "a blue one"
+
+
+def test_a_plugin_that_is_deactivated_deletes_nothing_elsewhere(two, folder, stamps):
+    for one in two:
+        stamps.apply_plugin_schema("stamps", one.replica.connection)
+    a, b = with_plugins(*two)
+    a.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    b.run("INSERT INTO stamps_owned VALUES ('t', 'of b')")
+    meet(folder, a, b)
+    stamps.remove_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    meet(folder, a, b)
+    stamps.apply_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    meet(folder, a, b)
+    for one in (a, b):
+        assert one.one("SELECT group_concat(stamp_id) FROM stamps_owned") == "s,t"
+
+
+def test_the_name_of_a_class_names_no_federated_plugin():
+    with pytest.raises(InvalidValue, match="another name"):
+        SchemaRegistry().register("people", "plugin", STAMPS, federated=True)
 
 
 def texts_in(folder, *devices):
@@ -421,6 +546,45 @@ def test_a_device_without_a_class_removes_its_replaced_bundles(two, folder):
     a.set_policy(b.replica.device_id, memories="full")
     meet(folder, a, b)
     assert b.one("SELECT content FROM memories") == "secret"
+
+
+def test_what_a_class_replaced_is_known_after_another_one_was_compacted(two, make, folder):
+    """Also to a device that joins later."""
+    a, b = two
+    b.run("INSERT INTO channels (channel_id, name, created_at) VALUES ('c', 'C', '2024')")
+    b.run(
+        "INSERT INTO messages (message_id, channel_id, conversation_id, role, content, timestamp) "
+        "VALUES ('m', 'c', 'c', 'user', 'x', '2024')"
+    )
+    meet(folder, a, b)
+    b.run(
+        "INSERT INTO feedback_events (event_id, user_id, message_id, kind, name, value, timestamp) "
+        "VALUES ('f', 'ada', 'm', 'rating', 'witty', 1.0, '2024')"
+    )
+    b.seal()  # refers to the bundle with the message, which is replaced meanwhile
+    a.compact()
+    a.exchange(folder)
+    b.sync(folder)
+    a.run(RENAME, "only people are compacted again")
+    a.compact()
+    meet(folder, a, b)
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, b, c)
+    assert (c.one("SELECT count(*) FROM feedback_events"), c.take_in().waiting) == (1, [])
+
+
+def test_a_device_that_was_added_later_may_compact(two, make, folder):
+    """Although another one does not know of it yet."""
+    a, b = two
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, c)
+    a.run(RENAME, "known to c")
+    meet(folder, a, c)
+    c.compact()
+    meet(folder, c, a, b)
+    assert (b.name, b.take_in().waiting) == ("known to c", [])
 
 
 def test_a_backup_from_before_compacting_takes_nothing_back(two, folder, tmp_path):
@@ -623,7 +787,7 @@ def test_a_bundle_of_a_newer_schema_waits(two, folder):
     newer.run("UPDATE users SET mood = 'happy'")
     newer.sync(folder)
     assert [why for _, why in a.sync(folder).taken_in.waiting] == [
-        "it is of a newer schema: upgrade this device"
+        "it is of a newer schema: upgrade this device, or activate the plugin"
     ]
     assert a.name == "Ada"
 

@@ -185,6 +185,8 @@ class _Applying:
         for table in reversed(self._replica.tables.values()):
             if gone.get(table.name):
                 self._delete(table, gone[table.name])
+        if "personality_profiles" in changes:
+            conflicts.queue_profiles(self._replica)
 
     def _upsert(self, table: FederatedTable, changes: Sequence[RowChange], ctx: Ctx) -> list[str]:
         """Write the existing rows among changes, and return the keys of those to delete."""

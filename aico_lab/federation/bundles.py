@@ -294,7 +294,10 @@ def read_changes(
             name not in tables or set(columns) - set(tables[name].columns)
             for name, columns in known.items()
         ):
-            raise Refused("it is of a newer schema: upgrade this device", is_final=False)
+            raise Refused(
+                "it is of a newer schema: upgrade this device, or activate the plugin",
+                is_final=False,
+            )
         if any(
             name not in tables
             or tables[name].class_ != header.class_

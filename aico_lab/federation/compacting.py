@@ -7,6 +7,7 @@ they are known.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -14,11 +15,20 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.federation import control, replaced
-from aico_lab.federation.bundles import ROWS, SIZE, Changes, FileName, RowChange
+from aico_lab.federation.bundles import (
+    ROWS,
+    SIZE,
+    Changes,
+    FileName,
+    Refused,
+    RowChange,
+    parse_name,
+)
+from aico_lab.federation.receiving import Receiver
 from aico_lab.federation.replaced import Link
 from aico_lab.federation.rows import Version, digest_of, from_json, physical
 from aico_lab.federation.sealing import seal, write
-from aico_lab.federation.tables import BASE, CLASSES
+from aico_lab.federation.tables import BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,12 +79,32 @@ def compact(replica: Replica) -> tuple[int, int, int]:
     if not changed:
         return 0, 0, 0
     # The statements are in the base class, so that one is always due; parents come first.
-    due = [class_ for class_ in CLASSES if class_ in {BASE, *changed}]
+    due = [class_ for class_ in replica.classes if class_ in {BASE, *changed}]
+    chains[BASE] = _without_trust(replica, chains[BASE])
     written = _replace(replica, {class_: chains[class_] for class_ in due}, whole=True)
     gone = replaced.names(replica)
     for class_ in due:
         replica.put(f"compacted:{class_}", _mark(_chain(replica, class_), gone))
     return *written, sum(len(chains[class_]) for class_ in due)
+
+
+def _without_trust(replica: Replica, links: list[Link]) -> list[Link]:
+    """Return bundles without those of other devices that say only which devices are trusted.
+
+    Who has not learned yet that this device is trusted could not read its state without them.
+    """
+    kept, there = set(), replica.spool.names()
+    receiver = Receiver(replica)
+    for link in links:
+        if link.file not in there or link.stream.startswith(f"{replica.device_id}."):
+            continue
+        with contextlib.suppress(Refused):
+            opened = receiver.open(parse_name(link.file))
+            if not opened.rows() and any(
+                one["kind"] == "approve" for one in opened.header.statements
+            ):
+                kept.add(link)
+    return [link for link in links if link not in kept]
 
 
 def send_again(replica: Replica) -> bool:
@@ -90,10 +120,39 @@ def send_again(replica: Replica) -> bool:
         seal(replica)  # else rows that changed since do not have the content of their version
         _replace(
             replica,
-            {c: some for c in CLASSES if (some := [one for one in lost if lost[one] == c])},
+            {c: some for c in replica.classes if (some := [one for one in lost if lost[one] == c])},
             whole=False,
         )
     return True
+
+
+def send_refused_again(replica: Replica) -> None:
+    """Send the rows of bundles again that the others refused, as this device was revoked.
+
+    Args:
+        replica: Inside a transaction, with the keys that the device has got since.
+    """
+    heads = {head for (head,) in replica.connection.fetch_all("SELECT hash FROM sync_seen")}
+    former = set()
+    for device_id, text in replica.connection.fetch_all("SELECT * FROM sync_revocations"):
+        former.add(device_id)
+        heads.update(head for some in json.loads(text).values() for head in some)
+    by_class = {
+        class_: [link for link in _chain(replica, class_) if link.stream[:16] in former]
+        for class_ in replica.classes
+        if class_ in replica.own_classes
+    }
+    before = {link.hash: link.prev for links in by_class.values() for link in links}
+    heard = set()
+    for head in heads & before.keys():
+        at = head
+        while at in before and at not in heard:
+            heard.add(at)
+            at = before[at]
+    by_class = {c: [one for one in some if one.hash not in heard] for c, some in by_class.items()}
+    if refused := {class_: links for class_, links in by_class.items() if links}:
+        seal(replica)
+        _replace(replica, refused, whole=False)
 
 
 def begin_streams_after_loss(replica: Replica) -> None:
@@ -127,15 +186,13 @@ def _replace(replica: Replica, chains: dict[str, list[Link]], *, whole: bool) ->
     """
     rows = bundles = 0
     statements = []
-    everything = control.everything(replica)
+    everything = [*control.everything(replica), *replaced.known(replica)]
     for class_, links in chains.items():
         origins = None if whole else {(link.stream, link.n) for link in links}
-        said = [*everything, _seen(replica)] if class_ == BASE else []
-        count, number, last = _write_state(replica, class_, origins, said)
+        count, number, last = _write_state(replica, class_, origins)
         rows, bundles = rows + count, bundles + number
         statements.append(replaced.replacement(class_, last, links))
-    said = [*([] if BASE in chains else everything), *statements]
-    write(replica, BASE, {}, said)
+    write(replica, BASE, {}, [*everything, _seen(replica), *statements])
     for statement in statements:
         replaced.receive(replica, statement)
     replaced.take_effect(replica)
@@ -146,7 +203,6 @@ def _write_state(
     replica: Replica,
     class_: str,
     origins: AbstractSet[tuple[str, int]] | None,
-    said: list[dict[str, Any]],
 ) -> tuple[int, int, FileName]:
     replica.begin_stream(class_)
     batch: Changes = {}
@@ -154,9 +210,8 @@ def _write_state(
     last: FileName | None = None
 
     def flush() -> FileName:
-        name = write(replica, class_, batch, said, is_state=True)
+        name = write(replica, class_, batch, is_state=True)
         batch.clear()
-        said.clear()
         return name
 
     for table, change in _rows(replica, class_, origins):

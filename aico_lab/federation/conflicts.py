@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import InvalidValue, UnknownName
 from aico_lab.federation.bundles import Ctx, RowChange
 from aico_lab.federation.replaced import UNKNOWN_CTX
-from aico_lab.federation.rows import Version, from_json, key_values, physical, to_json
+from aico_lab.federation.rows import (
+    Version,
+    from_json,
+    key_values,
+    physical,
+    stored_versions,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aico_lab.federation.replica import Replica
     from aico_lab.federation.tables import FederatedTable
+
+
+_PROFILES: Final = "personality_profiles"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +46,8 @@ class RowConflict:
         lost: The row in the losing version, by columns.
         kept: The row as it is now; empty if it was deleted.
         found_at: When the conflict was found, UTC.
+        kind: 'row'; or 'personality' for a version of a companion's personality, where `kept` is
+            another one, which has the same number or is also active, and counts as the active one.
     """
 
     number: int
@@ -45,6 +57,7 @@ class RowConflict:
     lost: dict[str, Any]
     kept: dict[str, Any]
     found_at: str
+    kind: str = "row"
 
 
 def knew(replica: Replica, version: Version, other: Version) -> bool:
@@ -76,6 +89,61 @@ def queue(replica: Replica, table: FederatedTable, loser: RowChange) -> None:
         replica.publish_event("federation.conflict", {"number": inserted[0], "table": table.name})
 
 
+_RIVALS: Final = """
+    SELECT l.profile_id, w.profile_id FROM personality_profiles AS l
+    JOIN personality_profiles AS w ON w.user_id IS l.user_id AND w.context IS l.context
+        AND (w.active_from, w.profile_id) > (l.active_from, l.profile_id)
+        AND (w.version = l.version OR (w.active_until IS NULL AND l.active_until IS NULL))
+    ORDER BY l.profile_id, w.active_from DESC, w.profile_id DESC
+"""
+"""Versions of personalities beside another one that counts as the active one."""
+
+
+def queue_profiles(replica: Replica) -> None:
+    """Keep for a person which of two versions of a personality is to be the active one.
+
+    Both stay, because nobody chose what is between them, and metrics refer to them.
+    """
+    table = replica.tables[_PROFILES]
+    rivals: dict[str, str] = dict(reversed(replica.connection.fetch_all(_RIVALS)))
+    versions = stored_versions(replica.connection, _PROFILES, rivals)
+    there, _ = physical(replica.connection, table, list(versions))
+    for key in versions.keys() & there.keys():
+        version = versions[key]
+        inserted = replica.connection.fetch_one(
+            "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, state, "
+            f"found_at) SELECT ?1, ?2, ?3, ?4, 'personality', 'open', {NOW} WHERE NOT EXISTS "
+            "(SELECT 1 FROM sync_conflicts WHERE table_name = ?1 AND row_key = ?2 "
+            "AND kind = 'personality') RETURNING conflict_id",
+            [
+                _PROFILES, key, json.dumps([version.stream, version.n, version.stamp]),
+                json.dumps(dict(zip(table.columns, map(to_json, there[key]), strict=True))),
+            ],
+        )  # fmt: skip
+        if inserted:
+            replica.publish_event(
+                "federation.conflict", {"number": inserted[0], "table": _PROFILES}
+            )
+
+
+def _rival_of(replica: Replica, key: str) -> str | None:
+    """Return the version of a personality that counts as the active one instead of another."""
+    rows = replica.connection.fetch_all(_RIVALS)
+    return next((winner for loser, winner in rows if loser == key), None)
+
+
+def _choose_profile(replica: Replica, loser: str, *, keeps_lost: bool) -> None:
+    """End the activity of the one of two versions of a personality that is not chosen."""
+    winner = _rival_of(replica, loser)
+    ended, chosen = (winner, loser) if keeps_lost else (loser, winner)
+    replica.connection.execute(
+        "UPDATE personality_profiles SET active_until = max(active_from, "
+        "(SELECT active_from FROM personality_profiles WHERE profile_id = ?)) "
+        "WHERE profile_id = ? AND active_until IS NULL",
+        [chosen, ended],
+    )
+
+
 def close_seen(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> None:
     """End the conflicts of rows whose losing versions the author of new ones had seen."""
     for number, loser in replica.connection.fetch_all(
@@ -95,18 +163,19 @@ def close_seen(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> N
 def open_conflicts(replica: Replica) -> list[RowConflict]:
     """Return the conflicts that nobody has decided, oldest first."""
     found = []
-    for number, name, key, loser, content, found_at in replica.connection.fetch_all(
-        "SELECT conflict_id, table_name, row_key, loser, content, found_at "
+    for number, name, key, loser, content, found_at, kind in replica.connection.fetch_all(
+        "SELECT conflict_id, table_name, row_key, loser, content, found_at, kind "
         "FROM sync_conflicts WHERE state = 'open' ORDER BY conflict_id"
     ):
         table = replica.tables.get(name)
         if table is None:  # of a plugin that was deactivated
             continue
-        there, _ = physical(replica.connection, table, [key])
-        kept = dict(zip(table.columns, there[key], strict=True)) if key in there else {}
+        shown = _rival_of(replica, key) or key if kind == "personality" else key
+        there, _ = physical(replica.connection, table, [shown])
+        kept = dict(zip(table.columns, there[shown], strict=True)) if shown in there else {}
         lost = {column: from_json(value) for column, value in json.loads(content).items()}
         device = json.loads(loser)[0].partition(".")[0]
-        found.append(RowConflict(number, name, key, device, lost, kept, found_at))
+        found.append(RowConflict(number, name, key, device, lost, kept, found_at, kind))
     return found
 
 
@@ -134,6 +203,9 @@ def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> Non
             raise InvalidValue("Keep 'mine', 'theirs', or values of columns.")
         keeps_lost = (conflict.device_id == replica.device_id) == (keep == "mine")
         chosen: Mapping[str, Any] = conflict.lost if keeps_lost else {}
+        if conflict.kind == "personality":
+            _choose_profile(replica, conflict.key, keeps_lost=keeps_lost)
+            chosen = {}
     else:
         chosen = keep
     if unknown := set(chosen) - set(table.columns):

@@ -128,7 +128,7 @@ class Devices:
         from aico_lab.federation import pairing
 
         federation = self.federation
-        if federation.is_begun:
+        if federation.is_begun and not federation.is_outside:
             raise InvalidValue("This home has devices already: see `aico-lab device list`.")
         invitation = pairing.ask(post, code, federation.create_keys(), name)
         federation.join(invitation)

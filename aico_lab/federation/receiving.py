@@ -8,6 +8,7 @@ forgotten, and goes on in a new stream.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -134,16 +135,29 @@ class Receiver:
             return
         self._headers[name] = opened.header
         self._reasons.pop(name, None)
+        self._obey_early(name, opened.header)
         if self._kept_size < _KEPT:
             self._kept[name] = opened
             self._kept_size += len(opened.body)
+
+    def _obey_early(self, name: FileName, header: Header) -> None:
+        """Obey statements on devices and keys before the bundle's turn.
+
+        The bundles before it may be gone, replaced by those of a device that it makes known.
+        """
+        early = [one for one in header.statements if one.get("kind") in ("approve", "epoch")]
+        if early and name.n > 1 and self._replica.level(name.device) > 1:
+            with contextlib.suppress(Refused), self._connection.transaction():
+                control.obey(self._replica, early, name.device)
 
     def _take(self, name: FileName) -> bool:
         opened = self._kept.pop(name, None)
         self._kept_size -= len(opened.body) if opened else 0
         try:
             opened = opened or self.open(name)
-            changes = read_changes(opened, self._replica.tables, self._replica.schema)
+            changes = read_changes(
+                opened, self._replica.tables, self._replica.schema_of(opened.header.class_)
+            )
             apply(self._replica, name, opened.header, changes)
         except Refused as refused:
             self._refuse(name, refused)

@@ -124,6 +124,16 @@ def names(replica: Replica) -> set[str]:
     }
 
 
+def known(replica: Replica) -> list[dict[str, Any]]:
+    """Return the statements on states that this device knows of."""
+    return [
+        replacement(class_, parse_name(file), _links(text))
+        for file, class_, text in replica.connection.fetch_all(
+            "SELECT file, class, bundles FROM sync_states ORDER BY file"
+        )
+    ]
+
+
 def states(replica: Replica) -> dict[FileName, list[Link]]:
     """Return the last bundles of the states that were taken in, with what they replace."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -14,8 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aico_lab.adapters import age
 from aico_lab.adapters.libsql import NOW
+from aico_lab.errors import SchemaError
 from aico_lab.federation.bundles import Ctx
 from aico_lab.federation.tables import BASE, CLASSES, closed, read_tables
+from aico_lab.schema.discovery import discover
+from aico_lab.schema.registry import SchemaRegistry
+from aico_lab.schema.versions import current_versions
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
@@ -76,8 +81,14 @@ class Replica:
         )
 
     def create_keys(self) -> DeviceKeys:
-        """Create and store the device's keys, unless it has some; return the public ones."""
-        if self.get("signing_key") is None:
+        """Create and store the device's keys, unless it has some; return the public ones.
+
+        A device that was revoked gets new ones, and so another id.
+        """
+        if self.get("signing_key") is None or self.is_revoked:
+            for cached in ("keys", "device_id", "signing_key"):
+                self.__dict__.pop(cached, None)
+            self.connection.execute("DELETE FROM sync_state WHERE key GLOB 'stream:*'")
             identity, recipient = age.new_identity()
             signer = Ed25519PrivateKey.generate()
             self.put("identity", identity)
@@ -85,6 +96,18 @@ class Replica:
             self.put("public_key", signer.public_key().public_bytes_raw().hex())
             self.put("signing_key", signer.private_bytes_raw().hex())
         return self.keys
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether this device knows that the others no longer trust it."""
+        return (
+            self.get("signing_key") is not None
+            and self.connection.fetch_one(
+                "SELECT 1 FROM devices WHERE device_id = ? AND revoked_at IS NOT NULL",
+                [self.keys.device_id],
+            )
+            is not None
+        )
 
     @cached_property
     def keys(self) -> DeviceKeys:
@@ -104,7 +127,32 @@ class Replica:
     @cached_property
     def tables(self) -> dict[str, FederatedTable]:
         """The federated tables, parents before children."""
-        return read_tables(self.connection)
+        return read_tables(self.connection, self.plugins)
+
+    @cached_property
+    def plugins(self) -> dict[str, int]:
+        """The versions of active plugins whose tables are federated."""
+        active = {
+            name: version
+            for name, (kind, version) in current_versions(self.connection).items()
+            if kind == "plugin"
+        }
+        # One whose package is not there now is not deactivated.
+        known = set(json.loads(self.get("plugins") or "[]"))
+        if active.keys() - known:
+            with contextlib.suppress(SchemaError):
+                discover()
+            known |= {one.name for one in SchemaRegistry.default if one.is_federated}
+        return {name: version for name, version in active.items() if name in known}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of this device's tables, parents before children."""
+        return (*CLASSES, *self.plugins)
+
+    def schema_of(self, class_: str) -> int:
+        """Return the version of the tables of a class; 0 if this device does not know it."""
+        return self.schema if class_ in CLASSES else self.plugins.get(class_, 0)
 
     @cached_property
     def schema(self) -> int:
@@ -126,7 +174,7 @@ class Replica:
         left_out = {class_ for class_, held in json.loads(policy or "{}").items() if held == "none"}
         return {
             class_
-            for class_ in CLASSES
+            for class_ in self.classes
             if class_ == BASE or not closed(self.tables, class_) & left_out
         }
 
@@ -141,7 +189,7 @@ class Replica:
 
     def entitled(self) -> dict[str, set[str]]:
         """Return the trusted devices that hold each class."""
-        holders: dict[str, set[str]] = {class_: set() for class_ in CLASSES}
+        holders: dict[str, set[str]] = {class_: set() for class_ in self.classes}
         for device_id, policy in self.connection.fetch_all(
             "SELECT device_id, sync_policy FROM devices WHERE trust_level > 0"
         ):

@@ -87,6 +87,7 @@ def collect(replica: Replica, *, without: AbstractSet[tuple[str, str]] = frozens
         without: Rows of which the feed's only change is known.
     """
     connection = replica.connection
+    _follow_plugins(replica)
     stored = replica.get("cursor")
     cursor = feed.Cursor(**json.loads(stored)) if stored else None
     _scan(replica, everything=cursor is None or not feed.continues(connection, cursor))
@@ -114,6 +115,26 @@ def collect(replica: Replica, *, without: AbstractSet[tuple[str, str]] = frozens
             "database_id": head.database_id, "seq": head.seq, "anchor": head.anchor,
         }))  # fmt: skip
         feed.acknowledge(connection, CONSUMER, head.seq)
+
+
+def _follow_plugins(replica: Replica) -> None:
+    """Mark the rows of new plugins, and forget the versions of those that were deactivated.
+
+    Their tables are gone without a deletion of rows, and get the rows again if they come back.
+    """
+    connection = replica.connection
+    known, now = set(json.loads(replica.get("plugins") or "[]")), set(replica.plugins)
+    if known == now:
+        return
+    for plugin in known - now:
+        for table in ("rows", "dirty", "parked", "conflicts", "unsendable"):
+            connection.execute(f"DELETE FROM sync_{table} WHERE table_name GLOB ?", [f"{plugin}_*"])
+        connection.execute("DELETE FROM sync_chain WHERE class = ?", [plugin])
+        connection.execute("DELETE FROM sync_state WHERE key = ?", [f"stream:{plugin}"])
+        connection.execute("UPDATE sync_states SET is_complete = 0 WHERE class = ?", [plugin])
+    for plugin in now - known:
+        replica.put(f"scan:{plugin}", "1")
+    replica.put("plugins", json.dumps(sorted(now)))
 
 
 def _scan(replica: Replica, *, everything: bool) -> None:
@@ -269,8 +290,8 @@ def write(
     stream, ctx = replica.stream(class_), replica.ctx()
     length, heads = ctx.get(stream, (0, []))
     header = Header(
-        class_, stream, length + 1, heads[-1] if heads else START, ctx, replica.schema, said,
-        _needs(replica, class_),
+        class_, stream, length + 1, heads[-1] if heads else START, ctx,
+        replica.schema_of(class_), said, _needs(replica, class_),
     )  # fmt: skip
     entitled = replica.entitled()[class_]
     key = epochs.recipient(replica, class_, entitled)

@@ -15,7 +15,7 @@ from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
 from aico_lab.federation.sealing import collect, seal, write_statements
 from aico_lab.federation.spool import Exchanged, Spool
-from aico_lab.federation.tables import BASE, CLASSES
+from aico_lab.federation.tables import BASE
 from aico_lab.home.files import held, private_files
 
 if TYPE_CHECKING:
@@ -184,6 +184,11 @@ class Federation:
         return self.replica.get("federation") is not None
 
     @property
+    def is_outside(self) -> bool:
+        """Whether this device was revoked, and has not joined again."""
+        return self.replica.level(self.replica.device_id) == 0
+
+    @property
     def federation_id(self) -> str:
         """The id of the federation, by which shared folders are marked.
 
@@ -247,16 +252,32 @@ class Federation:
     def join(self, invitation: Mapping[str, Any]) -> None:
         """Join the federation of the device that invited this one.
 
+        A device that was revoked joins again under its new keys; what it changed meanwhile, and
+        what the others had refused, comes to them.
+
         Raises:
             InvalidValue: It has a federation already, or the invitation is not for it.
         """
-        self._refuse_begun()
+        if self.is_begun and not self.is_outside:
+            self._refuse_begun()
+        id_ = str(invitation["federation"])
+        if self.is_begun and id_ != self.federation_id:
+            raise InvalidValue(
+                "This home had other devices before, whose changes it has: join these with a new "
+                "home, and import the conversations into it."
+            )
         with self._held(), self.replica.connection.transaction():
+            former = self.is_begun
             keys = self.replica.create_keys()
             control.obey(self.replica, invitation["statements"], str(invitation["from"]))
             if self.replica.level(keys.device_id) == 0:
                 raise InvalidValue("The invitation is for another device.")
-            self.replica.put("federation", str(invitation["federation"]))
+            self.replica.put("federation", id_)
+            if former and (own := self.replica.own_classes):
+                for class_ in own:
+                    self.replica.put(f"scan:{class_}", "1")
+                compacting.send_refused_again(self.replica)
+        self._publish()
 
     def seal(self) -> Sealed:
         """Write what changed on this device into bundles."""
@@ -433,9 +454,9 @@ class Federation:
         """
         self._require(device_id)
         for class_, value in classes.items():
-            if class_ not in CLASSES:
+            if class_ not in self.replica.classes:
                 raise UnknownName(
-                    f"There is no class {class_!r}: choose among {', '.join(CLASSES)}."
+                    f"There is no class {class_!r}: choose among {', '.join(self.replica.classes)}."
                 )
             if value not in ("full", "none") or (class_ == BASE and value == "none"):
                 raise InvalidValue(

@@ -9,6 +9,8 @@ from aico_lab.adapters.sql_text import quoted
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from aico_lab.adapters.libsql import Connection
 
 BASE: Final = "people"
@@ -35,6 +37,8 @@ CLASSES: Final = {
     ),
 }
 """The tables of every class, parents before children.
+
+A plugin that was registered as federated is a class, too.
 
 Vectors are computed again on every device; runs, the outbox and the bus belong to one device.
 """
@@ -98,10 +102,26 @@ class FederatedTable:
     queues_conflicts: bool
 
 
-def read_tables(connection: Connection) -> dict[str, FederatedTable]:
-    """Return the federated tables of a database, parents before children."""
+def read_tables(connection: Connection, plugins: Iterable[str] = ()) -> dict[str, FederatedTable]:
+    """Return the federated tables of a database, parents before children.
+
+    Args:
+        connection: The database.
+        plugins: The plugins whose tables are federated, each as a class of its own.
+    """
     tracked = feed.tracked_tables(connection)
-    names = [(class_, name) for class_, tables in CLASSES.items() for name in tables]
+    created = [
+        name
+        for (name,) in connection.fetch_all(
+            "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid"
+        )
+        if name in tracked
+    ]
+    classes = CLASSES | {
+        plugin: tuple(name for name in created if name.startswith(f"{plugin}_"))
+        for plugin in plugins
+    }
+    names = [(class_, name) for class_, tables in classes.items() for name in tables]
     federated = {name for _, name in names if name in tracked}
     return {
         name: _read(connection, name, class_, tracked[name], federated)

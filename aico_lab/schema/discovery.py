@@ -22,7 +22,12 @@ Given = TypeVar("Given")
 
 
 def register_schema(
-    name: str, kind: Kind, *, priority: int = 100, registry: SchemaRegistry | None = None
+    name: str,
+    kind: Kind,
+    *,
+    priority: int = 100,
+    federated: bool = False,
+    registry: SchemaRegistry | None = None,
 ) -> Callable[[Given], Given]:
     """Return a function or decorator that registers a schema.
 
@@ -41,6 +46,7 @@ def register_schema(
         name: See `SchemaRegistry.register`.
         kind: 'core' or 'plugin'.
         priority: Schemas of lower priority are applied first.
+        federated: Whether the rows of its tracked tables go to the person's other devices.
         registry: The registry to add the schema to; by default the default registry.
 
     Returns:
@@ -60,7 +66,7 @@ def register_schema(
         if not isinstance(versions, Mapping):
             raise InvalidValue(f"The schema {name!r} has no versions: map numbers to versions.")
         chosen = SchemaRegistry.default if registry is None else registry
-        chosen.register(name, kind, versions, priority=priority)
+        chosen.register(name, kind, versions, priority=priority, federated=federated)
         return given
 
     return register

@@ -52,6 +52,10 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
+_CLASSES = frozenset({"people", "summaries"})
+"""Names of classes of core tables that a plugin could have."""
+
+
 class _OrDefault(Generic[Parameters, Result]):
     """A method that uses the default registry when it is called on the class."""
 
@@ -88,6 +92,7 @@ class SchemaRegistry:
         versions: Mapping[int, SchemaVersion],
         *,
         priority: int = 100,
+        federated: bool = False,
     ) -> None:
         """Add a schema.
 
@@ -97,6 +102,8 @@ class SchemaRegistry:
             kind: 'core' for this package's schemas, or 'plugin'.
             versions: The versions by number, 1 to n without a gap.
             priority: Schemas of lower priority are applied first, equal ones by name.
+            federated: Whether the rows of a plugin's tracked tables go to the person's other
+                devices.
 
         Raises:
             InvalidValue: The name is taken or invalid, the kind is unknown, or the versions have a
@@ -114,10 +121,12 @@ class SchemaRegistry:
                 f"{name!r} cannot name a plugin: choose one word of lower-case letters and digits "
                 "that is not the prefix of a table of this program."
             )
+        if federated and (kind != "plugin" or name in _CLASSES):
+            raise InvalidValue(f"The schema {name!r} cannot be federated: choose another name.")
         numbers = [version.version for version in versions.values()]
         if not versions or numbers != list(versions) or numbers != [*range(1, len(versions) + 1)]:
             raise InvalidValue(f"The versions of schema {name!r} must be numbered 1, 2, 3 …")
-        self._schemas[name] = Schema(name, kind, versions, priority)
+        self._schemas[name] = Schema(name, kind, versions, priority, federated)
 
     def __iter__(self) -> Iterator[Schema]:
         """Iterate over the schemas in the order in which they are applied."""

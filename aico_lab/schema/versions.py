@@ -90,6 +90,7 @@ class Schema:
     kind: Kind
     versions: Mapping[int, SchemaVersion]
     priority: int
+    is_federated: bool = False
 
     @property
     def newest(self) -> int:
