@@ -507,7 +507,7 @@ def test_a_source_that_was_exchanged_is_read_anew(lab, home):
         (home / f"aico.db{suffix}").unlink(missing_ok=True)
     (home / "aico.db").write_bytes(backup)
     with Lab.open(home) as restored:
-        with pytest.raises(CorruptDatabase, match="older than its seal .the last change"):
+        with pytest.raises(CorruptDatabase, match=r"older than its seal \(the last change"):
             restored.sync()
         reseal(restored.storage, "the copy is wanted")
         add(restored.primary, message(11))
