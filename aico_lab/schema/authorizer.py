@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 RESERVED = frozenset(
     {"sqlite", "libsql", "pragma", "vector", "feed", "schema", "idx", "temp", "main"}
     | {"bus", "change", "conversation", "conversations", "dead", "embeddings", "feedback"}
-    | {"import", "knowledge", "memories", "messages", "passage", "personality", "pipeline"}
+    | {
+        "import",
+        "integrity",
+        "knowledge",
+        "memories",
+        "messages",
+        "passage",
+        "personality",
+        "pipeline",
+    }
     | {"preference", "preferences", "relationships", "report", "search", "segment"}
     | {"segmenting", "segments", "system", "text", "user"}
 )
