@@ -29,6 +29,7 @@ from aico_lab.etl import snapshots
 from aico_lab.etl.misplaced import check_places
 from aico_lab.home.files import held
 from aico_lab.home.keys import UNFINISHED, is_of_former_version, slots_of
+from aico_lab.home.staged import RESTORED
 from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.rescoring import count_due
 from aico_lab.integrity.guard import examine_unwritable
@@ -318,9 +319,14 @@ def _quarantined(table: str) -> tuple[str, str]:
 
 
 def _check_temporary(lab: Lab) -> str:
-    """Look for data that killed readers left, which the next sync removes."""
+    """Look for data that killed programs left."""
     from aico_lab.adapters.sealed import left_open
 
+    if (prepared := lab.home.path / RESTORED).exists():
+        return (
+            f"{prepared.name}, of a restoration that was killed or is going on; the next "
+            "`aico-lab restore` or `forget` removes it"
+        )
     folders = left_over(lab.home.temporary) + left_open()
     if not folders:
         return "none left by programs that were killed"

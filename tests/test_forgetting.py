@@ -22,7 +22,7 @@ from aico_lab.errors import (
     UnknownName,
     WrongUse,
 )
-from aico_lab.health import _check_erasures
+from aico_lab.health import _check_erasures, _check_temporary
 from aico_lab.home.files import held
 from aico_lab.importing.import_log import read_imports
 from aico_lab.importing.importer import import_batches
@@ -457,6 +457,20 @@ def test_reports_that_name_a_person_go_and_others_stay(plain):
     assert result.stores["reports"] == {"runs": 2}
     assert plain.primary.fetch_all("SELECT run_id FROM report_runs") == [("of-others",)]
     assert [path.name for path in (plain.home.reports / "quality").iterdir()] == ["of-others"]
+
+
+def test_copies_of_the_database_in_the_home_are_removed_or_listed(plain):
+    """A restoration that was killed leaves one; nobody needs it."""
+    home = plain.home.path
+    plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    copies = ["aico.db.restored", "aico.db.old", ".aico.db.rekeyed.partial"]
+    for name in copies:
+        shutil.copy(plain.home.primary, home / name)
+    assert "aico.db.restored" in _check_temporary(plain)
+    result = plain.privacy.forget(user="person-ada")
+    assert result.receipt["left"] == {"backups": 2}
+    assert [name in " ".join(result.left) for name in copies] == [False, True, True]
+    assert files_with(home, *CANARIES) == set(copies[1:])
 
 
 @pytest.mark.slow

@@ -199,7 +199,7 @@ def _replace(
         ) from problem
     prepared = home.path / RESTORED
     files = _Files(home)
-    with _alone(home), os_errors(home.path):
+    with alone(home), os_errors(home.path):
         put_seal_in_place(home.path, RESTORED)  # of a restoration that was killed
         remove_database(prepared)
         try:
@@ -220,7 +220,13 @@ def _seal(primary: Path, key: str | None, done: Rebuilt) -> None:
         reseal_file(connection, key, f"the backup of {done.heading.made_at} was restored")
 
 
-def _alone(home: Home) -> AbstractContextManager[None]:
+def alone(home: Home) -> AbstractContextManager[None]:
+    """Exclude other restorations and backups of a home.
+
+    Raises:
+        DatabaseLocked: There is one.
+    """
+
     def busy(who: str) -> DatabaseLocked:
         return DatabaseLocked(f"The home is being restored or backed up by {who}: wait for it.")
 

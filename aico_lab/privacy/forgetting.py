@@ -39,6 +39,7 @@ from aico_lab.privacy.stores import (
     erase_vectors,
     erase_warehouse,
     own_files,
+    remove_restored,
 )
 from aico_lab.results import json_text
 
@@ -283,6 +284,7 @@ class Forgetting:
             "cache": lambda: erase_cache(home, keys, self._release_cache),
             "reports": lambda: erase_reports(primary, home, patterns),
         }
+        remove_restored(home)
         stores: dict[str, dict[str, int]] = {}
         for number, (name, step) in enumerate(steps.items(), 1):
             self._progress(name, number, len(STEPS))

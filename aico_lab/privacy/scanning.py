@@ -16,7 +16,7 @@ from aico_lab.errors import AicoLabError, LibraryMissing
 from aico_lab.etl.snapshots import published
 from aico_lab.privacy.stores import is_sealed, own_files
 from aico_lab.privacy.unused_space import search_pages
-from aico_lab.schema.backup import PARTIAL, backups_of
+from aico_lab.schema.backup import backups_of, other_copies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,15 +205,12 @@ def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, res
             result.leave(
                 "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
             )
-    database, home = storage.home.primary, storage.home.path
-    for aside in (
-        *home.glob(f"{database.name}.damaged-*"),
-        *database.parent.glob(f"backups/{database.stem}-*{PARTIAL}"),
-    ):
+    for aside in other_copies(storage.home.primary):
+        how = "run `aico-lab keys rotate`" if ".rekeyed" in aside.name else "delete it"
         result.leave(
             "backups",
-            f"{aside.relative_to(home)}, a former aico.db, may still have what was erased: "
-            "delete it.",
+            f"{aside.relative_to(storage.home.path)}, a copy of aico.db, may still have what was "
+            f"erased: {how}.",
         )
     for made in known_backups(primary):
         path = Path(made.path)

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.adapters.rocksdb import NOT_INSTALLED
+from aico_lab.backup.rebuilding import remove_database
+from aico_lab.backup.restoring import alone
 from aico_lab.cache.lab_cache import open_cache
 from aico_lab.errors import CorruptDatabase, DatabaseLocked, LibraryMissing, NotADatabase
 from aico_lab.etl.rewriting import rewrite
 from aico_lab.etl.snapshots import published
 from aico_lab.etl.sync import sync
 from aico_lab.home.files import os_errors, remove_whole, write_atomically
+from aico_lab.home.staged import RESTORED
 from aico_lab.reports.records import SEALED
 
 if TYPE_CHECKING:
@@ -93,6 +96,18 @@ def erase_cache(home: Home, keys: Keys, release: Callable[[], None]) -> dict[str
     return {"folders": len(folders)} if folders else {}
 
 
+def remove_restored(home: Home) -> None:
+    """Remove the database of a restoration that was killed before it took the former one's place.
+
+    Raises:
+        DatabaseLocked: The home is being restored or backed up.
+    """
+    prepared = home.path / RESTORED
+    if prepared.exists():
+        with alone(home), os_errors(home.path):
+            remove_database(prepared)
+
+
 def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dict[str, int]:
     """Remove the reports that name what was erased, with their runs, and mask it in other runs.
 
@@ -159,12 +174,13 @@ def own_files(home: Home) -> list[Path]:
     stores = {
         home.warehouse, home.cache, home.vectors, home.temporary, home.path / "backups",
     }  # fmt: skip
+    others = (home.primary.name, f".{home.primary.name}", home.erasures.name, home.marker.name)
     return sorted(
         path
         for path in home.path.rglob("*")
         if path.is_file()
         and not any(path.is_relative_to(store) for store in stores)
-        and not path.name.startswith((home.primary.name, home.erasures.name, home.marker.name))
+        and not path.name.startswith(others)
         and path.name not in ("vectors.age", "vectors.lock")
     )
 
