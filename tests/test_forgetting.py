@@ -267,6 +267,34 @@ def test_a_companions_answers_in_a_group_go_with_what_they_answer(plain):
     assert left == [("of-u", None), ("to-u", None)]
 
 
+def test_answers_in_a_group_belong_to_whom_they_name_or_follow(plain):
+    group = {"channel_id": "g", "conversation_id": "g", "metadata": None}
+
+    def answer(number: int, name: str, **changes: Any) -> dict[str, Any]:
+        fields = {"message_id": name, "role": "assistant", "user_id": None}
+        return other(number, **group | fields | changes)
+
+    rows = [
+        told(20, **group, role="user"),
+        answer(21, "names-u", user_id="u"),
+        answer(22, "to-ada"),
+        answer(23, "goes-on", reply_to="to-ada"),
+        answer(24, "names-u-again", user_id="u", reply_to="goes-on"),
+        answer(25, "to-nothing-stored", reply_to="lost"),
+        other(26, **group, message_id="of-u", role="user"),
+        answer(27, "to-u", reply_to="lost"),
+        answer(28, "still-on", reply_to="goes-on"),
+    ]
+    add(plain.primary, *rows)
+    plain.primary.execute_many(
+        "UPDATE messages SET reply_to = ? WHERE message_id = ?",
+        [(row.get("reply_to"), row["message_id"]) for row in rows],
+    )
+    plain.privacy.forget(user="person-ada")
+    left = plain.primary.fetch_all("SELECT message_id FROM messages WHERE channel_id = 'g'")
+    assert {one for (one,) in left} == {"names-u", "names-u-again", "of-u", "to-u"}
+
+
 def test_everything_before_a_day_is_forgotten(plain):
     add(plain.primary, other(900, message_id="later", timestamp="2024-05-02T00:00:00.000000Z"))
     plain.privacy.forget(before="2024-05-02")

@@ -250,9 +250,10 @@ def _exchange(
         return None
     try:
         with LibSQLAdapter(primary, key, busy_timeout=_PATIENCE).connect() as connection:
-            _refuse_newer(connection, done, force=force)  # before the log goes
+            _refuse_newer(connection, prepared, done, force=force)  # before the log goes
             _lock_out(connection)
-            _refuse_newer(connection, done, force=force)  # nothing can change any more
+            # Nothing can change any more.
+            _refuse_newer(connection, prepared, done, force=force)
             former = backup_path(primary, "replaced")
             former.parent.mkdir(mode=0o700, exist_ok=True)
             connection.seal = None  # of the file that goes
@@ -289,23 +290,32 @@ def _lock_out(connection: Connection) -> None:
         ) from locked
 
 
-def _refuse_newer(connection: Connection, done: Rebuilt, *, force: bool) -> None:
-    if (newer := _changes_since(connection, done)) and not force:
+def _refuse_newer(connection: Connection, prepared: Path, done: Rebuilt, *, force: bool) -> None:
+    if force:
+        return
+    if newer := _changes_since(connection, prepared, done):
         raise HomeExists(
-            f"The home has {newer} that the backup of {done.heading.made_at[:16]} lacks: add "
+            f"The home {newer} that the backup of {done.heading.made_at[:16]} lacks: add "
             "--force to lose them, or name a new folder with --home."
         )
 
 
-def _changes_since(connection: Connection, done: Rebuilt) -> str:
-    """Return the changes of a database that a backup lacks in words; '' if it has all."""
+def _changes_since(connection: Connection, prepared: Path, done: Rebuilt) -> str:
+    """Return that a database has changes that a backup lacks in words; '' if it has none.
+
+    A home with fewer changes than the backup may have others: it was restored from an older one,
+    and went on. The log of the backup tells, unless it was pruned.
+    """
     now, then = feed.head(connection), done.facts
     if now.database_id != then["database_id"]:
-        return "another history"
+        return "has another history, with changes"
     if now.seq > then["seq"]:
-        return f"{now.seq - then['seq']:,} changes"
-    same = now.seq < then["seq"] or now.anchor == then["anchor"]
-    return "" if same else "other changes"
+        return f"has {now.seq - then['seq']:,} changes"
+    with connection.open_beside(prepared) as restored:
+        if feed.continues(restored, now):
+            return ""
+        known = restored.fetch_one("SELECT 1 FROM change_log WHERE seq = ?", [now.seq])
+    return "has other changes" if known else "may have changes"
 
 
 def _put_aside(primary: Path, prepared: Path) -> Path:
