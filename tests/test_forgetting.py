@@ -767,6 +767,40 @@ def test_an_erasure_that_cannot_be_finished_does_not_stop_another(plain, monkeyp
     assert len(plain.privacy.unfinished()) == 1
 
 
+def test_what_another_program_writes_meanwhile_is_found_and_erased_by_the_next_sync(
+    plain, monkeypatch
+):
+    """Nobody can name the person any more, whose row is gone."""
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        with connection.transaction():
+            connection.execute(
+                "INSERT INTO outbox (topic, payload, created_at) VALUES ('said', ?, '2024')",
+                [json.dumps({"user_id": "person-ada", "text": SECRET})],
+            )
+            connection.execute(
+                "INSERT INTO system_state VALUES ('current_user', 'person-ada', '2024')"
+            )
+        add(connection, told(70, channel_id="g", conversation_id="g"))
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete, match=r"is still in aico\.db"):
+            plain.privacy.forget(user="person-ada")
+    [done] = plain.privacy.resume()
+    assert done.rows["messages"] == 9
+    assert dict(plain.primary.fetch_all("SELECT topic, payload FROM outbox")) == {}
+    assert files_with(plain.home.path, *CANARIES) == set()
+
+
+def test_keys_that_stay_in_the_feed_are_found(plain, monkeypatch):
+    monkeypatch.setattr(forgetting, "forget_keys", lambda *_: None)
+    with pytest.raises(ErasureIncomplete, match=r"is still in aico\.db"):
+        plain.privacy.forget(user="person-ada")
+
+
 def test_people_without_an_id_are_others(plain):
     group = {"channel_id": "g", "conversation_id": "g", "metadata": None}
     add(

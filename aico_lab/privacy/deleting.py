@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.importing.import_log import restore
-from aico_lab.privacy.selecting import drop, select, select_unused
+from aico_lab.privacy.selecting import drop, select, select_again, select_unused
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.privacy.patterns import Patterns
     from aico_lab.privacy.scope import Scope
 
 IDS: Final = 50
@@ -53,8 +55,8 @@ _VALUES: Final = (
     f"AND key IS NOT 'role' AND ({_MATCHES}{{1}}))"
 )
 _TEXTS: Final = (
-    " OR (length(atom) >= 16 AND atom IN (SELECT content FROM messages "
-    "WHERE id IN (SELECT id FROM temp.gone_messages)))"
+    " OR (length(atom) >= 16 AND (atom IN (SELECT content FROM temp.gone_texts) OR atom IN "
+    "(SELECT content FROM messages WHERE id IN (SELECT id FROM temp.gone_messages))))"
 )
 # The key of a changed row is a text or an array in a text, such as `["ada", "language"]`.
 _IN_PAYLOAD: Final = f"""iif(json_valid(payload),
@@ -115,10 +117,10 @@ _VECTORS: Final = (
     "DELETE FROM text_vectors WHERE text_sha256 NOT IN (SELECT text_sha256 FROM text_index)",
     "UPDATE text_index_state SET seq = 0, anchor = ''",
 )
-_OUTBOX: Final = {
-    "outbox": f"DELETE FROM outbox WHERE {_IN_PAYLOAD}",
-    "dead_letters": f"DELETE FROM dead_letters WHERE {_IN_PAYLOAD}",
-    "system_state": "DELETE FROM system_state WHERE key NOT IN ('database_id', 'backups') AND ("
+_NAMES_IT: Final = {
+    "outbox": _IN_PAYLOAD,
+    "dead_letters": _IN_PAYLOAD,
+    "system_state": "key NOT IN ('database_id', 'backups') AND ("
     f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
     "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
     f"AND (key LIKE '%user%' OR {_TELLING.format('g.user_id')})) "
@@ -209,6 +211,20 @@ class Deleted:
         }  # fmt: skip
 
 
+def joined(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Return what the other stores are searched for if rows were deleted twice."""
+
+    def union(first: Iterable[str], second: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys([*first, *second]))
+
+    return {
+        "ids": {one: union(former["ids"].get(one, ()), some) for one, some in more["ids"].items()},
+        "names": union(former["names"], more["names"]),
+        "sentences": union(former["sentences"], more["sentences"]),
+        "rows": dict(Counter(former["rows"]) + Counter(more["rows"])),
+    }
+
+
 def delete(connection: Connection, scope: Scope) -> Deleted:
     """Delete what belongs to a scope.
 
@@ -274,11 +290,20 @@ def _spare_referenced(connection: Connection, done: Deleted) -> None:
 
 def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
     """Delete events, dead letters and facts that name what is erased, or are too old."""
-    for table, statement in _OUTBOX.items():
-        _count(connection, done, table, statement)
+    for table, names_it in _NAMES_IT.items():
+        _count(connection, done, table, f"DELETE FROM {table} WHERE {names_it}")
     if scope.kind == "before":
         for table, statement in _OUTBOX_BEFORE.items():
             _count(connection, done, table, statement, [scope.value])
+
+
+def count_events(connection: Connection, patterns: Patterns) -> int:
+    """Return the number of events, dead letters and facts that name what was erased."""
+    select_again(connection, patterns)
+    counts = (f"(SELECT count(*) FROM {table} WHERE {one})" for table, one in _NAMES_IT.items())
+    ((found,),) = connection.fetch_all(f"SELECT {' + '.join(counts)}")
+    drop(connection)
+    return int(found)
 
 
 def forget_keys(connection: Connection, since: int, until: int, people: Sequence[str] = ()) -> None:
@@ -300,14 +325,27 @@ def forget_keys(connection: Connection, since: int, until: int, people: Sequence
         )
         connection.execute(
             "UPDATE change_log SET table_name = 'feed_tables', row_key = '', op = 'update' "
-            "WHERE seq <= ?1 AND typeof(row_key) = 'text' AND EXISTS (SELECT 1 "
-            "FROM feed_tables AS f, json_each(f.key_columns) AS k "
-            "WHERE f.table_name = change_log.table_name AND k.value = 'user_id' "
-            "AND CASE WHEN json_array_length(f.key_columns) = 1 THEN row_key "
-            "WHEN json_valid(row_key) THEN json_extract(row_key, '$[' || k.key || ']') END "
-            "IN (SELECT value FROM json_each(?2)))",
+            f"WHERE {_KEY_OF_PEOPLE}",
             [until, json.dumps(list(people))],
         )
+
+
+_KEY_OF_PEOPLE: Final = """seq <= ?1 AND typeof(row_key) = 'text' AND EXISTS (
+    SELECT 1 FROM feed_tables AS f, json_each(f.key_columns) AS k
+    WHERE f.table_name = change_log.table_name AND k.value = 'user_id'
+        AND CASE WHEN json_array_length(f.key_columns) = 1 THEN row_key
+            WHEN json_valid(row_key) THEN json_extract(row_key, '$[' || k.key || ']') END
+        IN (SELECT value FROM json_each(?2)))"""
+
+
+def count_keys(connection: Connection, since: int, until: int, people: Sequence[str]) -> int:
+    """Return the number of keys in the feed that `forget_keys` would remove."""
+    ((found,),) = connection.fetch_all(
+        f"SELECT count(*) FROM change_log WHERE {_KEY_OF_PEOPLE} "
+        "OR (seq > ?3 AND seq <= ?1 AND op = 'delete')",
+        [until, json.dumps(list(people)), since],
+    )
+    return int(found)
 
 
 def _note(connection: Connection, done: Deleted) -> None:

@@ -20,7 +20,7 @@ from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureBusy, ErasureIncomplete
 from aico_lab.home.files import held
 from aico_lab.integrity.guard import check_pages, seal_news
-from aico_lab.privacy.deleting import Deleted, delete, forget_keys
+from aico_lab.privacy.deleting import Deleted, count_keys, delete, forget_keys, joined
 from aico_lab.privacy.patterns import Patterns
 from aico_lab.privacy.receipts import (
     KeptErasure,
@@ -29,7 +29,7 @@ from aico_lab.privacy.receipts import (
     receipt_key,
     signed,
 )
-from aico_lab.privacy.scanning import Scan, scan
+from aico_lab.privacy.scanning import Scan, rows_left, scan
 from aico_lab.privacy.scope import Scope, found
 from aico_lab.privacy.stores import (
     NOTEBOOK,
@@ -233,13 +233,17 @@ class Forgetting:
     def _prepare(self, primary: Connection, erasure: KeptErasure) -> bool:
         """Delete rows that an unfinished erasure has not deleted; return whether more is to do."""
         row = primary.fetch_one(
-            "SELECT finished_at FROM erasures WHERE erasure_id = ?", [erasure.erasure_id]
+            "SELECT finished_at, since_seq FROM erasures WHERE erasure_id = ?",
+            [erasure.erasure_id],
         )
         if row is not None and row[0] is not None:  # killed after the last commit
             erasure.wanted = None
             self._kept.keep(erasure)
             return False
         if row is not None and erasure.wanted is not None:
+            again = self._scope_of(erasure)
+            if again is not None and rows_left(primary, Patterns.of(erasure.wanted)):
+                self._delete(primary, erasure, again, since=row[1])  # as written meanwhile
             return True
         scope = found(primary, erasure.scope, self._key)
         if scope is None:  # this database has nothing of it
@@ -255,7 +259,27 @@ class Forgetting:
         self._delete(primary, erasure, scope)
         return True
 
-    def _delete(self, primary: Connection, erasure: KeptErasure, scope: Scope) -> None:
+    def _scope_of(self, erasure: KeptErasure) -> Scope | None:
+        """Return the scope of an unfinished erasure; None of an import, or if it is not known."""
+        kind = erasure.scope["kind"]
+        if kind == "before":
+            return Scope("before", erasure.scope["value"])
+        assert erasure.wanted is not None  # noqa: S101 - else it is finished
+        ids = erasure.wanted["ids"].get(f"{kind}_id", ())
+        scopes = (Scope(kind, one) for one in ids)  # type: ignore[arg-type]
+        return next((one for one in scopes if one.hashed(self._key) == erasure.scope), None)
+
+    def _delete(
+        self, primary: Connection, erasure: KeptErasure, scope: Scope, *, since: int | None = None
+    ) -> None:
+        """Delete the rows of an erasure.
+
+        Args:
+            primary: The primary database.
+            erasure: The erasure.
+            scope: What it erases.
+            since: The last change before it, if it has deleted rows before.
+        """
         self._progress(STEPS[0], 0, len(STEPS))
         primary.fetch_all("PRAGMA secure_delete = ON")
         with primary.transaction():
@@ -263,9 +287,16 @@ class Forgetting:
             primary.execute(
                 "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, since_seq, until_seq) "
                 f"VALUES (?, {NOW}, ?, ?)",
-                [erasure.erasure_id, deleted.since, deleted.until],
+                [
+                    erasure.erasure_id,
+                    deleted.since if since is None else since,
+                    deleted.until,
+                ],
             )
-            erasure.wanted = deleted.wanted()
+            wanted = deleted.wanted()
+            if since is not None and erasure.wanted is not None:
+                wanted = joined(erasure.wanted, wanted)
+            erasure.wanted = wanted
             self._kept.keep(erasure)
 
     def _finish(self, erasure: KeptErasure, *, reports: bool = False) -> ErasureResult:
@@ -302,11 +333,12 @@ class Forgetting:
         _truncate_log(primary)
         self._progress("search", 6, len(STEPS))
         result = scan(storage, primary, patterns)
+        result.found["aico.db"] += count_keys(primary, since, until, patterns.of_column("user_id"))
         if any(result.found.values()):
             where = ", ".join(name for name, count in result.found.items() if count)
             raise ErasureIncomplete(
                 f"Something of what was erased is still in {where}, as another program may have "
-                "written it meanwhile: run the command again."
+                "written it meanwhile: end that program, and run the command again."
             )
         receipt = signed(
             {

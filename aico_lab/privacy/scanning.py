@@ -14,7 +14,8 @@ from aico_lab.backup.records import known_backups
 from aico_lab.cache.store import open_for_reading
 from aico_lab.errors import AicoLabError, LibraryMissing
 from aico_lab.etl.snapshots import published
-from aico_lab.privacy.stores import is_sealed, own_files
+from aico_lab.privacy.deleting import count_events
+from aico_lab.privacy.stores import count_runs, is_sealed, own_files
 from aico_lab.privacy.unused_space import search_pages
 from aico_lab.schema.backup import backups_of, other_copies
 
@@ -62,7 +63,9 @@ def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
     """
     result = Scan()
     hits = search_pages(primary, patterns.in_bytes())
-    result.found["aico.db"] = _rows(primary, patterns) + len(hits.unused)
+    result.found["aico.db"] = (
+        rows_left(primary, patterns) + count_runs(primary, patterns) + len(hits.unused)
+    )
     live = _live(primary, hits.anywhere) if hits.anywhere else set()
     result.mentioned = len(live)
     _scan_warehouse(storage, patterns, live, result)
@@ -70,6 +73,11 @@ def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
     _scan_files(storage, patterns, result)
     _scan_backups(storage, primary, patterns, result)
     return result
+
+
+def rows_left(primary: Connection, patterns: Patterns) -> int:
+    """Return the number of rows that an erasure deletes, and that others may have written since."""
+    return _rows(primary, patterns) + count_events(primary, patterns)
 
 
 def _live(primary: Connection, patterns: set[str]) -> set[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.privacy.patterns import Patterns
     from aico_lab.privacy.scope import Scope
 
 TEMPORARY: Final = {
@@ -16,6 +17,7 @@ TEMPORARY: Final = {
     "gone_channels": "(channel_id PRIMARY KEY)",
     "gone_conversations": "(conversation_id PRIMARY KEY)",
     "answers": "(reply_to, id, message_id, PRIMARY KEY (reply_to, id)) WITHOUT ROWID",
+    "gone_texts": "(content PRIMARY KEY)",
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
 }
 """The temporary tables; `answers` are the companion's to somebody, and `gone_items` has rows of
@@ -162,14 +164,39 @@ def select(connection: Connection, scope: Scope) -> None:
         connection: The primary database, inside a transaction.
         scope: The scope.
     """
-    for table, columns in TEMPORARY.items():
-        connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
-        connection.execute(f"CREATE TEMP TABLE {table} {columns}")
+    _make_tables(connection)
     for statement in _SELECT[scope.kind]:
         connection.execute(statement, [scope.value] if "?1" in statement else [])
     connection.execute(_LOST)
     if scope.kind != "import":
         connection.execute(_EMPTIED)
+
+
+def select_again(connection: Connection, patterns: Patterns) -> None:
+    """Fill the temporary tables with the ids and texts by which stores are searched.
+
+    Args:
+        connection: The primary database.
+        patterns: What was erased.
+    """
+    _make_tables(connection)
+    for table, column in (
+        ("users", "user_id"), ("channels", "channel_id"), ("conversations", "conversation_id"),
+        ("messages", "message_id"),
+    ):  # fmt: skip
+        connection.execute_many(
+            f"INSERT INTO temp.gone_{table} ({column}) VALUES (?)",
+            [(one,) for one in patterns.of_column(column)],
+        )
+    connection.execute_many(
+        "INSERT INTO temp.gone_texts VALUES (?)", [(one,) for one in patterns.sentences]
+    )
+
+
+def _make_tables(connection: Connection) -> None:
+    for table, columns in TEMPORARY.items():
+        connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+        connection.execute(f"CREATE TEMP TABLE {table} {columns}")
 
 
 def select_unused(connection: Connection, scope: Scope) -> None:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 NOTEBOOK: Final = ".ipynb"
 
+_REPORTS: Final = "SELECT run_id, report, parameters, resolved, summary, error FROM report_runs"
+_MASKED: Final = ("error", "steps", "outputs", "warnings")
+_PIPELINES: Final = f"SELECT run_id, {', '.join(_MASKED)} FROM pipeline_runs"
+
 
 def erase_warehouse(primary: Connection, home: Home, keys: Keys) -> dict[str, int]:
     """Bring the warehouse up to date, rewrite it, and remove every other snapshot and answer.
@@ -117,9 +121,7 @@ def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dic
         patterns: What was erased.
     """
     removed = 0
-    for run_id, report, *texts in connection.fetch_all(
-        "SELECT run_id, report, parameters, resolved, summary, error FROM report_runs"
-    ):
+    for run_id, report, *texts in connection.fetch_all(_REPORTS):
         folder = home.reports / report / run_id
         files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
         if patterns.names_it(texts) or any(map(patterns.named_by, files)):
@@ -135,19 +137,26 @@ def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dic
     return {name: count for name, count in (("runs", removed), ("pipeline runs", masked)) if count}
 
 
+def count_runs(connection: Connection, patterns: Patterns) -> int:
+    """Return the number of runs of reports and pipelines whose records name what was erased."""
+    word = patterns.word(values=False)
+    return sum(patterns.names_it(texts) for _, _, *texts in connection.fetch_all(_REPORTS)) + sum(
+        any(text is not None and word.search(text.encode()) for text in texts)
+        for _, *texts in connection.fetch_all(_PIPELINES)
+    )
+
+
 def _mask_pipelines(connection: Connection, patterns: Patterns) -> int:
     """Mask ids and names in the records of pipelines, which decide about the next run."""
-    masked, columns = 0, ("error", "steps", "outputs", "warnings")
+    masked = 0
     word = patterns.word(values=False)  # else the name of a step could be one
-    for run_id, *texts in connection.fetch_all(
-        f"SELECT run_id, {', '.join(columns)} FROM pipeline_runs"
-    ):
+    for run_id, *texts in connection.fetch_all(_PIPELINES):
         new = [
             text and word.sub("•••".encode(), text.encode()).decode(errors="replace")
             for text in texts
         ]
         if new != texts:
-            places = ", ".join(f"{name} = ?" for name in columns)
+            places = ", ".join(f"{name} = ?" for name in _MASKED)
             connection.execute(
                 f"UPDATE pipeline_runs SET {places} WHERE run_id = ?", [*new, run_id]
             )
