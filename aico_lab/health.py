@@ -423,7 +423,11 @@ def _check_erasures(lab: Lab) -> str:
             f"The receipt of the erasure {forged[0]} was changed, or is of another home: restore "
             "aico.db from a backup."
         )
-    return f"{len(receipts)} finished, all with an authentic receipt" if receipts else "none"
+    if not receipts:
+        return "none"
+    unknown = sum(one["scope"]["kind"] == "unknown" for one in receipts)
+    lost = f"; of {unknown}, nobody knew what to search for" if unknown else ""
+    return f"{len(receipts)} finished, all with an authentic receipt{lost}"
 
 
 def _check_vectors(lab: Lab) -> str:

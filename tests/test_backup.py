@@ -250,6 +250,21 @@ def test_what_was_erased_since_the_backup_is_erased_again(kept, away):
         assert len(lab.privacy.receipts()) == 1
 
 
+def test_a_restoration_keeps_the_receipts_of_the_former_database(kept, away):
+    """Although `erasures.sealed` is gone; a damaged one is said."""
+    add(kept.primary, message(50, user_id="ada", conversation_id="a", channel_id="a"))
+    kept.backups.write(away / "a.backup")
+    kept.privacy.forget(user="ada")
+    kept.close()
+    kept.home.erasures.write_bytes(b"x")
+    with pytest.raises(CorruptDatabase, match="or remove it"):
+        restore(away / "a.backup", settings(kept.home.path), force=True)
+    kept.home.erasures.unlink()
+    restore(away / "a.backup", settings(kept.home.path), force=True)
+    with Lab.open(kept.home.path) as lab:
+        assert count(lab) == 40
+
+
 @pytest.mark.slow
 def test_a_backup_from_before_a_new_key_gets_the_present_one(kept, away, cli):
     """What was erased under the new key is erased again, and its receipt stays valid."""

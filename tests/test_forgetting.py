@@ -24,13 +24,13 @@ from aico_lab.errors import (
 )
 from aico_lab.health import _check_erasures, _check_temporary
 from aico_lab.home.files import held
+from aico_lab.home.receipts import SealedErasures, is_authentic
 from aico_lab.importing.import_log import read_imports
 from aico_lab.importing.importer import import_batches
 from aico_lab.lab import Lab
 from aico_lab.privacy import forgetting
 from aico_lab.privacy.deleting import delete
 from aico_lab.privacy.patterns import Patterns
-from aico_lab.privacy.receipts import SealedErasures, is_authentic
 from aico_lab.privacy.scope import Scope
 from aico_lab.privacy.unused_space import search_pages
 from aico_lab.schema.backup import back_up
@@ -374,7 +374,7 @@ import sys
 from aico_lab.adapters.libsql import Connection
 from aico_lab.lab import Lab
 from aico_lab.privacy import forgetting
-from aico_lab.privacy.receipts import SealedErasures
+from aico_lab.home.receipts import SealedErasures
 from tests.faults import dies
 
 {patch}()
@@ -676,6 +676,7 @@ def test_an_erasure_whose_file_was_lost_is_finished_as_far_as_it_is_known(plain,
             plain.privacy.forget(user="person-ada")
     plain.home.erasures.unlink()
     assert [one.receipt["scope"] for one in plain.privacy.resume()] == [{"kind": "unknown"}]
+    assert "of 1, nobody knew what to search for" in _check_erasures(plain)
     assert plain.privacy.resume() == []
     assert files_with(plain.home.path, *CANARIES) == set()
     plain.primary.execute("DELETE FROM erasures")

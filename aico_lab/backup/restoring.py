@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from aico_lab.home.files import held, os_errors, private_files, sync_folder, wri
 from aico_lab.home.folder import Home
 from aico_lab.home.keys import create_keys, open_keys
 from aico_lab.home.os_keyring import with_keyring
+from aico_lab.home.receipts import SealedErasures, erasing_alone, receipt_key
 from aico_lab.home.staged import RESTORED, put_seal_in_place
 from aico_lab.integrity.guard import reseal_file
 from aico_lab.schema import feed
@@ -197,6 +199,7 @@ def _replace(
         raise type(problem)(
             f"{str(problem).rstrip('.')}; or restore into a new folder with --home."
         ) from problem
+    _keep_receipts(home, keys)
     prepared = home.path / RESTORED
     files = _Files(home)
     with alone(home), os_errors(home.path):
@@ -212,6 +215,27 @@ def _replace(
             if prepared.exists():
                 remove_database(prepared)
     return _result(home, done, files, replaced=former)
+
+
+def _keep_receipts(home: Home, keys: Keys) -> None:
+    """Add the receipts of the former database to the sealed file, by which they count afterwards.
+
+    Raises:
+        CorruptDatabase: That file is damaged.
+        ErasureBusy: Another process is erasing.
+    """
+    receipts: list[str | None] = []
+    with contextlib.suppress(CorruptDatabase, NotADatabase), contextlib.ExitStack() as opened:
+        if home.primary.exists():
+            adapter = LibSQLAdapter(home.primary, keys.libsql(), busy_timeout=_PATIENCE)
+            connection = opened.enter_context(adapter.connect())
+            if connection.fetch_one("SELECT 1 FROM sqlite_master WHERE name = 'erasures'"):
+                receipts = [one for (one,) in connection.fetch_all("SELECT receipt FROM erasures")]
+    kept = SealedErasures(home, keys)
+    if lost := kept.lacking(receipts, receipt_key(home, keys)):
+        with erasing_alone(home):
+            for one in lost:
+                kept.keep(one)
 
 
 def _seal(primary: Path, key: str | None, done: Rebuilt) -> None:

@@ -8,27 +8,24 @@ with the database, which was replaced by an older one: it is carried out again.
 
 from __future__ import annotations
 
-import json
 import secrets
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import values
-from aico_lab.errors import DatabaseLocked, ErasureBusy, ErasureIncomplete
-from aico_lab.home.files import held
-from aico_lab.integrity.guard import check_pages, seal_news
-from aico_lab.privacy.deleting import Deleted, count_keys, delete, forget_keys, joined
-from aico_lab.privacy.patterns import Patterns
-from aico_lab.privacy.receipts import (
+from aico_lab.errors import DatabaseLocked, ErasureIncomplete
+from aico_lab.home.receipts import (
     KeptErasure,
     SealedErasures,
-    is_authentic,
+    erasing_alone,
     receipt_key,
     signed,
 )
+from aico_lab.integrity.guard import check_pages, seal_news
+from aico_lab.privacy.deleting import Deleted, count_keys, delete, forget_keys, joined
+from aico_lab.privacy.patterns import Patterns
 from aico_lab.privacy.scanning import Scan, rows_left, scan
 from aico_lab.privacy.scope import Scope, found
 from aico_lab.privacy.stores import (
@@ -44,10 +41,9 @@ from aico_lab.privacy.stores import (
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.home.folder import Home
     from aico_lab.storage import Storage
 
 STEPS: Final = ("aico.db", "warehouse", "vectors", "cache", "reports", "pages", "search")
@@ -113,7 +109,7 @@ class Forgetting:
             CorruptDatabase: The database is damaged; nothing is erased.
         """
         primary = self._storage.primary
-        with _alone(self._storage.home):
+        with erasing_alone(self._storage.home):
             wanted = scope.hashed(self._key)
             done, incomplete = self._finish_all(reports_of=wanted if reports else None)
             if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
@@ -159,7 +155,7 @@ class Forgetting:
         primary = self._storage.primary
         if not self._unfinished(primary):
             return []
-        with _alone(self._storage.home):
+        with erasing_alone(self._storage.home):
             done, incomplete = self._finish_all()
         if incomplete:
             raise incomplete[0]
@@ -190,21 +186,15 @@ class Forgetting:
         What the sealed file lacks of the receipts of the database is added to it.
         """
         primary = self._storage.primary
-        receipts: dict[str, str] = {
-            erasure_id: receipt or "null"
-            for erasure_id, receipt in primary.fetch_all("SELECT erasure_id, receipt FROM erasures")
-        }
-        kept = {one.erasure_id for one in self._kept.read()}
-        lost = [
-            receipt
-            for erasure_id, text in receipts.items()
-            if erasure_id not in kept and is_authentic(receipt := json.loads(text), self._key)
-        ]
-        if kept <= receipts.keys() and not lost:
+        receipts: dict[str, str | None] = dict(
+            primary.fetch_all("SELECT erasure_id, receipt FROM erasures")
+        )
+        lost = self._kept.lacking(receipts.values(), self._key)
+        if not lost and {one.erasure_id for one in self._kept.read()} <= receipts.keys():
             return
-        with _alone(self._storage.home):
-            for receipt in lost:
-                self._kept.keep(KeptErasure(receipt["erasure_id"], receipt["scope"]))
+        with erasing_alone(self._storage.home):
+            for one in lost:
+                self._kept.keep(one)
             for one in self._unfinished(primary):
                 if one.erasure_id not in receipts:
                     self._prepare(primary, one)
@@ -391,15 +381,6 @@ def _truncate_log(primary: Connection) -> None:
             f"Another program reads an older state of {primary.path.name}: end it, and run the "
             "command again to finish the erasure."
         )
-
-
-@contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    def busy(who: str) -> ErasureBusy:
-        return ErasureBusy(f"An erasure is being carried out by {who}: try again when it is done.")
-
-    with held(home.temporary / "forget.lock", 0, busy):
-        yield
 
 
 class _UndoneError(Exception):
