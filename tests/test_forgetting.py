@@ -578,6 +578,23 @@ def test_what_a_later_import_changed_stays_when_the_first_is_undone(plain, tmp_p
     assert dump(plain.primary) == before
 
 
+def test_nobody_stays_whom_only_undone_imports_named(plain, tmp_path):
+    """Whichever is undone first: the one that added the person, or that gave them a message."""
+
+    def importing(name: str, user: str, text: str) -> Any:
+        fields = {"message_id": name, "conversation_id": "k", "user_id": user, "role": "user"}
+        row = {**fields, "content": text, "timestamp": "2024-05-01T12:00:00Z"}
+        file = lines(tmp_path / "a.jsonl", row)
+        return plain.import_from(file, on_conflict="replace").import_id
+
+    importing("x", "eve", "hello")
+    before = dump(plain.primary)
+    added, edited = importing("y", "wrong", "other"), importing("x", "wrong", "hello!")
+    plain.privacy.forget(import_id=added)
+    plain.privacy.forget(import_id=edited)
+    assert dump(plain.primary) == before
+
+
 @pytest.mark.slow
 @settings(max_examples=examples(10), deadline=None)
 @given(

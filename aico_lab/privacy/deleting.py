@@ -93,6 +93,10 @@ _DELETE: Final = (
         "DELETE FROM memories WHERE memory_id IN "
         "(SELECT row_key FROM temp.gone_items WHERE table_name = 'memories')"
     ),
+    (
+        "DELETE FROM personality_policies WHERE policy_id IN "
+        "(SELECT row_key FROM temp.gone_items WHERE table_name = 'personality_policies')"
+    ),
     "DELETE FROM messages WHERE id IN (SELECT id FROM temp.gone_messages)",
     f"DELETE FROM channels WHERE channel_id IN ({_IDS['channel_id']})",
     f"DELETE FROM relationships WHERE other IN ({_IDS['user_id']})",
@@ -139,7 +143,7 @@ _FORMER: Final = (
         f"AND row_key NOT IN (SELECT {key} FROM {table})"
         for table, key in (
             ("users", "user_id"), ("channels", "channel_id"), ("memories", "memory_id"),
-            ("feedback_events", "event_id"),
+            ("feedback_events", "event_id"), ("personality_policies", "policy_id"),
         )
     ),
 )  # fmt: skip
@@ -156,6 +160,11 @@ _NEXT: Final = (
 _WRITTEN: Final = """(SELECT number, first_id, last_id FROM import_ranges UNION ALL
     SELECT number, CAST(row_key AS INTEGER), CAST(row_key AS INTEGER) FROM import_rows
         WHERE table_name = 'messages' AND former IS NULL)"""
+_TOUCHED: Final = """(SELECT number, first_id, last_id FROM import_ranges UNION ALL
+    SELECT number, CAST(row_key AS INTEGER), CAST(row_key AS INTEGER) FROM import_rows
+        WHERE table_name = 'messages')"""
+"""The messages that each import added or changed."""
+
 _HANDED_OVER: Final = (
     # What this import added and a later one changed counts as added by the later one.
     f"""UPDATE import_rows SET former = NULL WHERE {_NEXT} AND EXISTS (
@@ -166,11 +175,12 @@ _HANDED_OVER: Final = (
             WHERE {_MINE} AND mine.row_key = import_rows.row_key)
         WHERE {_NEXT} AND EXISTS (SELECT 1 FROM import_rows AS mine
             WHERE {_MINE} AND mine.row_key = import_rows.row_key AND mine.former IS NOT NULL)""",
-    # People and channels that it added count as added by the next one that has a message of theirs.
+    # People and channels that it added count as added by the next one that has a message of theirs,
+    # or gave them one.
     *(
         f"""INSERT OR IGNORE INTO import_rows
         SELECT min(w.number), '{table}', m.{key}, NULL FROM messages AS m
-        JOIN {_WRITTEN} AS w ON w.number > {_NUMBER} AND m.id BETWEEN w.first_id AND w.last_id
+        JOIN {_TOUCHED} AS w ON w.number > {_NUMBER} AND m.id BETWEEN w.first_id AND w.last_id
         WHERE m.{key} IN (SELECT row_key FROM import_rows
                 WHERE number = {_NUMBER} AND table_name = '{table}')
             AND m.{key} NOT IN ({_IDS[key]})

@@ -21,7 +21,7 @@ TEMPORARY: Final = {
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
 }
 """The temporary tables; `answers` are the companion's to somebody, and `gone_items` has rows of
-`memories` and `feedback_events`."""
+`memories`, `feedback_events` and `personality_policies`."""
 
 _TAKE: Final = (
     "INSERT OR IGNORE INTO temp.gone_messages "
@@ -109,7 +109,8 @@ _UNUSED: Final = {
         OR EXISTS (SELECT 1 FROM preferences AS p WHERE p.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM relationships AS r WHERE r.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM personality_profiles AS p WHERE p.user_id = t.user_id)
-        OR EXISTS (SELECT 1 FROM personality_policies AS p WHERE p.user_id = t.user_id)
+        OR EXISTS (SELECT 1 FROM personality_policies AS p WHERE p.user_id = t.user_id
+            AND ('personality_policies', p.policy_id) NOT IN (SELECT * FROM temp.gone_items))
         OR EXISTS (SELECT 1 FROM personality_changes AS p WHERE p.user_id = t.user_id)""",
     "channels": """EXISTS (SELECT 1 FROM messages AS m WHERE m.channel_id = t.channel_id
             AND m.id NOT IN (SELECT id FROM temp.gone_messages))""",
@@ -128,7 +129,8 @@ _IMPORT: Final = (
     ),
     (
         "INSERT INTO temp.gone_items SELECT table_name, row_key FROM import_rows "
-        f"WHERE number = {_NUMBER} AND table_name IN ('memories', 'feedback_events')"
+        f"WHERE number = {_NUMBER} "
+        "AND table_name IN ('memories', 'feedback_events', 'personality_policies')"
     ),
     (
         "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM users AS t "
