@@ -309,9 +309,13 @@ def test_a_dry_run_counts_and_changes_nothing(plain):
     notebook = plain.home.path / "notebooks" / "mine.ipynb"
     notebook.parent.mkdir()
     notebook.write_text(json.dumps({"cells": [{"cell_type": "markdown", "source": SECRET}]}))
+    (plain.home.path / "aico.db.old").touch()
     result = plain.privacy.forget(user="person-ada", dry_run=True)
     assert (result.rows["messages"], result.receipt) == (8, None)
-    assert result.left == ["notebooks/mine.ipynb names it."]
+    assert result.left == [
+        "notebooks/mine.ipynb names what was erased, or shows it.",
+        "aico.db.old, a copy of aico.db, may still have what was erased: delete it.",
+    ]
     assert dump(plain.primary) == before
     assert not plain.home.erasures.exists()
 
@@ -811,6 +815,18 @@ def test_what_another_program_writes_meanwhile_is_found_and_erased_by_the_next_s
     assert done.rows["messages"] == 9
     assert dict(plain.primary.fetch_all("SELECT topic, payload FROM outbox")) == {}
     assert files_with(plain.home.path, *CANARIES) == set()
+
+
+def test_words_of_themes_go_although_the_texts_were_deleted_before(plain):
+    plain.primary.execute("DELETE FROM messages WHERE user_id = 'person-ada'")
+    plain.primary.execute(
+        "INSERT INTO explorations (exploration_id, created_at, model, parameters, seed, passages) "
+        "VALUES ('e', '2024', 'm', '{}', 1, 8)"
+    )
+    plain.primary.execute("INSERT INTO themes VALUES ('e', 0, 'zebras', '[\"zebras\"]', 8, x'00')")
+    plain.privacy.forget(user="person-ada")
+    assert plain.primary.fetch_all("SELECT * FROM themes") == []
+    assert files_with(plain.home.path, "zebras") == set()
 
 
 def test_keys_that_stay_in_the_feed_are_found(plain, monkeypatch):

@@ -104,6 +104,9 @@ _DELETE: Final = (
     "DELETE FROM segmenting_changes WHERE id IN (SELECT id FROM temp.gone_messages)",
     "DELETE FROM messages_replaced",
 )
+_THEMES: Final = "DELETE FROM explorations"
+"""Themes may have words of texts that were deleted before, from which nothing leads to a person."""
+
 _NOT_OF_IMPORTS: Final = (
     # After an undone import the reply leads to its message again, once that is imported again.
     (
@@ -250,6 +253,8 @@ def delete(connection: Connection, scope: Scope) -> Deleted:
     if scope.kind == "import":
         _spare_referenced(connection, done)
     _delete_events(connection, scope, done)  # while the texts that they quote are still there
+    if scope.kind == "user":
+        connection.execute(_THEMES)
     for statement in (*_WORDS, *(() if scope.kind == "import" else _NOT_OF_IMPORTS), *_DELETE):
         connection.execute(statement)
     _delete_of_plugins(connection, done)

@@ -26,7 +26,7 @@ from aico_lab.home.receipts import (
 from aico_lab.integrity.guard import check_pages, seal_news
 from aico_lab.privacy.deleting import Deleted, count_keys, delete, forget_keys, joined
 from aico_lab.privacy.patterns import Patterns
-from aico_lab.privacy.scanning import Scan, rows_left, scan
+from aico_lab.privacy.scanning import Scan, rows_left, scan, scan_backups, scan_files
 from aico_lab.privacy.scope import Scope, found
 from aico_lab.privacy.stores import (
     NOTEBOOK,
@@ -136,9 +136,8 @@ class Forgetting:
             pass
         patterns = Patterns.of(deleted.wanted())
         left = Scan()
-        for path in own_files(self._storage.home):
-            if patterns.named_by(path):
-                left.leave("files", f"{path.relative_to(self._storage.home.path)} names it.")
+        scan_files(self._storage, patterns, left)
+        scan_backups(self._storage, primary, patterns, left)
         return ErasureResult(None, deleted.rows, left=left.left)
 
     def unfinished(self) -> list[str]:

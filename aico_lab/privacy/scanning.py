@@ -70,8 +70,8 @@ def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
     result.mentioned = len(live)
     _scan_warehouse(storage, patterns, live, result)
     _scan_cache(storage, patterns, result)
-    _scan_files(storage, patterns, result)
-    _scan_backups(storage, primary, patterns, result)
+    scan_files(storage, patterns, result)
+    scan_backups(storage, primary, patterns, result)
     return result
 
 
@@ -184,8 +184,14 @@ def _scan_cache(storage: Storage, patterns: Patterns, result: Scan) -> None:
         return
 
 
-def _scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
-    """Search files of people's own, which an erasure lists and leaves."""
+def scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
+    """Search files of people's own, which an erasure lists and leaves.
+
+    Args:
+        storage: The opened home.
+        patterns: What is erased.
+        result: Where to list them.
+    """
     home = storage.home
     for path in own_files(home):
         place = path.relative_to(home.path)
@@ -198,7 +204,7 @@ def _scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
                 result.leave("files", f"{place} names what was erased.")
 
 
-def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:
+def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:
     """Count the rows of former databases that name what was erased, and list all backups."""
     for backup in backups_of(storage.home.primary):
         place = backup.relative_to(storage.home.path)
