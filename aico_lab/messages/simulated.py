@@ -13,6 +13,10 @@ SIMULATED: Final = "simulated"
 """The key in `system_state` of a home whose data are simulated; its value says which."""
 
 
+SENTENCE: Final = "All data of this home are simulated."
+"""What the results of such a home say."""
+
+
 def is_simulated(primary: Connection) -> bool:
     """Return whether a home is marked as simulated."""
     return bool(primary.fetch_all("SELECT 1 FROM system_state WHERE key = ?", [SIMULATED]))
