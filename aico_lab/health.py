@@ -34,6 +34,7 @@ from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.rescoring import count_due
 from aico_lab.integrity.guard import examine_unwritable
 from aico_lab.lab import Lab
+from aico_lab.messages.simulated import is_simulated
 from aico_lab.messages.timestamps import plausible_times
 from aico_lab.schema import SchemaRegistry, feed
 from aico_lab.schema.backup import backups_of, check_backup
@@ -76,6 +77,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
         "home": {
             "path": str(lab.home.path),
             "encrypted": "yes" if lab.encrypted else "no",
+            "simulated": "yes" if is_simulated(primary) else "no",
         },
         "versions": {name: version(name) for name in PACKAGES},
         "bytes": {
