@@ -29,10 +29,12 @@ from aico_lab.etl import snapshots
 from aico_lab.etl.misplaced import check_places
 from aico_lab.home.files import held
 from aico_lab.home.keys import UNFINISHED, is_of_former_version, slots_of
+from aico_lab.home.staged import RESTORED
 from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.rescoring import count_due
 from aico_lab.integrity.guard import examine_unwritable
 from aico_lab.lab import Lab
+from aico_lab.messages.simulated import is_simulated
 from aico_lab.messages.timestamps import plausible_times
 from aico_lab.schema import SchemaRegistry, feed
 from aico_lab.schema.backup import backups_of, check_backup
@@ -75,6 +77,7 @@ def describe(lab: Lab) -> dict[str, dict[str, object]]:
         "home": {
             "path": str(lab.home.path),
             "encrypted": "yes" if lab.encrypted else "no",
+            "simulated": "yes" if is_simulated(primary) else "no",
         },
         "versions": {name: version(name) for name in PACKAGES},
         "bytes": {
@@ -321,9 +324,14 @@ def _quarantined(table: str) -> tuple[str, str]:
 
 
 def _check_temporary(lab: Lab) -> str:
-    """Look for data that killed readers left, which the next sync removes."""
+    """Look for data that killed programs left."""
     from aico_lab.adapters.sealed import left_open
 
+    if (prepared := lab.home.path / RESTORED).exists():
+        return (
+            f"{prepared.name}, of a restoration that was killed or is going on; the next "
+            "`aico-lab restore` or `forget` removes it"
+        )
     folders = left_over(lab.home.temporary) + left_open()
     if not folders:
         return "none left by programs that were killed"
@@ -446,7 +454,11 @@ def _check_erasures(lab: Lab) -> str:
             f"The receipt of the erasure {forged[0]} was changed, or is of another home: restore "
             "aico.db from a backup."
         )
-    return f"{len(receipts)} finished, all with an authentic receipt" if receipts else "none"
+    if not receipts:
+        return "none"
+    unknown = sum(one["scope"]["kind"] == "unknown" for one in receipts)
+    lost = f"; of {unknown}, nobody knew what to search for" if unknown else ""
+    return f"{len(receipts)} finished, all with an authentic receipt{lost}"
 
 
 def _check_vectors(lab: Lab) -> str:

@@ -107,18 +107,20 @@ def kill_writers(path: str, key: str, *, times: int, seed: int) -> list[int]:
     The writers are forks of this process, which itself never opens the database.
     """
     rng = random.Random(seed)
-    acknowledged = []
+    acknowledged: list[int] = []
+    patience = 1.0  # more on a busy machine, where writers begin late
     for life in range(times):
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             asyncio.run(_write_until_killed(path, key, life, writing))
         os.close(writing)
-        time.sleep(rng.uniform(0.01, 0.15))
+        time.sleep(patience * rng.uniform(0.01, 0.15))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with os.fdopen(reading, "rb") as pipe:
             acknowledged.append(len(pipe.read()))
+        patience = max(1, patience / 2 if acknowledged[-1] else patience * 2)
     return acknowledged
 
 

@@ -211,9 +211,18 @@ def server() -> Any:
     return context
 
 
+def _with(
+    environment: dict[str, str], function: Callable[..., None], arguments: Any, options: Any
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    function(*arguments, **options)
+
+
 def run(function: Callable[..., None], *arguments: Any, **options: Any) -> int | None:
     """Run a function in another process, and return the exit code."""
-    process = server().Process(target=function, args=arguments, kwargs=options)
+    environment = dict(os.environ)  # the server has that of the test that started it
+    process = server().Process(target=_with, args=(environment, function, arguments, options))
     process.start()
     process.join(240)
     return process.exitcode

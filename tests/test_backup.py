@@ -216,6 +216,24 @@ def test_an_existing_home_is_replaced_only_with_consent(kept, away):
     assert restore(away / "a.backup", settings(home), consent=True).replaced, "it is not newer"
 
 
+def test_a_home_that_went_on_from_an_older_backup_is_not_replaced_silently(kept, away):
+    """Although it has fewer changes than the newer backup."""
+    home = kept.home.path
+    kept.backups.write(away / "old")
+    add(kept.primary, *map(message, range(41, 51)))
+    kept.backups.write(away / "new")
+    kept.close()
+    restore(away / "old", settings(home), force=True)
+    assert restore(away / "new", settings(home), consent=True).replaced, "it has nothing else"
+    restore(away / "old", settings(home), force=True)
+    with Lab.open(home) as lab:
+        add(lab.primary, message(60))
+    with pytest.raises(HomeExists, match="has other changes that the backup"):
+        restore(away / "new", settings(home), consent=True)
+    with Lab.open(home) as lab:
+        assert count(lab) == 41
+
+
 @pytest.mark.slow
 def test_what_was_erased_since_the_backup_is_erased_again(kept, away):
     """By the receipts, which are beside the database."""
@@ -230,6 +248,21 @@ def test_what_was_erased_since_the_backup_is_erased_again(kept, away):
         lab.sync()
         assert lab.privacy.unfinished() == []
         assert len(lab.privacy.receipts()) == 1
+
+
+def test_a_restoration_keeps_the_receipts_of_the_former_database(kept, away):
+    """Although `erasures.sealed` is gone; a damaged one is said."""
+    add(kept.primary, message(50, user_id="ada", conversation_id="a", channel_id="a"))
+    kept.backups.write(away / "a.backup")
+    kept.privacy.forget(user="ada")
+    kept.close()
+    kept.home.erasures.write_bytes(b"x")
+    with pytest.raises(CorruptDatabase, match="or remove it"):
+        restore(away / "a.backup", settings(kept.home.path), force=True)
+    kept.home.erasures.unlink()
+    restore(away / "a.backup", settings(kept.home.path), force=True)
+    with Lab.open(kept.home.path) as lab:
+        assert count(lab) == 40
 
 
 @pytest.mark.slow

@@ -263,7 +263,7 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(in_process, tmp_path, 
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     writing = ["sync", "--full", "--home", str(home)]  # else there is nothing to write
     for arguments in (["init", "--home", str(disk / "new")], writing):
-        assert failed(in_process(*arguments, "--key-file", str(key)), 1, "permissions")
+        assert failed(in_process(*arguments, "--key-file", str(key)), 1, "Read-only file system")
     with Lab.open(home, key_file=key) as lab:  # the snapshot can be read all the same
         assert lab.sql("SELECT count(*) FROM conversations").fetchone() == (10,)
 

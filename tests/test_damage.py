@@ -196,7 +196,8 @@ def test_an_init_that_is_killed_can_be_made_again(home, tmp_path, point):
     left = {path.name for path in home.iterdir() if path.is_file()}
     assert {name for name in left if not name.startswith("aico.db")} == {"lab.json"}
     keys = [path for path in person.rglob("*") if path.is_file()]
-    assert [path.suffix for path in keys] == [".key"]
+    assert sorted(path.suffix for path in keys) == [".encrypted", ".key"]
+    assert len({path.stem for path in keys}) == 1
 
 
 def drops() -> object:

@@ -307,6 +307,15 @@ def write_skills(folder):
     )  # fmt: skip
 
 
+def test_an_undone_import_leaves_no_policy_and_nobody(tmp_path, lab):
+    data = tmp_path / "data"
+    write_working(data, *talk())
+    write_skills(data)
+    lab.privacy.forget(import_id=lab.import_from(data).import_id)
+    for table in ("users", "messages", "personality_policies", "personality_decisions"):
+        assert lab.primary.fetch_all(f"SELECT * FROM {table}") == []
+
+
 def test_skills_become_decisions_without_propensities_and_a_policy(tmp_path, lab):
     """The policy goes on where AICO stopped; a later import updates what was learned since."""
     data = tmp_path / "data"

@@ -119,6 +119,6 @@ def seconds_without_an_end(path: Path, megabytes: int) -> float:
 
 
 def test_an_object_without_an_end_takes_time_in_proportion_to_its_size(tmp_path: Path) -> None:
-    """Read twice, not once for every MiB."""
+    """Read twice, not once for every MiB, which would take 64 times as long."""
     small, large = (seconds_without_an_end(tmp_path / "a.json", size) for size in (2, 16))
-    assert large < 24 * small
+    assert large < 40 * small

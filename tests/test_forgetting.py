@@ -22,15 +22,15 @@ from aico_lab.errors import (
     UnknownName,
     WrongUse,
 )
-from aico_lab.health import _check_erasures
+from aico_lab.health import _check_erasures, _check_temporary
 from aico_lab.home.files import held
+from aico_lab.home.receipts import SealedErasures, is_authentic
 from aico_lab.importing.import_log import read_imports
 from aico_lab.importing.importer import import_batches
 from aico_lab.lab import Lab
 from aico_lab.privacy import forgetting
 from aico_lab.privacy.deleting import delete
 from aico_lab.privacy.patterns import Patterns
-from aico_lab.privacy.receipts import SealedErasures, is_authentic
 from aico_lab.privacy.scope import Scope
 from aico_lab.privacy.unused_space import search_pages
 from aico_lab.schema.backup import back_up
@@ -267,6 +267,34 @@ def test_a_companions_answers_in_a_group_go_with_what_they_answer(plain):
     assert left == [("of-u", None), ("to-u", None)]
 
 
+def test_answers_in_a_group_belong_to_whom_they_name_or_follow(plain):
+    group = {"channel_id": "g", "conversation_id": "g", "metadata": None}
+
+    def answer(number: int, name: str, **changes: Any) -> dict[str, Any]:
+        fields = {"message_id": name, "role": "assistant", "user_id": None}
+        return other(number, **group | fields | changes)
+
+    rows = [
+        told(20, **group, role="user"),
+        answer(21, "names-u", user_id="u"),
+        answer(22, "to-ada"),
+        answer(23, "goes-on", reply_to="to-ada"),
+        answer(24, "names-u-again", user_id="u", reply_to="goes-on"),
+        answer(25, "to-nothing-stored", reply_to="lost"),
+        other(26, **group, message_id="of-u", role="user"),
+        answer(27, "to-u", reply_to="lost"),
+        answer(28, "still-on", reply_to="goes-on"),
+    ]
+    add(plain.primary, *rows)
+    plain.primary.execute_many(
+        "UPDATE messages SET reply_to = ? WHERE message_id = ?",
+        [(row.get("reply_to"), row["message_id"]) for row in rows],
+    )
+    plain.privacy.forget(user="person-ada")
+    left = plain.primary.fetch_all("SELECT message_id FROM messages WHERE channel_id = 'g'")
+    assert {one for (one,) in left} == {"names-u", "names-u-again", "of-u", "to-u"}
+
+
 def test_everything_before_a_day_is_forgotten(plain):
     add(plain.primary, other(900, message_id="later", timestamp="2024-05-02T00:00:00.000000Z"))
     plain.privacy.forget(before="2024-05-02")
@@ -281,9 +309,13 @@ def test_a_dry_run_counts_and_changes_nothing(plain):
     notebook = plain.home.path / "notebooks" / "mine.ipynb"
     notebook.parent.mkdir()
     notebook.write_text(json.dumps({"cells": [{"cell_type": "markdown", "source": SECRET}]}))
+    (plain.home.path / "aico.db.old").touch()
     result = plain.privacy.forget(user="person-ada", dry_run=True)
     assert (result.rows["messages"], result.receipt) == (8, None)
-    assert result.left == ["notebooks/mine.ipynb names it."]
+    assert result.left == [
+        "notebooks/mine.ipynb names what was erased, or shows it.",
+        "aico.db.old, a copy of aico.db, may still have what was erased: delete it.",
+    ]
     assert dump(plain.primary) == before
     assert not plain.home.erasures.exists()
 
@@ -346,7 +378,7 @@ import sys
 from aico_lab.adapters.libsql import Connection
 from aico_lab.lab import Lab
 from aico_lab.privacy import forgetting
-from aico_lab.privacy.receipts import SealedErasures
+from aico_lab.home.receipts import SealedErasures
 from tests.faults import dies
 
 {patch}()
@@ -459,6 +491,20 @@ def test_reports_that_name_a_person_go_and_others_stay(plain):
     assert [path.name for path in (plain.home.reports / "quality").iterdir()] == ["of-others"]
 
 
+def test_copies_of_the_database_in_the_home_are_removed_or_listed(plain):
+    """A restoration that was killed leaves one; nobody needs it."""
+    home = plain.home.path
+    plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    copies = ["aico.db.restored", "aico.db.old", ".aico.db.rekeyed.partial"]
+    for name in copies:
+        shutil.copy(plain.home.primary, home / name)
+    assert "aico.db.restored" in _check_temporary(plain)
+    result = plain.privacy.forget(user="person-ada")
+    assert result.receipt["left"] == {"backups": 2}
+    assert [name in " ".join(result.left) for name in copies] == [False, True, True]
+    assert files_with(home, *CANARIES) == set(copies[1:])
+
+
 @pytest.mark.slow
 def test_notebooks_and_backups_are_listed_and_outputs_removed_when_asked(plain):
     notebook = plain.home.path / "notebooks" / "mine.ipynb"
@@ -533,6 +579,23 @@ def test_what_a_later_import_changed_stays_when_the_first_is_undone(plain, tmp_p
     assert plain.primary.fetch_all(text) == [("three",)]
     plain.privacy.forget(import_id=three)
     assert plain.primary.fetch_all(text) == []
+    assert dump(plain.primary) == before
+
+
+def test_nobody_stays_whom_only_undone_imports_named(plain, tmp_path):
+    """Whichever is undone first: the one that added the person, or that gave them a message."""
+
+    def importing(name: str, user: str, text: str) -> Any:
+        fields = {"message_id": name, "conversation_id": "k", "user_id": user, "role": "user"}
+        row = {**fields, "content": text, "timestamp": "2024-05-01T12:00:00Z"}
+        file = lines(tmp_path / "a.jsonl", row)
+        return plain.import_from(file, on_conflict="replace").import_id
+
+    importing("x", "eve", "hello")
+    before = dump(plain.primary)
+    added, edited = importing("y", "wrong", "other"), importing("x", "wrong", "hello!")
+    plain.privacy.forget(import_id=added)
+    plain.privacy.forget(import_id=edited)
     assert dump(plain.primary) == before
 
 
@@ -634,6 +697,7 @@ def test_an_erasure_whose_file_was_lost_is_finished_as_far_as_it_is_known(plain,
             plain.privacy.forget(user="person-ada")
     plain.home.erasures.unlink()
     assert [one.receipt["scope"] for one in plain.privacy.resume()] == [{"kind": "unknown"}]
+    assert "of 1, nobody knew what to search for" in _check_erasures(plain)
     assert plain.privacy.resume() == []
     assert files_with(plain.home.path, *CANARIES) == set()
     plain.primary.execute("DELETE FROM erasures")
@@ -723,6 +787,52 @@ def test_an_erasure_that_cannot_be_finished_does_not_stop_another(plain, monkeyp
     assert result.receipt is not None
     assert "An earlier erasure is not finished" in result.left[-1]
     assert len(plain.privacy.unfinished()) == 1
+
+
+def test_what_another_program_writes_meanwhile_is_found_and_erased_by_the_next_sync(
+    plain, monkeypatch
+):
+    """Nobody can name the person any more, whose row is gone."""
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        with connection.transaction():
+            connection.execute(
+                "INSERT INTO outbox (topic, payload, created_at) VALUES ('said', ?, '2024')",
+                [json.dumps({"user_id": "person-ada", "text": SECRET})],
+            )
+            connection.execute(
+                "INSERT INTO system_state VALUES ('current_user', 'person-ada', '2024')"
+            )
+        add(connection, told(70, channel_id="g", conversation_id="g"))
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete, match=r"is still in aico\.db"):
+            plain.privacy.forget(user="person-ada")
+    [done] = plain.privacy.resume()
+    assert done.rows["messages"] == 9
+    assert dict(plain.primary.fetch_all("SELECT topic, payload FROM outbox")) == {}
+    assert files_with(plain.home.path, *CANARIES) == set()
+
+
+def test_words_of_themes_go_although_the_texts_were_deleted_before(plain):
+    plain.primary.execute("DELETE FROM messages WHERE user_id = 'person-ada'")
+    plain.primary.execute(
+        "INSERT INTO explorations (exploration_id, created_at, model, parameters, seed, passages) "
+        "VALUES ('e', '2024', 'm', '{}', 1, 8)"
+    )
+    plain.primary.execute("INSERT INTO themes VALUES ('e', 0, 'zebras', '[\"zebras\"]', 8, x'00')")
+    plain.privacy.forget(user="person-ada")
+    assert plain.primary.fetch_all("SELECT * FROM themes") == []
+    assert files_with(plain.home.path, "zebras") == set()
+
+
+def test_keys_that_stay_in_the_feed_are_found(plain, monkeypatch):
+    monkeypatch.setattr(forgetting, "forget_keys", lambda *_: None)
+    with pytest.raises(ErasureIncomplete, match=r"is still in aico\.db"):
+        plain.privacy.forget(user="person-ada")
 
 
 def test_people_without_an_id_are_others(plain):

@@ -13,7 +13,9 @@ from aico_lab.adapters.chroma_collection import Collection
 from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.config import Settings
 from aico_lab.embeddings import index as index_
+from aico_lab.errors import CorruptDatabase
 from aico_lab.health import _check_answers, describe, diagnose
+from aico_lab.integrity.guard import reseal
 from aico_lab.lab import Lab
 from aico_lab.schema import SchemaRegistry, backup, discovery, feed
 from tests.messages import START, add, add_memories, message
@@ -135,6 +137,9 @@ def test_what_was_synced_before_a_restore_does_not_count(synced, tmp_path: Path)
     file.with_name("aico.db-shm").unlink(missing_ok=True)
     shutil.copy(tmp_path / "backup.db", file)
     with Lab.open(synced.home.path) as restored:
+        with pytest.raises(CorruptDatabase, match="7 changes of rows"):
+            describe(restored)
+        reseal(restored.storage, "the copy is wanted")
         assert "restored" in describe(restored)["warehouse"]["changes not yet synced"]
 
 

@@ -194,6 +194,18 @@ def test_an_older_file_is_noticed(crashed, model):
         assert is_sound(lab)
 
 
+def test_another_program_may_write_before_the_first_sync(home):
+    """There is no snapshot yet that the rows could be compared with."""
+    with Lab.create(home, key_file=home.parent / "key") as lab:
+        key = lab.storage.keys.libsql()
+    with Connection(home / "aico.db", key, busy_timeout=5) as other:
+        add(other, *[message(i) for i in range(50)])
+        other.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    with Lab.open(home, key_file=home.parent / "key") as lab:
+        assert lab.sync().rows["messages"] == 50
+        assert is_sound(lab)
+
+
 @pytest.mark.slow
 def test_rows_of_another_program_are_told_from_damage(closed, model, other):
     """Every page that it wrote is explained by the feed and the warehouse; a row is not."""

@@ -14,6 +14,8 @@ import pytest
 from aico_lab.cli.demo import run_personality_demo
 from aico_lab.domain import Profile
 from aico_lab.errors import WrongUse
+from aico_lab.health import describe
+from aico_lab.messages.simulated import SENTENCE
 from aico_lab.personality import candidates, simulated_home, views
 from aico_lab.personality.evaluation import evaluate
 from aico_lab.personality.log import Log, read_log
@@ -178,7 +180,7 @@ def test_a_reward_model_of_the_wrong_sign_lets_outcomes_fall():
 
 
 @pytest.mark.slow
-def test_the_simulated_home_holds_the_simulation(simulated):
+def test_the_simulated_home_holds_the_simulation(simulated, in_process):
     """Its decisions and ratings are those of the simulated log, but for the last week's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulated_home, "PEOPLE", 26)
@@ -196,6 +198,10 @@ def test_the_simulated_home_holds_the_simulation(simulated):
     answer = simulated.metrics.overview()
     assert answer.caption.startswith("simulated data, ")
     assert simulated.metrics.overview().caption == answer.caption  # the kept one
+    assert describe(simulated)["home"]["simulated"] == "yes"
+    assert simulated.search("hello", mode="keyword").notes[-1] == SENTENCE
+    queried = in_process("sql", "SELECT 1 AS one", "--home", str(simulated.home.path))
+    assert (queried.returncode, queried.stderr) == (0, f"{SENTENCE}\n")
     told = views.profiles_over_time(simulated.storage.reader)
     assert told.finding == "Simulated data: 2 versions; the last one moved warmth from 0.5 to 0.6"
 

@@ -19,7 +19,8 @@ from aico_lab.errors import AicoLabError, InvalidValue, UnknownName
 from aico_lab.home.files import held
 from aico_lab.lab import Lab
 from aico_lab.privacy.redaction import RECALL, TextRedactor
-from aico_lab.privacy.sharing import SharingRules
+from aico_lab.privacy.shared_files import SharedMessage
+from aico_lab.privacy.sharing import SharingRules, _names
 from aico_lab.privacy.study import Study
 from tests.conftest import plain_text_files
 from tests.redaction_sample import SAMPLE, labelled, plain
@@ -114,7 +115,7 @@ def test_pseudonyms_are_stable_in_a_study_and_differ_between_studies(model, tmp_
         assert hidden not in a.write_json()
         assert plain_text_files(tmp_path / "a", hidden) == []
     assert json.loads(a["metadata"][0]) == {"reactions": [{"emoji": "!", "count": 1}]}
-    assert sheet(tmp_path / "a")["metadata_removed"] == {"ip": 324}
+    assert sheet(tmp_path / "a")["metadata_removed"] == {"fields": 1, "values": 324}
 
 
 def test_times_are_shifted_by_whole_weeks_alike_in_a_conversation(model, tmp_path):
@@ -275,6 +276,11 @@ def test_metadata_that_could_name_somebody_are_left_out():
             "attachments": [{"kind": "/home/ada/passport.pdf"}, {"kind": "photo", "name": "Ada"}],
             "reactions": [{"emoji": ":ada:", "count": 2}, {"emoji": "😀", "count": "Ada"}],
         },
+        {
+            "media": "image/ada-byron", "from Ada": 1,
+            "attachments": [{"kind": "file/ada.pdf"}, {"kind": "image/png"}],
+            "reactions": [{"count": 491711234567}, {"count": -5}],
+        },
         {"media": {"file": "Ada.mp4"}},
         {"media": "photo", "timestamp_estimated": True},
     ]  # fmt: skip
@@ -282,9 +288,22 @@ def test_metadata_that_could_name_somebody_are_left_out():
     kept = [rules._metadata(json.dumps(one)) for one in facts]
     assert [one and json.loads(one) for one in kept] == [
         {"attachments": [{"kind": "photo"}], "reactions": [{"count": 2}, {"emoji": "😀"}]},
+        {"attachments": [{"kind": "image/png"}]},
         None,
         {"media": "photo", "timestamp_estimated": True},
     ]
+
+
+def test_ids_of_places_are_removed_from_texts(model):
+    redactor = TextRedactor(*_names(model.storage))
+    assert redactor.redact("see talk-0-1 in room-3") == "see [NAME] in [NAME]"
+
+
+def test_an_answer_to_another_conversation_leads_to_its_pseudonym():
+    rules = SharingRules(Study(bytes(32)), shift=False, content="none", redactor=TextRedactor())
+    first = SharedMessage("one", "a", "c", "u", "user", "", 0, None, None, None, None, 0, 0, "u")
+    second = first._replace(message_id="two", conversation_id="b", reply_to="one")
+    assert rules.apply(second).reply_to == rules.apply(first).message_id
 
 
 def test_two_studies_have_another_order_of_rows_and_no_fractions_of_seconds(model, tmp_path):

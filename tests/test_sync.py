@@ -35,6 +35,7 @@ from aico_lab.etl import portions, publishing, snapshots, views, warehouse
 from aico_lab.etl import reader as reader_module
 from aico_lab.etl import sync as sync_module
 from aico_lab.etl.sync import SyncResult
+from aico_lab.integrity.guard import reseal
 from aico_lab.lab import Lab
 from aico_lab.schema import feed
 from tests.conftest import plain_text_files
@@ -497,7 +498,7 @@ def test_damaged_snapshots_and_warehouses_are_named_and_can_be_made_anew(lab):
 
 @pytest.mark.slow
 def test_a_source_that_was_exchanged_is_read_anew(lab, home):
-    """A restored backup has other changes behind the same numbers."""
+    """A copy that was put back has other changes behind the same numbers, and is noticed."""
     add(lab.primary, *map(message, range(10)))
     lab.primary.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     backup = (home / "aico.db").read_bytes()
@@ -508,6 +509,9 @@ def test_a_source_that_was_exchanged_is_read_anew(lab, home):
         (home / f"aico.db{suffix}").unlink(missing_ok=True)
     (home / "aico.db").write_bytes(backup)
     with Lab.open(home) as restored:
+        with pytest.raises(CorruptDatabase, match=r"older than its seal \(the last change"):
+            restored.sync()
+        reseal(restored.storage, "the copy is wanted")
         add(restored.primary, message(11))
         assert restored.sync().mode == "full"
         assert_equal_stores(restored)

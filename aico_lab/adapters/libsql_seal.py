@@ -77,9 +77,7 @@ LAST_CHANGE: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'change_log'"
 """SQL for the sequence number of the last change, which deletions in the feed do not lower."""
 
 _DATABASE_ID: Final = "SELECT value FROM system_state WHERE key = 'database_id'"
-_ENTRY_AT: Final = (
-    "SELECT json_array(table_name, hex(row_key), op, at), at FROM change_log WHERE seq = ?"
-)
+_ENTRY_AT: Final = "SELECT json_array(table_name, op, at), at FROM change_log WHERE seq = ?"
 
 
 @dataclass(frozen=True, slots=True)

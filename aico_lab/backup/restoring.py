@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from aico_lab.home.files import held, os_errors, private_files, sync_folder, wri
 from aico_lab.home.folder import Home
 from aico_lab.home.keys import create_keys, open_keys
 from aico_lab.home.os_keyring import with_keyring
+from aico_lab.home.receipts import SealedErasures, erasing_alone, receipt_key
 from aico_lab.home.staged import RESTORED, put_seal_in_place
 from aico_lab.integrity.guard import reseal_file
 from aico_lab.schema import feed
@@ -197,9 +199,10 @@ def _replace(
         raise type(problem)(
             f"{str(problem).rstrip('.')}; or restore into a new folder with --home."
         ) from problem
+    _keep_receipts(home, keys)
     prepared = home.path / RESTORED
     files = _Files(home)
-    with _alone(home), os_errors(home.path):
+    with alone(home), os_errors(home.path):
         put_seal_in_place(home.path, RESTORED)  # of a restoration that was killed
         remove_database(prepared)
         try:
@@ -214,13 +217,40 @@ def _replace(
     return _result(home, done, files, replaced=former)
 
 
+def _keep_receipts(home: Home, keys: Keys) -> None:
+    """Add the receipts of the former database to the sealed file, by which they count afterwards.
+
+    Raises:
+        CorruptDatabase: That file is damaged.
+        ErasureBusy: Another process is erasing.
+    """
+    receipts: list[str | None] = []
+    with contextlib.suppress(CorruptDatabase, NotADatabase), contextlib.ExitStack() as opened:
+        if home.primary.exists():
+            adapter = LibSQLAdapter(home.primary, keys.libsql(), busy_timeout=_PATIENCE)
+            connection = opened.enter_context(adapter.connect())
+            if connection.fetch_one("SELECT 1 FROM sqlite_master WHERE name = 'erasures'"):
+                receipts = [one for (one,) in connection.fetch_all("SELECT receipt FROM erasures")]
+    kept = SealedErasures(home, keys)
+    if lost := kept.lacking(receipts, receipt_key(home, keys)):
+        with erasing_alone(home):
+            for one in lost:
+                kept.keep(one)
+
+
 def _seal(primary: Path, key: str | None, done: Rebuilt) -> None:
     """Seal the restored database; the former seal, of later changes, would refuse it."""
     with LibSQLAdapter(primary, key, create=False).connect() as connection:
         reseal_file(connection, key, f"the backup of {done.heading.made_at} was restored")
 
 
-def _alone(home: Home) -> AbstractContextManager[None]:
+def alone(home: Home) -> AbstractContextManager[None]:
+    """Exclude other restorations and backups of a home.
+
+    Raises:
+        DatabaseLocked: There is one.
+    """
+
     def busy(who: str) -> DatabaseLocked:
         return DatabaseLocked(f"The home is being restored or backed up by {who}: wait for it.")
 
@@ -244,9 +274,10 @@ def _exchange(
         return None
     try:
         with LibSQLAdapter(primary, key, busy_timeout=_PATIENCE).connect() as connection:
-            _refuse_newer(connection, done, force=force)  # before the log goes
+            _refuse_newer(connection, prepared, done, force=force)  # before the log goes
             _lock_out(connection)
-            _refuse_newer(connection, done, force=force)  # nothing can change any more
+            # Nothing can change any more.
+            _refuse_newer(connection, prepared, done, force=force)
             former = backup_path(primary, "replaced")
             former.parent.mkdir(mode=0o700, exist_ok=True)
             connection.seal = None  # of the file that goes
@@ -283,23 +314,32 @@ def _lock_out(connection: Connection) -> None:
         ) from locked
 
 
-def _refuse_newer(connection: Connection, done: Rebuilt, *, force: bool) -> None:
-    if (newer := _changes_since(connection, done)) and not force:
+def _refuse_newer(connection: Connection, prepared: Path, done: Rebuilt, *, force: bool) -> None:
+    if force:
+        return
+    if newer := _changes_since(connection, prepared, done):
         raise HomeExists(
-            f"The home has {newer} that the backup of {done.heading.made_at[:16]} lacks: add "
+            f"The home {newer} that the backup of {done.heading.made_at[:16]} lacks: add "
             "--force to lose them, or name a new folder with --home."
         )
 
 
-def _changes_since(connection: Connection, done: Rebuilt) -> str:
-    """Return the changes of a database that a backup lacks in words; '' if it has all."""
+def _changes_since(connection: Connection, prepared: Path, done: Rebuilt) -> str:
+    """Return that a database has changes that a backup lacks in words; '' if it has none.
+
+    A home with fewer changes than the backup may have others: it was restored from an older one,
+    and went on. The log of the backup tells, unless it was pruned.
+    """
     now, then = feed.head(connection), done.facts
     if now.database_id != then["database_id"]:
-        return "another history"
+        return "has another history, with changes"
     if now.seq > then["seq"]:
-        return f"{now.seq - then['seq']:,} changes"
-    same = now.seq < then["seq"] or now.anchor == then["anchor"]
-    return "" if same else "other changes"
+        return f"has {now.seq - then['seq']:,} changes"
+    with connection.open_beside(prepared) as restored:
+        if feed.continues(restored, now):
+            return ""
+        known = restored.fetch_one("SELECT 1 FROM change_log WHERE seq = ?", [now.seq])
+    return "has other changes" if known else "may have changes"
 
 
 def _put_aside(primary: Path, prepared: Path) -> Path:

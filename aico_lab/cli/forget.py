@@ -85,7 +85,7 @@ def forget(
         note(sentence)
     if result.receipt is not None:
         if result.mentioned:
-            note(f"{result.mentioned:,} ids or texts are in messages of others, which stay.")
+            note(f"{result.mentioned:,} ids or texts are in texts of others, which stay.")
         say(
             f"Searched aico.db, the warehouse and the cache: nothing of it is left. "
             f"The receipt is {result.erasure_id}."

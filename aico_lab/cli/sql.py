@@ -59,6 +59,8 @@ def sql(
     """
     from aico_lab.adapters.duckdb import translated
     from aico_lab.errors import InvalidValue
+    from aico_lab.mart.simulated import is_simulated
+    from aico_lab.messages.simulated import SENTENCE
 
     if output and json:
         raise InvalidValue("Use only one of --output and --json.")
@@ -79,6 +81,8 @@ def sql(
                 emit(rows.objects())
             else:
                 _show(relation, limit or SHOWN)
+            if is_simulated(lab.storage.reader.connection()):
+                note(SENTENCE)
 
 
 def _show(relation: Relation, limit: int) -> None:

@@ -31,6 +31,7 @@ ADDED: Final = {
     "channels": "channel_id",
     "feedback_events": "event_id",
     "memories": "memory_id",
+    "personality_policies": "policy_id",
 }
 """The tables, besides that of messages, to which imports add rows, with their keys."""
 

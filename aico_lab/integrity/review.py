@@ -2,7 +2,8 @@
 
 Another program that has the key writes rows, and the change feed names them. So if the file is
 sound, and every row that the feed does not name is as it was when the warehouse copied it, such
-pages hold only what was written. The warehouse's files are authenticated.
+pages hold only what was written. The warehouse's files are authenticated. Before the first sync
+there is nothing to compare with, and a sound file is accepted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
 from aico_lab.adapters.sql_text import folded, quoted, tokens
-from aico_lab.errors import AicoLabError, NotPermitted, StorageError
+from aico_lab.errors import AicoLabError, NeverSynced, NotPermitted, StorageError
 from aico_lab.etl.verify import verify
 from aico_lab.schema import feed, versions
 from aico_lab.schema.core import CORE
@@ -163,6 +164,8 @@ def _differing(primary: Connection, reader: Reader, tables: Collection[str]) -> 
     """Return a reason for each table whose rows are not those of the newest snapshot."""
     try:
         proof = verify(primary, reader)
+    except NeverSynced:  # nothing was copied that a damage could differ from
+        return []
     except AicoLabError as error:
         return [f"the rows cannot be compared with the warehouse ({str(error).rstrip('.')})"]
     return [

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 SIMULATED: Final = "simulated"
 """The key in `system_state` of a home whose data are simulated; its value says which."""
 
+SENTENCE: Final = "All data of this home are simulated."
+"""The remark in results of such a home."""
+
 
 def is_simulated(primary: Connection) -> bool:
     """Return whether a home is marked as simulated."""

@@ -13,8 +13,8 @@ import polars as pl
 from aico_lab import charts
 from aico_lab.adapters.duckdb import translated
 from aico_lab.constants import MS_PER_DAY
+from aico_lab.mart.simulated import is_simulated
 from aico_lab.metrics.engine import claims, draw
-from aico_lab.metrics.engine.asking import is_simulated
 from aico_lab.metrics.engine.intervals import FEWEST, UNITS, estimate, mean
 from aico_lab.personality.simulate import LABEL
 from aico_lab.results import in_cell

@@ -61,7 +61,8 @@ def data_sheet(
         }
         if rules.content == "redacted"
         else None,
-        "metadata_removed": dict(rules.dropped),
+        # Their names may be anything, as those of people.
+        "metadata_removed": {"fields": len(rules.dropped), "values": rules.dropped.total()},
         "least_people_of_counts": min_people,
         "counts_left_out": done.suppressed,
         "columns": {name: COLUMNS[name] for name in schema.names},
@@ -108,9 +109,11 @@ def as_text(sheet: dict[str, Any]) -> str:
             f"(the rules remove {recall})."
             for kind, recall in sheet["recall_of_removal"].items()
         ]
-    if sheet["metadata_removed"]:
+    if sheet["metadata_removed"]["fields"]:
+        removed = sheet["metadata_removed"]
         lines.append(
-            f"- Removed from the metadata: {', '.join(sorted(sheet['metadata_removed']))}."
+            f"- Removed from the metadata: {removed['values']:,} values of "
+            f"{removed['fields']:,} fields."
         )
     lines += ["", "| column of messages.parquet | meaning |", "| --- | --- |"]
     lines += [f"| {name} | {meaning} |" for name, meaning in sheet["columns"].items()]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.importing.import_log import restore
-from aico_lab.privacy.selecting import drop, select, select_unused
+from aico_lab.privacy.selecting import drop, select, select_again, select_unused
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.privacy.patterns import Patterns
     from aico_lab.privacy.scope import Scope
 
 IDS: Final = 50
@@ -53,8 +55,8 @@ _VALUES: Final = (
     f"AND key IS NOT 'role' AND ({_MATCHES}{{1}}))"
 )
 _TEXTS: Final = (
-    " OR (length(atom) >= 16 AND atom IN (SELECT content FROM messages "
-    "WHERE id IN (SELECT id FROM temp.gone_messages)))"
+    " OR (length(atom) >= 16 AND (atom IN (SELECT content FROM temp.gone_texts) OR atom IN "
+    "(SELECT content FROM messages WHERE id IN (SELECT id FROM temp.gone_messages))))"
 )
 # The key of a changed row is a text or an array in a text, such as `["ada", "language"]`.
 _IN_PAYLOAD: Final = f"""iif(json_valid(payload),
@@ -91,6 +93,10 @@ _DELETE: Final = (
         "DELETE FROM memories WHERE memory_id IN "
         "(SELECT row_key FROM temp.gone_items WHERE table_name = 'memories')"
     ),
+    (
+        "DELETE FROM personality_policies WHERE policy_id IN "
+        "(SELECT row_key FROM temp.gone_items WHERE table_name = 'personality_policies')"
+    ),
     "DELETE FROM messages WHERE id IN (SELECT id FROM temp.gone_messages)",
     f"DELETE FROM channels WHERE channel_id IN ({_IDS['channel_id']})",
     f"DELETE FROM relationships WHERE other IN ({_IDS['user_id']})",
@@ -98,6 +104,9 @@ _DELETE: Final = (
     "DELETE FROM segmenting_changes WHERE id IN (SELECT id FROM temp.gone_messages)",
     "DELETE FROM messages_replaced",
 )
+_THEMES: Final = "DELETE FROM explorations"
+"""Themes may have words of texts that were deleted before, from which nothing leads to a person."""
+
 _NOT_OF_IMPORTS: Final = (
     # After an undone import the reply leads to its message again, once that is imported again.
     (
@@ -115,10 +124,10 @@ _VECTORS: Final = (
     "DELETE FROM text_vectors WHERE text_sha256 NOT IN (SELECT text_sha256 FROM text_index)",
     "UPDATE text_index_state SET seq = 0, anchor = ''",
 )
-_OUTBOX: Final = {
-    "outbox": f"DELETE FROM outbox WHERE {_IN_PAYLOAD}",
-    "dead_letters": f"DELETE FROM dead_letters WHERE {_IN_PAYLOAD}",
-    "system_state": "DELETE FROM system_state WHERE key NOT IN ('database_id', 'backups') AND ("
+_NAMES_IT: Final = {
+    "outbox": _IN_PAYLOAD,
+    "dead_letters": _IN_PAYLOAD,
+    "system_state": "key NOT IN ('database_id', 'backups') AND ("
     f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
     "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
     f"AND (key LIKE '%user%' OR {_TELLING.format('g.user_id')})) "
@@ -137,7 +146,7 @@ _FORMER: Final = (
         f"AND row_key NOT IN (SELECT {key} FROM {table})"
         for table, key in (
             ("users", "user_id"), ("channels", "channel_id"), ("memories", "memory_id"),
-            ("feedback_events", "event_id"),
+            ("feedback_events", "event_id"), ("personality_policies", "policy_id"),
         )
     ),
 )  # fmt: skip
@@ -154,6 +163,11 @@ _NEXT: Final = (
 _WRITTEN: Final = """(SELECT number, first_id, last_id FROM import_ranges UNION ALL
     SELECT number, CAST(row_key AS INTEGER), CAST(row_key AS INTEGER) FROM import_rows
         WHERE table_name = 'messages' AND former IS NULL)"""
+_TOUCHED: Final = """(SELECT number, first_id, last_id FROM import_ranges UNION ALL
+    SELECT number, CAST(row_key AS INTEGER), CAST(row_key AS INTEGER) FROM import_rows
+        WHERE table_name = 'messages')"""
+"""The messages that each import added or changed."""
+
 _HANDED_OVER: Final = (
     # What this import added and a later one changed counts as added by the later one.
     f"""UPDATE import_rows SET former = NULL WHERE {_NEXT} AND EXISTS (
@@ -164,11 +178,12 @@ _HANDED_OVER: Final = (
             WHERE {_MINE} AND mine.row_key = import_rows.row_key)
         WHERE {_NEXT} AND EXISTS (SELECT 1 FROM import_rows AS mine
             WHERE {_MINE} AND mine.row_key = import_rows.row_key AND mine.former IS NOT NULL)""",
-    # People and channels that it added count as added by the next one that has a message of theirs.
+    # People and channels that it added count as added by the next one that has a message of theirs,
+    # or gave them one.
     *(
         f"""INSERT OR IGNORE INTO import_rows
         SELECT min(w.number), '{table}', m.{key}, NULL FROM messages AS m
-        JOIN {_WRITTEN} AS w ON w.number > {_NUMBER} AND m.id BETWEEN w.first_id AND w.last_id
+        JOIN {_TOUCHED} AS w ON w.number > {_NUMBER} AND m.id BETWEEN w.first_id AND w.last_id
         WHERE m.{key} IN (SELECT row_key FROM import_rows
                 WHERE number = {_NUMBER} AND table_name = '{table}')
             AND m.{key} NOT IN ({_IDS[key]})
@@ -209,6 +224,20 @@ class Deleted:
         }  # fmt: skip
 
 
+def joined(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Return what the other stores are searched for if rows were deleted twice."""
+
+    def union(first: Iterable[str], second: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys([*first, *second]))
+
+    return {
+        "ids": {one: union(former["ids"].get(one, ()), some) for one, some in more["ids"].items()},
+        "names": union(former["names"], more["names"]),
+        "sentences": union(former["sentences"], more["sentences"]),
+        "rows": dict(Counter(former["rows"]) + Counter(more["rows"])),
+    }
+
+
 def delete(connection: Connection, scope: Scope) -> Deleted:
     """Delete what belongs to a scope.
 
@@ -224,6 +253,8 @@ def delete(connection: Connection, scope: Scope) -> Deleted:
     if scope.kind == "import":
         _spare_referenced(connection, done)
     _delete_events(connection, scope, done)  # while the texts that they quote are still there
+    if scope.kind == "user":
+        connection.execute(_THEMES)
     for statement in (*_WORDS, *(() if scope.kind == "import" else _NOT_OF_IMPORTS), *_DELETE):
         connection.execute(statement)
     _delete_of_plugins(connection, done)
@@ -274,11 +305,20 @@ def _spare_referenced(connection: Connection, done: Deleted) -> None:
 
 def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
     """Delete events, dead letters and facts that name what is erased, or are too old."""
-    for table, statement in _OUTBOX.items():
-        _count(connection, done, table, statement)
+    for table, names_it in _NAMES_IT.items():
+        _count(connection, done, table, f"DELETE FROM {table} WHERE {names_it}")
     if scope.kind == "before":
         for table, statement in _OUTBOX_BEFORE.items():
             _count(connection, done, table, statement, [scope.value])
+
+
+def count_events(connection: Connection, patterns: Patterns) -> int:
+    """Return the number of events, dead letters and facts that name what was erased."""
+    select_again(connection, patterns)
+    counts = (f"(SELECT count(*) FROM {table} WHERE {one})" for table, one in _NAMES_IT.items())
+    ((found,),) = connection.fetch_all(f"SELECT {' + '.join(counts)}")
+    drop(connection)
+    return int(found)
 
 
 def forget_keys(connection: Connection, since: int, until: int, people: Sequence[str] = ()) -> None:
@@ -300,14 +340,27 @@ def forget_keys(connection: Connection, since: int, until: int, people: Sequence
         )
         connection.execute(
             "UPDATE change_log SET table_name = 'feed_tables', row_key = '', op = 'update' "
-            "WHERE seq <= ?1 AND typeof(row_key) = 'text' AND EXISTS (SELECT 1 "
-            "FROM feed_tables AS f, json_each(f.key_columns) AS k "
-            "WHERE f.table_name = change_log.table_name AND k.value = 'user_id' "
-            "AND CASE WHEN json_array_length(f.key_columns) = 1 THEN row_key "
-            "WHEN json_valid(row_key) THEN json_extract(row_key, '$[' || k.key || ']') END "
-            "IN (SELECT value FROM json_each(?2)))",
+            f"WHERE {_KEY_OF_PEOPLE}",
             [until, json.dumps(list(people))],
         )
+
+
+_KEY_OF_PEOPLE: Final = """seq <= ?1 AND typeof(row_key) = 'text' AND EXISTS (
+    SELECT 1 FROM feed_tables AS f, json_each(f.key_columns) AS k
+    WHERE f.table_name = change_log.table_name AND k.value = 'user_id'
+        AND CASE WHEN json_array_length(f.key_columns) = 1 THEN row_key
+            WHEN json_valid(row_key) THEN json_extract(row_key, '$[' || k.key || ']') END
+        IN (SELECT value FROM json_each(?2)))"""
+
+
+def count_keys(connection: Connection, since: int, until: int, people: Sequence[str]) -> int:
+    """Return the number of keys in the feed that `forget_keys` would remove."""
+    ((found,),) = connection.fetch_all(
+        f"SELECT count(*) FROM change_log WHERE {_KEY_OF_PEOPLE} "
+        "OR (seq > ?3 AND seq <= ?1 AND op = 'delete')",
+        [until, json.dumps(list(people)), since],
+    )
+    return int(found)
 
 
 def _note(connection: Connection, done: Deleted) -> None:

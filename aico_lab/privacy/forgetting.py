@@ -8,29 +8,26 @@ with the database, which was replaced by an older one: it is carried out again.
 
 from __future__ import annotations
 
-import json
 import secrets
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.domain import values
-from aico_lab.errors import DatabaseLocked, ErasureBusy, ErasureIncomplete
+from aico_lab.errors import DatabaseLocked, ErasureIncomplete
 from aico_lab.federation.syncing import Federation
-from aico_lab.home.files import held
-from aico_lab.integrity.guard import check_pages, seal_news
-from aico_lab.privacy.deleting import Deleted, delete, forget_keys
-from aico_lab.privacy.patterns import Patterns
-from aico_lab.privacy.receipts import (
+from aico_lab.home.receipts import (
     KeptErasure,
     SealedErasures,
-    is_authentic,
+    erasing_alone,
     receipt_key,
     signed,
 )
-from aico_lab.privacy.scanning import Scan, scan
+from aico_lab.integrity.guard import check_pages, seal_news
+from aico_lab.privacy.deleting import Deleted, count_keys, delete, forget_keys, joined
+from aico_lab.privacy.patterns import Patterns
+from aico_lab.privacy.scanning import Scan, rows_left, scan, scan_backups, scan_files
 from aico_lab.privacy.scope import Scope, found
 from aico_lab.privacy.stores import (
     NOTEBOOK,
@@ -40,14 +37,14 @@ from aico_lab.privacy.stores import (
     erase_vectors,
     erase_warehouse,
     own_files,
+    remove_restored,
 )
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.home.folder import Home
     from aico_lab.storage import Storage
 
 STEPS: Final = ("aico.db", "warehouse", "vectors", "cache", "reports", "pages", "search")
@@ -113,7 +110,7 @@ class Forgetting:
             CorruptDatabase: The database is damaged; nothing is erased.
         """
         primary = self._storage.primary
-        with _alone(self._storage.home):
+        with erasing_alone(self._storage.home):
             wanted = scope.hashed(self._key)
             done, incomplete = self._finish_all(reports_of=wanted if reports else None)
             if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
@@ -140,9 +137,8 @@ class Forgetting:
             pass
         patterns = Patterns.of(deleted.wanted())
         left = Scan()
-        for path in own_files(self._storage.home):
-            if patterns.named_by(path):
-                left.leave("files", f"{path.relative_to(self._storage.home.path)} names it.")
+        scan_files(self._storage, patterns, left)
+        scan_backups(self._storage, primary, patterns, left)
         return ErasureResult(None, deleted.rows, left=left.left)
 
     def unfinished(self) -> list[str]:
@@ -159,7 +155,7 @@ class Forgetting:
         primary = self._storage.primary
         if not self._unfinished(primary):
             return []
-        with _alone(self._storage.home):
+        with erasing_alone(self._storage.home):
             done, incomplete = self._finish_all()
         if incomplete:
             raise incomplete[0]
@@ -190,21 +186,15 @@ class Forgetting:
         What the sealed file lacks of the receipts of the database is added to it.
         """
         primary = self._storage.primary
-        receipts: dict[str, str] = {
-            erasure_id: receipt or "null"
-            for erasure_id, receipt in primary.fetch_all("SELECT erasure_id, receipt FROM erasures")
-        }
-        kept = {one.erasure_id for one in self._kept.read()}
-        lost = [
-            receipt
-            for erasure_id, text in receipts.items()
-            if erasure_id not in kept and is_authentic(receipt := json.loads(text), self._key)
-        ]
-        if kept <= receipts.keys() and not lost:
+        receipts: dict[str, str | None] = dict(
+            primary.fetch_all("SELECT erasure_id, receipt FROM erasures")
+        )
+        lost = self._kept.lacking(receipts.values(), self._key)
+        if not lost and {one.erasure_id for one in self._kept.read()} <= receipts.keys():
             return
-        with _alone(self._storage.home):
-            for receipt in lost:
-                self._kept.keep(KeptErasure(receipt["erasure_id"], receipt["scope"]))
+        with erasing_alone(self._storage.home):
+            for one in lost:
+                self._kept.keep(one)
             for one in self._unfinished(primary):
                 if one.erasure_id not in receipts:
                     self._prepare(primary, one)
@@ -233,13 +223,17 @@ class Forgetting:
     def _prepare(self, primary: Connection, erasure: KeptErasure) -> bool:
         """Delete rows that an unfinished erasure has not deleted; return whether more is to do."""
         row = primary.fetch_one(
-            "SELECT finished_at FROM erasures WHERE erasure_id = ?", [erasure.erasure_id]
+            "SELECT finished_at, since_seq FROM erasures WHERE erasure_id = ?",
+            [erasure.erasure_id],
         )
         if row is not None and row[0] is not None:  # killed after the last commit
             erasure.wanted = None
             self._kept.keep(erasure)
             return False
         if row is not None and erasure.wanted is not None:
+            again = self._scope_of(erasure)
+            if again is not None and rows_left(primary, Patterns.of(erasure.wanted)):
+                self._delete(primary, erasure, again, since=row[1])  # as written meanwhile
             return True
         scope = found(primary, erasure.scope, self._key)
         if scope is None:  # this database has nothing of it
@@ -255,7 +249,27 @@ class Forgetting:
         self._delete(primary, erasure, scope)
         return True
 
-    def _delete(self, primary: Connection, erasure: KeptErasure, scope: Scope) -> None:
+    def _scope_of(self, erasure: KeptErasure) -> Scope | None:
+        """Return the scope of an unfinished erasure; None of an import, or if it is not known."""
+        kind = erasure.scope["kind"]
+        if kind == "before":
+            return Scope("before", erasure.scope["value"])
+        assert erasure.wanted is not None  # noqa: S101 - else it is finished
+        ids = erasure.wanted["ids"].get(f"{kind}_id", ())
+        scopes = (Scope(kind, one) for one in ids)  # type: ignore[arg-type]
+        return next((one for one in scopes if one.hashed(self._key) == erasure.scope), None)
+
+    def _delete(
+        self, primary: Connection, erasure: KeptErasure, scope: Scope, *, since: int | None = None
+    ) -> None:
+        """Delete the rows of an erasure.
+
+        Args:
+            primary: The primary database.
+            erasure: The erasure.
+            scope: What it erases.
+            since: The last change before it, if it has deleted rows before.
+        """
         self._progress(STEPS[0], 0, len(STEPS))
         primary.fetch_all("PRAGMA secure_delete = ON")
         with primary.transaction():
@@ -265,9 +279,16 @@ class Forgetting:
             primary.execute(
                 "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, since_seq, until_seq) "
                 f"VALUES (?, {NOW}, ?, ?)",
-                [erasure.erasure_id, deleted.since, deleted.until],
+                [
+                    erasure.erasure_id,
+                    deleted.since if since is None else since,
+                    deleted.until,
+                ],
             )
-            erasure.wanted = deleted.wanted()
+            wanted = deleted.wanted()
+            if since is not None and erasure.wanted is not None:
+                wanted = joined(erasure.wanted, wanted)
+            erasure.wanted = wanted
             self._kept.keep(erasure)
 
     def _finish(self, erasure: KeptErasure, *, reports: bool = False) -> ErasureResult:
@@ -286,6 +307,7 @@ class Forgetting:
             "cache": lambda: erase_cache(home, keys, self._release_cache),
             "reports": lambda: erase_reports(primary, home, patterns),
         }
+        remove_restored(home)
         stores: dict[str, dict[str, int]] = {}
         for number, (name, step) in enumerate(steps.items(), 1):
             self._progress(name, number, len(STEPS))
@@ -307,11 +329,12 @@ class Forgetting:
         _truncate_log(primary)
         self._progress("search", 6, len(STEPS))
         result = scan(storage, primary, patterns)
+        result.found["aico.db"] += count_keys(primary, since, until, patterns.of_column("user_id"))
         if any(result.found.values()):
             where = ", ".join(name for name, count in result.found.items() if count)
             raise ErasureIncomplete(
                 f"Something of what was erased is still in {where}, as another program may have "
-                "written it meanwhile: run the command again."
+                "written it meanwhile: end that program, and run the command again."
             )
         receipt = signed(
             {
@@ -364,15 +387,6 @@ def _truncate_log(primary: Connection) -> None:
             f"Another program reads an older state of {primary.path.name}: end it, and run the "
             "command again to finish the erasure."
         )
-
-
-@contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    def busy(who: str) -> ErasureBusy:
-        return ErasureBusy(f"An erasure is being carried out by {who}: try again when it is done.")
-
-    with held(home.temporary / "forget.lock", 0, busy):
-        yield
 
 
 class _UndoneError(Exception):

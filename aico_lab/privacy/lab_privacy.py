@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aico_lab.errors import ErasureError, HomeError, StorageError
 from aico_lab.home.files import private_files
-from aico_lab.privacy.receipts import is_authentic, receipt_key
+from aico_lab.home.receipts import is_authentic, receipt_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,9 +15,10 @@ from aico_lab.cache.store import open_for_reading
 from aico_lab.errors import AicoLabError, LibraryMissing
 from aico_lab.etl.snapshots import published
 from aico_lab.federation.syncing import Federation
-from aico_lab.privacy.stores import is_sealed, own_files
+from aico_lab.privacy.deleting import count_events
+from aico_lab.privacy.stores import count_runs, is_sealed, own_files
 from aico_lab.privacy.unused_space import search_pages
-from aico_lab.schema.backup import PARTIAL, backups_of
+from aico_lab.schema.backup import backups_of, other_copies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,15 +64,22 @@ def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
     """
     result = Scan()
     hits = search_pages(primary, patterns.in_bytes())
-    result.found["aico.db"] = _rows(primary, patterns) + len(hits.unused)
+    result.found["aico.db"] = (
+        rows_left(primary, patterns) + count_runs(primary, patterns) + len(hits.unused)
+    )
     live = _live(primary, hits.anywhere) if hits.anywhere else set()
     result.mentioned = len(live)
     _scan_warehouse(storage, patterns, live, result)
     _scan_cache(storage, patterns, result)
-    _scan_files(storage, patterns, result)
+    scan_files(storage, patterns, result)
     _scan_bundles(storage, patterns, result)
-    _scan_backups(storage, primary, patterns, result)
+    scan_backups(storage, primary, patterns, result)
     return result
+
+
+def rows_left(primary: Connection, patterns: Patterns) -> int:
+    """Return the number of rows that an erasure deletes, and that others may have written since."""
+    return _rows(primary, patterns) + count_events(primary, patterns)
 
 
 def _live(primary: Connection, patterns: set[str]) -> set[str]:
@@ -180,8 +188,14 @@ def _scan_cache(storage: Storage, patterns: Patterns, result: Scan) -> None:
         return
 
 
-def _scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
-    """Search files of people's own, which an erasure lists and leaves."""
+def scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
+    """Search files of people's own, which an erasure lists and leaves.
+
+    Args:
+        storage: The opened home.
+        patterns: What is erased.
+        result: Where to list them.
+    """
     home = storage.home
     for path in own_files(home):
         place = path.relative_to(home.path)
@@ -206,7 +220,7 @@ def _scan_bundles(storage: Storage, patterns: Patterns, result: Scan) -> None:
         )
 
 
-def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:
+def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:
     """Count the rows of former databases that name what was erased, and list all backups."""
     for backup in backups_of(storage.home.primary):
         place = backup.relative_to(storage.home.path)
@@ -221,15 +235,12 @@ def _scan_backups(storage: Storage, primary: Connection, patterns: Patterns, res
             result.leave(
                 "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
             )
-    database, home = storage.home.primary, storage.home.path
-    for aside in (
-        *home.glob(f"{database.name}.damaged-*"),
-        *database.parent.glob(f"backups/{database.stem}-*{PARTIAL}"),
-    ):
+    for aside in other_copies(storage.home.primary):
+        how = "run `aico-lab keys rotate`" if ".rekeyed" in aside.name else "delete it"
         result.leave(
             "backups",
-            f"{aside.relative_to(home)}, a former aico.db, may still have what was erased: "
-            "delete it.",
+            f"{aside.relative_to(storage.home.path)}, a copy of aico.db, may still have what was "
+            f"erased: {how}.",
         )
     for made in known_backups(primary):
         path = Path(made.path)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.privacy.patterns import Patterns
     from aico_lab.privacy.scope import Scope
 
 TEMPORARY: Final = {
@@ -15,9 +16,12 @@ TEMPORARY: Final = {
     "gone_users": "(user_id PRIMARY KEY)",
     "gone_channels": "(channel_id PRIMARY KEY)",
     "gone_conversations": "(conversation_id PRIMARY KEY)",
+    "answers": "(reply_to, id, message_id, PRIMARY KEY (reply_to, id)) WITHOUT ROWID",
+    "gone_texts": "(content PRIMARY KEY)",
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
 }
-"""The temporary tables; `gone_items` has rows of `memories` and `feedback_events`."""
+"""The temporary tables; `answers` are the companion's to somebody, and `gone_items` has rows of
+`memories`, `feedback_events` and `personality_policies`."""
 
 _TAKE: Final = (
     "INSERT OR IGNORE INTO temp.gone_messages "
@@ -34,20 +38,36 @@ _USER: Final = (
         "GROUP BY 1, 2 HAVING min(coalesce(user_id = ?1, role <> 'user')) = 1 "
         "AND max(user_id = ?1) = 1) AS c USING (channel_id, conversation_id)"
     ),
-    # Answers to the person in conversations with others.
-    (
-        f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
-        "WHERE m.role = 'assistant' AND m.reply_to IN (SELECT message_id FROM temp.gone_messages)"
-    ),
-    # Without `reply_to`, the companion answers whoever wrote last.
-    (
-        f"{_TAKE} JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id) "
-        "WHERE m.role = 'assistant' AND m.reply_to IS NULL AND (SELECT p.id FROM messages AS p "
-        "WHERE p.conversation_id = m.conversation_id AND p.channel_id = m.channel_id "
-        "AND p.role = 'user' AND p.timestamp <= m.timestamp "
-        "AND (p.timestamp, p.id) < (m.timestamp, m.id) "
-        "ORDER BY p.timestamp DESC, p.id DESC LIMIT 1) IN (SELECT id FROM temp.gone_messages)"
-    ),
+    # In conversations with others, answers that name nobody as their person: without a stored
+    # message as `reply_to`, the companion answers whoever wrote last. A turn begins with a message
+    # of somebody.
+    f"""INSERT OR IGNORE INTO temp.gone_messages
+    SELECT id, message_id, channel_id, conversation_id FROM (
+        SELECT *, max(iif(role = 'user', id, NULL))
+            OVER (PARTITION BY channel_id, conversation_id, turn) AS asked
+        FROM (
+            SELECT m.id, m.message_id, channel_id, conversation_id, m.user_id, m.role, m.reply_to,
+                sum(m.role = 'user') OVER (PARTITION BY channel_id, conversation_id
+                    ORDER BY m.timestamp, m.id ROWS UNBOUNDED PRECEDING) AS turn
+            FROM messages AS m JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id)
+        )
+    ) AS a
+    WHERE role = 'assistant' AND user_id IS NULL
+        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.message_id = a.reply_to)
+        AND asked IN (SELECT id FROM temp.gone_messages)""",
+    # Others answer by `reply_to`, also what the companion answered to the person.
+    f"""INSERT OR IGNORE INTO temp.answers
+    SELECT m.reply_to, m.id, m.message_id FROM messages AS m
+    JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id)
+    WHERE m.role = 'assistant' AND m.user_id IS NULL AND m.reply_to IS NOT NULL""",
+    f"""{_TAKE} WHERE m.id IN (
+        WITH RECURSIVE gone (id, message_id) AS (
+            SELECT id, message_id FROM temp.gone_messages UNION
+            SELECT a.id, a.message_id FROM gone JOIN temp.answers AS a
+                ON a.reply_to = gone.message_id
+        )
+        SELECT id FROM gone
+    )""",
     "INSERT INTO temp.gone_users VALUES (?1)",
     (
         "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels "
@@ -89,7 +109,8 @@ _UNUSED: Final = {
         OR EXISTS (SELECT 1 FROM preferences AS p WHERE p.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM relationships AS r WHERE r.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM personality_profiles AS p WHERE p.user_id = t.user_id)
-        OR EXISTS (SELECT 1 FROM personality_policies AS p WHERE p.user_id = t.user_id)
+        OR EXISTS (SELECT 1 FROM personality_policies AS p WHERE p.user_id = t.user_id
+            AND ('personality_policies', p.policy_id) NOT IN (SELECT * FROM temp.gone_items))
         OR EXISTS (SELECT 1 FROM personality_changes AS p WHERE p.user_id = t.user_id)""",
     "channels": """EXISTS (SELECT 1 FROM messages AS m WHERE m.channel_id = t.channel_id
             AND m.id NOT IN (SELECT id FROM temp.gone_messages))""",
@@ -108,7 +129,8 @@ _IMPORT: Final = (
     ),
     (
         "INSERT INTO temp.gone_items SELECT table_name, row_key FROM import_rows "
-        f"WHERE number = {_NUMBER} AND table_name IN ('memories', 'feedback_events')"
+        f"WHERE number = {_NUMBER} "
+        "AND table_name IN ('memories', 'feedback_events', 'personality_policies')"
     ),
     (
         "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM users AS t "
@@ -144,14 +166,39 @@ def select(connection: Connection, scope: Scope) -> None:
         connection: The primary database, inside a transaction.
         scope: The scope.
     """
-    for table, columns in TEMPORARY.items():
-        connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
-        connection.execute(f"CREATE TEMP TABLE {table} {columns}")
+    _make_tables(connection)
     for statement in _SELECT[scope.kind]:
-        connection.execute(statement, [scope.value])
+        connection.execute(statement, [scope.value] if "?1" in statement else [])
     connection.execute(_LOST)
     if scope.kind != "import":
         connection.execute(_EMPTIED)
+
+
+def select_again(connection: Connection, patterns: Patterns) -> None:
+    """Fill the temporary tables with the ids and texts by which stores are searched.
+
+    Args:
+        connection: The primary database.
+        patterns: What was erased.
+    """
+    _make_tables(connection)
+    for table, column in (
+        ("users", "user_id"), ("channels", "channel_id"), ("conversations", "conversation_id"),
+        ("messages", "message_id"),
+    ):  # fmt: skip
+        connection.execute_many(
+            f"INSERT INTO temp.gone_{table} ({column}) VALUES (?)",
+            [(one,) for one in patterns.of_column(column)],
+        )
+    connection.execute_many(
+        "INSERT INTO temp.gone_texts VALUES (?)", [(one,) for one in patterns.sentences]
+    )
+
+
+def _make_tables(connection: Connection) -> None:
+    for table, columns in TEMPORARY.items():
+        connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+        connection.execute(f"CREATE TEMP TABLE {table} {columns}")
 
 
 def select_unused(connection: Connection, scope: Scope) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -49,6 +48,16 @@ _KINDS: Final = frozenset(
         "text", "video", "voice", "voice_message", "video_message",
     }
 )  # fmt: skip
+_SUBTYPES: Final = frozenset(
+    {
+        "3gpp", "aac", "avif", "bmp", "csv", "flac", "gif", "heic", "heif", "html", "jpeg", "jpg",
+        "json", "m4a", "markdown", "mov", "mp3", "mp4", "mpeg", "ogg", "opus", "pdf", "plain",
+        "png", "quicktime", "svg+xml", "tiff", "wav", "webm", "webp", "x-m4a", "x-wav", "zip",
+    }
+)  # fmt: skip
+_MOST_REACTIONS: Final = 1000
+"""The number from which a count of reactions may be another number, as that of a phone."""
+
 _LONGEST_EMOJI: Final = 16  # code points
 
 
@@ -56,8 +65,8 @@ def _is_kind(value: Any) -> bool:
     """Return whether a value is a kind of media, as `photo` or `image/png`."""
     if not isinstance(value, str):
         return False
-    kind = value.partition("/")[0].casefold()
-    return kind in _KINDS and re.fullmatch(r"[a-z_]+(?:/[a-z0-9.+-]{1,20})?", value) is not None
+    kind, slash, subtype = value.partition("/")
+    return kind in _KINDS and (not slash or subtype in _SUBTYPES)
 
 
 def _is_emoji(value: Any) -> bool:
@@ -71,7 +80,7 @@ _SAFE_METADATA: Final[dict[str, Any]] = {
     "attachments": {"kind": _is_kind},
     "reactions": {
         "emoji": _is_emoji,
-        "count": lambda value: isinstance(value, int) and not isinstance(value, bool),
+        "count": lambda value: type(value) is int and 0 <= value < _MOST_REACTIONS,
     },
     "media": _is_kind,
     "timestamp_estimated": lambda value: value is True,
@@ -136,12 +145,12 @@ class SharingRules:
         if self.content == "redacted":
             text = self.redactor.redact(message.content)
         return message._replace(
-            message_id=self._message(message.conversation_id, message.message_id),
+            message_id=named("message", message.message_id),
             conversation_id=named("conversation", message.conversation_id),
             channel_id=named("channel", message.channel_id),
             user_id=message.user_id and named("person", message.user_id),
             person=message.person and named("person", message.person),
-            reply_to=message.reply_to and self._message(message.conversation_id, message.reply_to),
+            reply_to=message.reply_to and named("message", message.reply_to),
             content=text,
             at_us=self._moment(message),
             metadata=self._metadata(message.metadata),
@@ -165,11 +174,6 @@ class SharingRules:
 
     def _pseudonym(self, kind: str, id_: str) -> str:
         return id_ if self.study is None else self.study.pseudonym(kind, id_)
-
-    def _message(self, conversation: str, id_: str) -> str:
-        if self.study is None:
-            return id_
-        return self.study.pseudonym("message", f"{conversation}\0{id_}")
 
     def _metadata(self, stored: str | None) -> str | None:
         if stored is None or (self.study is None and self.content == "full"):
@@ -319,7 +323,9 @@ def _remove_abandoned(partial: Path) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise InvalidValue(f"{folder} is a file: name a new folder.")
+    if folder.exists() and any(folder.iterdir()):
         raise InvalidValue(f"{folder} exists and is not empty: name a new folder.")
     for parent in folder.resolve().parents:
         if Home(parent).marker.exists():
@@ -351,8 +357,11 @@ def _names(storage: Storage) -> tuple[list[str], list[str]]:
     )
     ids = _ask(
         storage,
-        "SELECT user_id FROM raw.users WHERE length(user_id) > 3 "
-        "AND regexp_matches(user_id, '\\p{L}')",
+        "SELECT id FROM (SELECT user_id AS id, TRUE AS is_person FROM raw.users UNION ALL "
+        "SELECT DISTINCT unnest([channel_id, conversation_id]), FALSE FROM raw.messages) "
+        "WHERE length(id) > 3 AND regexp_matches(id, '\\p{L}') "
+        # A channel named by a word, as `general`, says nothing.
+        "AND (is_person OR regexp_matches(id, '[^\\p{L}]'))",
     )
     known = [name for (name,) in names if name and name.casefold() not in _NO_NAMES]
     return known, [id_ for (id_,) in ids if id_.casefold() not in _NO_NAMES]

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.adapters.rocksdb import NOT_INSTALLED
+from aico_lab.backup.rebuilding import remove_database
+from aico_lab.backup.restoring import alone
 from aico_lab.cache.lab_cache import open_cache
 from aico_lab.errors import CorruptDatabase, DatabaseLocked, LibraryMissing, NotADatabase
 from aico_lab.etl.rewriting import rewrite
 from aico_lab.etl.snapshots import published
 from aico_lab.etl.sync import sync
 from aico_lab.home.files import os_errors, remove_whole, write_atomically
+from aico_lab.home.staged import RESTORED
 from aico_lab.reports.records import SEALED
 
 if TYPE_CHECKING:
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     from aico_lab.privacy.patterns import Patterns
 
 NOTEBOOK: Final = ".ipynb"
+
+_REPORTS: Final = "SELECT run_id, report, parameters, resolved, summary, error FROM report_runs"
+_MASKED: Final = ("error", "steps", "outputs", "warnings")
+_PIPELINES: Final = f"SELECT run_id, {', '.join(_MASKED)} FROM pipeline_runs"
 
 
 def erase_warehouse(primary: Connection, home: Home, keys: Keys) -> dict[str, int]:
@@ -93,6 +100,18 @@ def erase_cache(home: Home, keys: Keys, release: Callable[[], None]) -> dict[str
     return {"folders": len(folders)} if folders else {}
 
 
+def remove_restored(home: Home) -> None:
+    """Remove the database of a restoration that was killed before it took the former one's place.
+
+    Raises:
+        DatabaseLocked: The home is being restored or backed up.
+    """
+    prepared = home.path / RESTORED
+    if prepared.exists():
+        with alone(home), os_errors(home.path):
+            remove_database(prepared)
+
+
 def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dict[str, int]:
     """Remove the reports that name what was erased, with their runs, and mask it in other runs.
 
@@ -102,9 +121,7 @@ def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dic
         patterns: What was erased.
     """
     removed = 0
-    for run_id, report, *texts in connection.fetch_all(
-        "SELECT run_id, report, parameters, resolved, summary, error FROM report_runs"
-    ):
+    for run_id, report, *texts in connection.fetch_all(_REPORTS):
         folder = home.reports / report / run_id
         files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
         if patterns.names_it(texts) or any(map(patterns.named_by, files)):
@@ -120,19 +137,26 @@ def erase_reports(connection: Connection, home: Home, patterns: Patterns) -> dic
     return {name: count for name, count in (("runs", removed), ("pipeline runs", masked)) if count}
 
 
+def count_runs(connection: Connection, patterns: Patterns) -> int:
+    """Return the number of runs of reports and pipelines whose records name what was erased."""
+    word = patterns.word(values=False)
+    return sum(patterns.names_it(texts) for _, _, *texts in connection.fetch_all(_REPORTS)) + sum(
+        any(text is not None and word.search(text.encode()) for text in texts)
+        for _, *texts in connection.fetch_all(_PIPELINES)
+    )
+
+
 def _mask_pipelines(connection: Connection, patterns: Patterns) -> int:
     """Mask ids and names in the records of pipelines, which decide about the next run."""
-    masked, columns = 0, ("error", "steps", "outputs", "warnings")
+    masked = 0
     word = patterns.word(values=False)  # else the name of a step could be one
-    for run_id, *texts in connection.fetch_all(
-        f"SELECT run_id, {', '.join(columns)} FROM pipeline_runs"
-    ):
+    for run_id, *texts in connection.fetch_all(_PIPELINES):
         new = [
             text and word.sub("•••".encode(), text.encode()).decode(errors="replace")
             for text in texts
         ]
         if new != texts:
-            places = ", ".join(f"{name} = ?" for name in columns)
+            places = ", ".join(f"{name} = ?" for name in _MASKED)
             connection.execute(
                 f"UPDATE pipeline_runs SET {places} WHERE run_id = ?", [*new, run_id]
             )
@@ -160,12 +184,13 @@ def own_files(home: Home) -> list[Path]:
         home.warehouse, home.cache, home.vectors, home.temporary, home.path / "backups",
         home.path / "federation",
     }  # fmt: skip
+    others = (home.primary.name, f".{home.primary.name}", home.erasures.name, home.marker.name)
     return sorted(
         path
         for path in home.path.rglob("*")
         if path.is_file()
         and not any(path.is_relative_to(store) for store in stores)
-        and not path.name.startswith((home.primary.name, home.erasures.name, home.marker.name))
+        and not path.name.startswith(others)
         and path.name not in ("vectors.age", "vectors.lock")
     )
 

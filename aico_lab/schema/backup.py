@@ -24,6 +24,9 @@ KEPT = 3
 
 PARTIAL = ".partial"
 
+_WITHOUT_ROWS = ("-shm", "-journal", ".seal", ".tail", ".lock", ".migration")
+"""The ends of the names of files beside a database that have none of its rows."""
+
 _COPY = """
 import os, shutil, sys
 os.umask(0o077)
@@ -122,6 +125,23 @@ def backups_of(database: Path) -> list[Path]:
     name = re.compile(rf"{re.escape(database.stem)}-\d{{8}}T\d{{12}}Z-.+\.db")
     return sorted(
         path for path in (folder.iterdir() if folder.is_dir() else ()) if name.fullmatch(path.name)
+    )
+
+
+def other_copies(database: Path) -> list[Path]:
+    """Return the files that a database of this name may be in besides its own and its backups.
+
+    These are what restorations and rotations put aside or left, and copies made by people.
+    """
+    folder, own = database.parent, (database.name, f"{database.name}-wal")
+    found = [
+        *folder.glob(f"{database.name}*"),
+        *folder.glob(f".{database.name}*"),
+        *folder.glob(f"backups/{database.stem}-*{PARTIAL}"),
+        *folder.glob(f"backups/.{database.stem}-*"),
+    ]
+    return sorted(
+        path for path in found if path.name not in own and not path.name.endswith(_WITHOUT_ROWS)
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from aico_lab.embeddings import text_index, texts
 from aico_lab.embeddings.known_texts import Found
 from aico_lab.errors import InvalidValue
+from aico_lab.messages.simulated import SENTENCE, is_simulated
 from aico_lab.search import filters as filters_
 from aico_lab.search import keyword, passages, tail
 from aico_lab.search.keyword import NewText
@@ -106,6 +107,8 @@ def search(
         if len(read) == len(ranked) or ranked == before:
             break
         before = ranked
+    if is_simulated(primary):
+        notes.append(SENTENCE)
     return Passages(text, mode, tuple(read), tuple(notes), content)
 
 

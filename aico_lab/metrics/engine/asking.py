@@ -14,6 +14,7 @@ from aico_lab.adapters.duckdb import translated
 from aico_lab.constants import FIRST_PLAUSIBLE_MS
 from aico_lab.errors import InvalidValue, NeverSynced, UnknownName
 from aico_lab.etl import views
+from aico_lab.mart.simulated import is_simulated
 from aico_lab.metrics.engine import selected
 from aico_lab.metrics.engine.answer import (
     Answer,
@@ -93,17 +94,6 @@ def ask(metric: Metric, reader: Reader, filters: Filters, parameters: dict[str, 
         names=parameters.get("names") is True,
         simulated=is_simulated(connection),
     )
-
-
-def is_simulated(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Return whether the data of a snapshot are simulated."""
-    known = connection.execute(
-        "SELECT 1 FROM duckdb_views() WHERE schema_name = 'mart' AND view_name = 'decisions'"
-    ).fetchall()
-    if not known:  # another program removed the table
-        return False
-    found = connection.execute("SELECT 1 FROM mart.decisions WHERE simulated LIMIT 1").fetchall()
-    return bool(found)
 
 
 def select(

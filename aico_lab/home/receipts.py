@@ -11,17 +11,35 @@ import hashlib
 import hmac
 import json
 import secrets
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.errors import CorruptDatabase
-from aico_lab.home.files import os_errors, write_atomically
+from aico_lab.errors import CorruptDatabase, ErasureBusy
+from aico_lab.home.files import held, os_errors, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from aico_lab.home.folder import Home
     from aico_lab.home.keys import Keys
 
 _NONCE: Final = 12  # bytes
+
+
+@contextmanager
+def erasing_alone(home: Home) -> Iterator[None]:
+    """Exclude other erasures of a home.
+
+    Raises:
+        ErasureBusy: There is one.
+    """
+
+    def busy(who: str) -> ErasureBusy:
+        return ErasureBusy(f"An erasure is being carried out by {who}: try again when it is done.")
+
+    with held(home.temporary / "forget.lock", 0, busy):
+        yield
 
 
 def receipt_key(home: Home, keys: Keys) -> bytes:
@@ -98,7 +116,8 @@ class SealedErasures:
                 raise
             raise CorruptDatabase(
                 f"{self._path.name} is damaged or of another home, so that a restored backup would "
-                "not be erased again: restore that file, or remove it to do without."
+                "not be erased again: restore that file, or remove it, so that it is written again "
+                "from the receipts in aico.db."
             ) from damage
 
     def keep(self, erasure: KeptErasure) -> None:
@@ -115,6 +134,23 @@ class SealedErasures:
             content = nonce + self._cipher().encrypt(nonce, content, None)
         with os_errors(self._path):
             write_atomically(self._path, content)
+
+    def lacking(self, receipts: Iterable[str | None], key: bytes) -> list[KeptErasure]:
+        """Return the finished erasures of a database that the file lacks.
+
+        Args:
+            receipts: The receipts in that database.
+            key: The key of receipts.
+        """
+        kept = {one.erasure_id for one in self.read()}
+        authentic = (
+            receipt for text in receipts if is_authentic(receipt := json.loads(text or "null"), key)
+        )
+        return [
+            KeptErasure(one["erasure_id"], one["scope"])
+            for one in authentic
+            if one["erasure_id"] not in kept
+        ]
 
     def _cipher(self) -> Any:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
