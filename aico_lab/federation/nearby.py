@@ -84,23 +84,16 @@ def discover(service: str, seconds: float = _SECONDS_TO_FIND) -> list[tuple[str,
             "by --address."
         ) from error
 
-    names: list[str] = []
+    names: set[str] = set()
 
-    class Listener:
-        def add_service(self, _zeroconf: object, _type: str, name: str) -> None:
-            names.append(name)
-
-        def update_service(self, *_: object) -> None:
-            """Need nothing of a change."""
-
-        def remove_service(self, *_: object) -> None:
-            """Need nothing of an end."""
+    def note(*, name: str, **_: object) -> None:
+        names.add(name)
 
     try:
         with contextlib.closing(Zeroconf()) as zeroconf:
-            ServiceBrowser(zeroconf, service, Listener())
+            ServiceBrowser(zeroconf, service, [note])
             time.sleep(seconds)
-            infos = [zeroconf.get_service_info(service, name) for name in names]
+            infos = [zeroconf.get_service_info(service, name) for name in sorted(names)]
     except OSError as error:
         raise DeviceUnreachable(f"The network cannot be used ({error.strerror}).") from error
     return [
