@@ -93,7 +93,15 @@ SELECT
   SUM("t0"."n_chars") AS "n_chars",
   SUM(CAST("t0"."is_question" AS BIGINT)) AS "n_questions",
   COUNT("t0"."sentiment_score") AS "n_scored",
-  COALESCE(SUM("t0"."sentiment_score"), 0.0) AS "sentiment_sum"
+  COALESCE(
+    LIST_SUM(
+      LIST_SORT(
+        ARRAY_AGG("t0"."sentiment_score") FILTER(WHERE
+          "t0"."sentiment_score" IS NOT NULL)
+      )
+    ),
+    0.0
+  ) AS "sentiment_sum"
 FROM "slice" AS "t0"
 GROUP BY
   1,
@@ -147,7 +155,15 @@ SELECT
   SUM("t0"."n_chars") AS "n_chars",
   SUM(CAST("t0"."is_question" AS BIGINT)) AS "n_questions",
   COUNT("t0"."sentiment_score") AS "n_scored",
-  COALESCE(SUM("t0"."sentiment_score"), 0.0) AS "sentiment_sum"
+  COALESCE(
+    LIST_SUM(
+      LIST_SORT(
+        ARRAY_AGG("t0"."sentiment_score") FILTER(WHERE
+          "t0"."sentiment_score" IS NOT NULL)
+      )
+    ),
+    0.0
+  ) AS "sentiment_sum"
 FROM "slice" AS "t0"
 GROUP BY
   1,
@@ -166,7 +182,15 @@ SELECT
   SUM("t1"."n_chars") AS "n_chars",
   SUM(CAST("t1"."is_question" AS BIGINT)) AS "n_questions",
   COUNT("t1"."sentiment_score") AS "n_scored",
-  COALESCE(SUM("t1"."sentiment_score"), 0.0) AS "sentiment_sum"
+  COALESCE(
+    LIST_SUM(
+      LIST_SORT(
+        ARRAY_AGG("t1"."sentiment_score") FILTER(WHERE
+          "t1"."sentiment_score" IS NOT NULL)
+      )
+    ),
+    0.0
+  ) AS "sentiment_sum"
 FROM (
   SELECT
     "t0"."id",

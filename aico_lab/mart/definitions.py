@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 import ibis
 from ibis import _
 
+from aico_lab.mart.sums import total
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
@@ -138,5 +140,5 @@ def _amounts() -> dict[str, ir.Deferred]:
         "n_chars": _.n_chars.sum(),
         "n_questions": _.is_question.cast("int64").sum(),
         "n_scored": _.sentiment_score.count(),
-        "sentiment_sum": ibis.coalesce(_.sentiment_score.sum(), 0.0),
+        "sentiment_sum": ibis.coalesce(total(_.sentiment_score), 0.0),
     }

@@ -98,7 +98,14 @@ PREFERENCES: Final = """CREATE OR REPLACE VIEW mart.preference_changes AS
 """New values of people's preferences, in order of `change_id`; NULL if a preference was removed."""
 
 
-def _numbered(view: str, key: str, table: str, prefix: str) -> str:
+_ARRIVAL: Final = "min(id)"
+
+_TIME: Final = """CASE
+                WHEN EXISTS (FROM raw.devices WHERE recipient IS NOT NULL)
+                THEN min(epoch_us(timestamp)) ELSE min(id) END"""
+
+
+def _numbered(view: str, key: str, table: str, prefix: str, order: str = _ARRIVAL) -> str:
     return f"""CREATE OR REPLACE VIEW mart.{view} AS
     SELECT
         {key}, number, '{prefix} ' || number AS pseudonym,
@@ -112,7 +119,7 @@ def _numbered(view: str, key: str, table: str, prefix: str) -> str:
             {key}, number,
             coalesce(trim(regexp_replace(t.name, '[\\p{{Cc}}\\s]+', ' ', 'g')), '') AS named
         FROM (
-            SELECT {key}, row_number() OVER (ORDER BY min(id)) AS number
+            SELECT {key}, row_number() OVER (ORDER BY {order}, {key}) AS number
             FROM raw.messages WHERE {key} IS NOT NULL GROUP BY {key}
         ) LEFT JOIN raw.{table} t USING ({key})
     )"""
@@ -124,11 +131,20 @@ first message was stored in the primary database: `raw.messages.id`, which never
 never reused. So a number stays when others are imported later and when the warehouse is rebuilt,
 and cannot be inferred from an id. Only the deletion of a person's first messages can change it.
 
+A home that is one of several devices numbers them by the times of their first messages, because
+each device stores the messages in another order.
+
 `name` is the stored name in one line, followed by the id if several people have it; or the id if
 there is no name."""
 
 CHANNELS: Final = _numbered("channels", "channel_id", "channels", "Channel")
 """Every channel of a message, numbered and named like people."""
+
+_ON_DEVICES: Final = (
+    _numbered("people", "user_id", "users", "Person", _TIME),
+    _numbered("channels", "channel_id", "channels", "Channel", _TIME),
+)
+"""The same views in a home that may be one of several devices."""
 
 REPLIES: Final = """CREATE OR REPLACE VIEW mart.replies AS
     SELECT r.id, a.id AS answered_id
@@ -192,6 +208,20 @@ VIEWS: Final = (
     (TEXTS, {"messages": {"id", "content"}}),
     (PEOPLE, {"messages": {"id", "user_id"}, "users": {"user_id", "name"}}),
     (CHANNELS, {"messages": {"id", "channel_id"}, "channels": {"channel_id", "name"}}),
+    (
+        _ON_DEVICES[0],
+        {
+            "messages": {"id", "user_id", "timestamp"}, "users": {"user_id", "name"},
+            "devices": {"recipient"},
+        },
+    ),
+    (
+        _ON_DEVICES[1],
+        {
+            "messages": {"id", "channel_id", "timestamp"}, "channels": {"channel_id", "name"},
+            "devices": {"recipient"},
+        },
+    ),
     (REPLIES, {"messages": {"id", "message_id", "reply_to"}}),
     (
         EXTRAS,

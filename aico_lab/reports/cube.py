@@ -17,6 +17,7 @@ import polars as pl
 import polars.selectors as cs
 
 from aico_lab.adapters.duckdb import translated
+from aico_lab.mart.sums import total
 from aico_lab.metrics.engine import pseudonyms
 from aico_lab.metrics.engine.asking import NO_MESSAGES, select
 from aico_lab.metrics.engine.checks import to_gap_ms
@@ -207,7 +208,7 @@ def _sums(talk: Talk, gap_ms: int, shown: int, least: int) -> ir.Table:
         person=_code(rows.user_id, rows.person_place, None if several else shown),
     )
     sums = {name: rows[name].sum() for name in MEASURES if name != "sentiment"}
-    score = (rows.score.sum() * SCORE_UNITS).round().cast("int64")
+    score = (total(rows.score) * SCORE_UNITS).round().cast("int64")
     return rows.group_by(DIMENSIONS).agg(**sums, sentiment=score)
 
 

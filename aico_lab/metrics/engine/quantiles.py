@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import ibis
 from ibis import _
 
+from aico_lab.mart.sums import total
 from aico_lab.metrics.engine.intervals import FEWEST, NORMAL_95
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def median_interval(rows: ir.Table, value: str, *, by: Sequence[str]) -> ir.Tabl
         units=_.count(),
         n=_.n.sum(),
         largest=_.n.max(),
-        squares=_.apart.sum(),
-        fourths=(squared.apart * squared.apart).sum(),
+        squares=total(_.apart),
+        fourths=total(squared.apart * squared.apart),
     )
     variance = sums.squares * sums.units / (sums.units - 1).nullif(0) / (sums.n * sums.n)
     reach = sums.select(*by, "units", reach=_student(sums) * ibis.greatest(variance, 0.0).sqrt())

@@ -9,6 +9,7 @@ import polars as pl
 import polars.selectors as cs
 from ibis import _
 
+from aico_lab.mart.sums import total
 from aico_lab.metrics.engine import claims, periods
 from aico_lab.metrics.engine.intervals import MOST as MOST_OF_ONE
 from aico_lab.metrics.engine.metric import NOTE, Column, Parameter
@@ -83,7 +84,7 @@ def by_day(talk: Talk) -> ir.Table:
     return talk.daily.group_by(day=_.date, person=_.user_id).agg(
         n=_.n_messages.sum(),
         wrote=(_.role == "user").any(),
-        total=_.sentiment_sum.sum(),
+        total=total(_.sentiment_sum),
         scored=_.n_scored.sum(),
     )
 

@@ -74,11 +74,11 @@ def milestones(talk: Talk) -> ir.Table:
     """The local days of the 1st, 10th, 50th, 100th, 500th message and so on, of both sides.
 
     Messages are counted from the first one of the selected people, channels and side, in the order
-    of their times, and of their arrival where times are equal. The period does not change the
-    count: it selects the milestones that lie within it.
+    of their times, and of their conversations where times are equal. The period does not change
+    the count: it selects the milestones that lie within it.
     """
     messages = talk.since_ever
-    in_order = ibis.window(order_by=["ts_ms", "id"])
+    in_order = ibis.window(order_by=["ts_ms", "conversation_id", "msg_idx"])
     numbered = messages.mutate(n=(ibis.row_number().over(in_order) + 1).cast("int64"))
     joined = numbered.filter(numbered.user_id.notnull()).group_by("user_id").agg(first=_.n.min())
     reached = numbered.filter(numbered.n.isin(MILESTONES))

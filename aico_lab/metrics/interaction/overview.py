@@ -8,6 +8,7 @@ import ibis
 import polars as pl
 from ibis import _
 
+from aico_lab.mart.sums import average
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.metric import PEOPLE, Column, metric
 from aico_lab.metrics.engine.talk import as_date, days_of
@@ -93,7 +94,7 @@ def overview(talk: Talk) -> ir.Table:
         days=day.nunique(),
         first_day=day.min(),
         last_day=day.max(),
-        sentiment=_.sentiment_score.mean(),
+        sentiment=average(_.sentiment_score),
         _people_sentiment=_.user_id.nunique(where=_.sentiment_score.notnull()),
     )
     return found.mutate(first_day=as_date(found.first_day), last_day=as_date(found.last_day))

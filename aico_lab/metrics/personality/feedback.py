@@ -9,6 +9,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab import charts
+from aico_lab.mart.sums import total
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import estimate, mean
 from aico_lab.metrics.engine.metric import Column, RoleFilter, interval, metric
@@ -97,7 +98,7 @@ def feedback(talk: Talk) -> ir.Table:
             rated.conversation_id, ibis.literal("event ") + rated.event_id
         )
     )
-    found = talk.by_unit(units, "name", total=_.value.sum(), times=_.count())
+    found = talk.by_unit(units, "name", total=total(_.value), times=_.count())
     for table in (spread.drop("n"), counts):
         found = found.left_join(table, "name").drop("name_right")
     return found

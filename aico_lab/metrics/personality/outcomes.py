@@ -14,6 +14,7 @@ from ibis import _
 
 from aico_lab import charts
 from aico_lab.constants import MS_PER_MINUTE
+from aico_lab.mart.sums import total
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.metrics.engine.intervals import FEWEST, estimate, mean
@@ -79,7 +80,7 @@ def _outcomes(talk: Talk) -> ir.Table:
     moods = (
         everything.messages.filter(_.role == "user")
         .group_by("conversation_id", "session_idx")
-        .agg(total=_.sentiment_score.sum(), scored=_.sentiment_score.count())
+        .agg(total=total(_.sentiment_score), scored=_.sentiment_score.count())
     )
     sessions = talk.sessions().filter(_.user_id.notnull()).mutate(at_ms=_.started_ms)
     place = ["conversation_id", "session_idx"]
@@ -118,7 +119,7 @@ def _outcomes(talk: Talk) -> ir.Table:
     return (
         long.filter(long.value.notnull())
         .group_by(*columns, "outcome")
-        .agg(total=_.value.sum(), n=_.value.count())
+        .agg(total=total(_.value), n=_.value.count())
     )
 
 
@@ -201,7 +202,7 @@ def outcomes_by_profile(talk: Talk) -> ir.Table:
     return (
         _outcomes(talk)
         .group_by("whose", "version", "outcome", "user_id")
-        .agg(total=_.total.sum(), n=_.n.sum())
+        .agg(total=total(_.total), n=_.n.sum())
     )
 
 
@@ -256,5 +257,5 @@ def outcomes_by_style(talk: Talk) -> ir.Table:
         _outcomes(talk)
         .join(styles, "profile_id")
         .group_by("trait", "part", "outcome", "user_id")
-        .agg(total=_.total.sum(), n=_.n.sum())
+        .agg(total=total(_.total), n=_.n.sum())
     )

@@ -11,6 +11,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab import charts
+from aico_lab.mart.sums import average, total
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.checks import at_least
 from aico_lab.metrics.engine.exchanges import coordination_in, exchanges_by
@@ -223,7 +224,7 @@ def style_and_ratings(talk: Talk, *, min_messages: int) -> ir.Table:
         rated.mutate(user_id=ibis.coalesce(rated.user_id, rated.person))
         .filter(_.user_id.notnull())
         .group_by("conversation_id", "user_id", rating=_.name)
-        .agg(y=_.value.mean())
+        .agg(y=average(_.value))
     )
     measured = _styles(whole, min_messages)
     if chosen.users:
@@ -236,15 +237,21 @@ def style_and_ratings(talk: Talk, *, min_messages: int) -> ir.Table:
         )
     ).filter(_.x.notnull())
     by = ["style", "rating", "user_id"]
-    own = ibis.window(group_by=by)
-    apart = long.mutate(dx=long.x - long.x.mean().over(own), dy=long.y - long.y.mean().over(own))
+    # In a given order, since a sum of fractions depends on it.
+    own_x, own_y = (
+        ibis.window(group_by=by, order_by=order, preceding=None, following=None)
+        for order in ("x", "y")
+    )
+    apart = long.mutate(
+        dx=long.x - long.x.mean().over(own_x), dy=long.y - long.y.mean().over(own_y)
+    )
     return apart.group_by(*by).agg(
         n=_.count(),
-        x=_.x.mean(),
-        y=_.y.mean(),
-        within_xx=(_.dx * _.dx).sum(),
-        within_xy=(_.dx * _.dy).sum(),
-        within_yy=(_.dy * _.dy).sum(),
+        x=average(_.x),
+        y=average(_.y),
+        within_xx=total(_.dx * _.dx),
+        within_xy=total(_.dx * _.dy),
+        within_yy=total(_.dy * _.dy),
     )
 
 
@@ -257,7 +264,7 @@ def _styles(talk: Talk, least: int) -> ir.Table:
             n=_.count(),
             verbosity=_.n_words.mean(),
             questions=_.is_question.cast("float64").mean(),
-            positivity=_.sentiment_score.mean(),
+            positivity=average(_.sentiment_score),
         )
         .filter(_.n >= least)
     )

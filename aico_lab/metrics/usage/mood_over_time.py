@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 from ibis import _
 
+from aico_lab.mart.sums import total
 from aico_lab.metrics.engine import claims, draw, periods
 from aico_lab.metrics.engine.days import written_start
 from aico_lab.metrics.engine.intervals import COUNTED, FEWEST, MOST, UNIT, UNITS, estimate, mean
@@ -121,4 +122,4 @@ def mood_over_time(talk: Talk, *, period: Literal["week", "month"]) -> ir.Table:
     """
     days = talk.daily.mutate(start=periods.start_of(talk.daily, period))
     scored = days.filter(days.n_scored > 0)
-    return talk.by_unit(scored, "start", n_scored=_.n_scored.sum(), total=_.sentiment_sum.sum())
+    return talk.by_unit(scored, "start", n_scored=_.n_scored.sum(), total=total(_.sentiment_sum))

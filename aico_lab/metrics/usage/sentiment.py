@@ -10,6 +10,7 @@ from ibis import _
 
 from aico_lab import charts
 from aico_lab.constants import POSITIVE
+from aico_lab.mart import sums
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import estimate, mean, percent
 from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
@@ -113,7 +114,7 @@ def sentiment(talk: Talk) -> ir.Table:
         "role",
         n_messages=_.count(),
         n_scored=score.count(),
-        total=ibis.coalesce(score.sum(), 0.0),
+        total=ibis.coalesce(sums.total(score), 0.0),
         n_positive=ibis.coalesce((score >= POSITIVE).cast("int64").sum(), 0),
         n_negative=ibis.coalesce((score <= -POSITIVE).cast("int64").sum(), 0),
     )

@@ -9,6 +9,7 @@ import polars as pl
 from ibis import _
 
 from aico_lab.errors import InvalidValue
+from aico_lab.mart.sums import total
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import COUNTED, FEWEST, MOST, UNIT, UNITS, estimate, mean
 from aico_lab.metrics.engine.metric import PEOPLE, Column, Parameter, interval, metric
@@ -118,5 +119,5 @@ def sentiment_trajectory(talk: Talk, *, steps: int) -> ir.Table:
         "role",
         "step",
         n_scored=_.n_scored.sum(),
-        total=_.sentiment_sum.sum(),
+        total=total(_.sentiment_sum),
     )

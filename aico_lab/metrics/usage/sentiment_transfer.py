@@ -8,6 +8,7 @@ import ibis
 import numpy as np
 from ibis import _
 
+from aico_lab.mart.sums import total
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.intervals import Statistic, estimate
 from aico_lab.metrics.engine.metric import PEOPLE, Column, interval, metric
@@ -184,10 +185,12 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
     found = pairs.group_by("role", "conversation_id", "user_id").agg(
         pairs=_.count(),
         triples=own.cast("int64").sum(),
-        **{name: ibis.coalesce(value.sum(), 0.0) for name, value in sums.items()},
+        **{name: ibis.coalesce(total(value), 0.0) for name, value in sums.items()},
     )
     # A conversation of several people has one mean, which is subtracted from the moods of each.
-    whole = ibis.window(group_by=["role", "conversation_id"])
+    whole = ibis.window(
+        group_by=["role", "conversation_id"], order_by="user_id", preceding=None, following=None
+    )
     n = found.pairs.sum().over(whole)
     found = found.mutate(mean_x=found.x.sum().over(whole) / n, mean_y=found.y.sum().over(whole) / n)
     within = found.mutate(
@@ -195,4 +198,4 @@ def sentiment_transfer(talk: Talk) -> ir.Table:
         within_x_y=_.x_y - _.mean_x * _.y - _.mean_y * _.x + _.pairs * _.mean_x * _.mean_y,
     )
     names = ["pairs", "triples", *sums, "within_x_x", "within_x_y"]
-    return talk.by_unit(within, "role", **{name: within[name].sum() for name in names})
+    return talk.by_unit(within, "role", **{name: total(within[name]) for name in names})
