@@ -223,6 +223,27 @@ def test_rows_are_sent_after_those_that_they_refer_to(two, folder, monkeypatch, 
     assert merged == [2, 3, 3]  # none was parked and tried again
 
 
+def test_messages_keep_their_order_on_other_devices(two, make, folder):
+    """Those of the same time are in the order in which they were stored."""
+    a, b = two
+    a.run(USER, "eve", "Eve")
+    a.run("INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')")
+    keys = ["m5", "m1", "m9", "m3"]
+    for key in keys[:3]:
+        a.run(MESSAGE, key)
+    a.run("UPDATE messages SET content = 'edited' WHERE message_id = 'm5'")
+    meet(folder, a, b)
+    a.run(MESSAGE, keys[3])
+    a.compact()
+    meet(folder, a, b)
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, c)
+    for one in (a, b, c):
+        rows = one.replica.connection.fetch_all("SELECT message_id FROM messages ORDER BY id")
+        assert [key for (key,) in rows] == keys
+
+
 def with_third(two, make, folder):
     a, b = two
     c = make("c")

@@ -208,7 +208,7 @@ class _Applying:
             if fate == "delete":
                 gone.append(change.key)
                 self._connection.execute(
-                    "INSERT INTO sync_dirty VALUES (?, ?, ?, 1, 0) ON CONFLICT DO NOTHING",
+                    "INSERT INTO sync_dirty VALUES (?, ?, ?, 1, 0, 0) ON CONFLICT DO NOTHING",
                     [table.name, change.key, self._replica.now()],
                 )
             else:

@@ -28,7 +28,7 @@ from aico_lab.federation.receiving import Receiver
 from aico_lab.federation.replaced import Link
 from aico_lab.federation.rows import Version, digest_of, from_json, physical
 from aico_lab.federation.sealing import seal, write
-from aico_lab.federation.tables import BASE
+from aico_lab.federation.tables import BASE, select_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -239,16 +239,7 @@ def _rows(
 def _stored(
     replica: Replica, table: FederatedTable, origins: AbstractSet[tuple[str, int]] | None
 ) -> Iterator[RowChange]:
-    after = ""
-    while True:
-        rows = replica.connection.fetch_all(
-            "SELECT row_key, cl, stamp, digest, stream, n FROM sync_rows JOIN sync_streams "
-            "USING (stream_id) WHERE table_name = ? AND row_key > ? ORDER BY row_key LIMIT ?",
-            [table.name, after, _AT_ONCE],
-        )
-        if not rows:
-            return
-        after = rows[-1][0]
+    for rows in _pages(replica, table):
         versions = {key: Version(*version) for key, *version in rows}
         wanted = {key: one for key, one in versions.items() if _is_of(one, origins)}
         alive = [key for key, version in wanted.items() if version.is_alive]
@@ -259,6 +250,32 @@ def _stored(
                 yield RowChange(key, version, None)
             elif key in there and digest_of(table, key, there[key]) == version.digest:
                 yield RowChange(key, version, there[key])
+
+
+def _pages(replica: Replica, table: FederatedTable) -> Iterator[list[Any]]:
+    """Yield the keys and versions of rows, some at a time, in the order in which they are sent."""
+    columns = "row_key, cl, stamp, digest, stream, n"
+    deleted = ""
+    if table.place:
+        deleted = "AND cl % 2 = 0"
+        after_place = -(1 << 62)
+        while rows := replica.connection.fetch_all(
+            f"SELECT t.{table.place}, {columns} FROM {table.name} AS t JOIN sync_rows AS r "
+            f"ON r.table_name = ? AND r.row_key = {select_key(table, 't')} AND cl % 2 = 1 "
+            f"JOIN sync_streams USING (stream_id) WHERE t.{table.place} > ? "
+            f"ORDER BY t.{table.place} LIMIT ?",
+            [table.name, after_place, _AT_ONCE],
+        ):
+            after_place = rows[-1][0]
+            yield [row[1:] for row in rows]
+    after = ""
+    while rows := replica.connection.fetch_all(
+        f"SELECT {columns} FROM sync_rows JOIN sync_streams USING (stream_id) "
+        f"WHERE table_name = ? AND row_key > ? {deleted} ORDER BY row_key LIMIT ?",
+        [table.name, after, _AT_ONCE],
+    ):
+        after = rows[-1][0]
+        yield rows
 
 
 def _parked(replica: Replica, table: FederatedTable) -> list[RowChange]:

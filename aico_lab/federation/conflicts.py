@@ -221,7 +221,7 @@ def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> Non
             [*chosen.values(), *key_values(table, conflict.key)],
         )
     replica.connection.execute(
-        "INSERT INTO sync_dirty VALUES (?, ?, ?, 0, 1) ON CONFLICT (table_name, row_key) "
+        "INSERT INTO sync_dirty VALUES (?, ?, ?, 0, 1, 0) ON CONFLICT (table_name, row_key) "
         "DO UPDATE SET is_forced = 1",
         [table.name, conflict.key, replica.now()],
     )

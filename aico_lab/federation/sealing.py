@@ -94,10 +94,10 @@ def collect(replica: Replica, *, without: AbstractSet[tuple[str, str]] = frozens
     head = feed.head(connection)
     if cursor is not None and head.seq > cursor.seq:
         connection.execute(
-            """INSERT INTO sync_dirty (table_name, row_key, at, is_deleted)
+            """INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, place)
             WITH known AS MATERIALIZED (
                 SELECT value ->> 0 AS name, value ->> 1 AS key FROM json_each(?3))
-            SELECT table_name, row_key, max(at), max(op = 'delete') FROM change_log
+            SELECT table_name, row_key, max(at), max(op = 'delete'), min(seq) FROM change_log
             WHERE seq > ?1 AND table_name IN (SELECT value FROM json_each(?2))
             GROUP BY table_name, row_key
             HAVING count(*) > 1 OR max(op = 'delete')
@@ -148,8 +148,9 @@ def _scan(replica: Replica, *, everything: bool) -> None:
         if not (everything or table.class_ in classes):
             continue
         connection.execute(
-            f"""INSERT INTO sync_dirty (table_name, row_key, at, is_deleted)
-            SELECT '{table.name}', {select_key(table, table.name)}, ?, 0 FROM {table.name}
+            f"""INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, place)
+            SELECT '{table.name}', {select_key(table, table.name)}, ?, 0, {table.place or 0}
+            FROM {table.name}
             WHERE true ON CONFLICT DO NOTHING""",
             [replica.now()],
         )
@@ -176,7 +177,7 @@ def _changes(replica: Replica, class_: str) -> Changes:
         while table.class_ == class_ and count < ROWS and size < SIZE:
             dirty = connection.fetch_all(
                 "SELECT CAST(row_key AS BLOB), typeof(row_key) = 'text', at, is_deleted, is_forced "
-                "FROM sync_dirty WHERE table_name = ? ORDER BY row_key LIMIT ?",
+                "FROM sync_dirty WHERE table_name = ? ORDER BY place, row_key LIMIT ?",
                 [table.name, ROWS - count],
             )
             if not dirty:
@@ -191,7 +192,7 @@ def _changes(replica: Replica, class_: str) -> Changes:
                 done += len(some)
             connection.execute(
                 "DELETE FROM sync_dirty WHERE table_name = ? AND row_key IN (SELECT row_key "
-                "FROM sync_dirty WHERE table_name = ? ORDER BY row_key LIMIT ?)",
+                "FROM sync_dirty WHERE table_name = ? ORDER BY place, row_key LIMIT ?)",
                 [table.name, table.name, done],
             )
     return {name: rows for name, rows in changes.items() if rows}

@@ -90,6 +90,8 @@ class FederatedTable:
         refused_types: The types that their values never have, by their affinities.
         parents: The references to other federated tables.
         queues_conflicts: Whether the losers of concurrent changes are kept for a person.
+        place: SQL for the number of a row on this device; empty if it has none. Rows are sent in
+            the order of these numbers, and so get theirs in the same order on other devices.
     """
 
     name: str
@@ -100,6 +102,7 @@ class FederatedTable:
     refused_types: tuple[frozenset[type], ...]
     parents: tuple[Parent, ...]
     queues_conflicts: bool
+    place: str
 
 
 def read_tables(connection: Connection, plugins: Iterable[str] = ()) -> dict[str, FederatedTable]:
@@ -133,14 +136,15 @@ def read_tables(connection: Connection, plugins: Iterable[str] = ()) -> dict[str
 def _read(
     connection: Connection, name: str, class_: str, keys: tuple[str, ...], federated: set[str]
 ) -> FederatedTable:
-    local = {*keys, *feed.computed_columns(connection, name)}
+    every = connection.fetch_all(
+        "SELECT name, upper(type), dflt_value, pk FROM pragma_table_info(?)", [name]
+    )
+    # A number that SQLite chooses is another one on every device.
+    chosen = [column for column, type_, _, primary in every if primary and type_ == "INTEGER"]
+    is_alone = sum(bool(primary) for *_, primary in every) == 1
+    local = {*keys, *chosen, *feed.computed_columns(connection, name)}
     found = sorted(
-        (column, type_, default)
-        for column, type_, default, primary in connection.fetch_all(
-            "SELECT name, upper(type), dflt_value, pk FROM pragma_table_info(?)", [name]
-        )
-        # A number that SQLite chooses is another one on every device.
-        if column not in local and not (primary and type_ == "INTEGER")
+        (column, type_, default) for column, type_, default, _ in every if column not in local
     )
     columns = tuple(column for column, _, _ in found)
     full = (*keys, *columns)
@@ -160,6 +164,7 @@ def _read(
             if parent in federated
         ),
         name not in _WITHOUT_CONFLICTS,
+        quoted(chosen[0]) if chosen and is_alone else "",
     )
 
 

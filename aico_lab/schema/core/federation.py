@@ -27,13 +27,14 @@ _TABLES: Final = {
         digest TEXT NOT NULL,
         PRIMARY KEY (table_name, row_key)
     ) WITHOUT ROWID""",
-    # Rows to be compared with their versions: what differs is sent.
+    # Rows to be compared with their versions: what differs is sent, in the order of `place`.
     "sync_dirty": """(
         table_name TEXT NOT NULL,
         row_key NOT NULL,
         at INTEGER NOT NULL,
         is_deleted INTEGER NOT NULL,
         is_forced INTEGER NOT NULL DEFAULT 0,
+        place INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (table_name, row_key)
     ) WITHOUT ROWID""",
     # Rows that cannot be sent, such as one with a NUL in its text.
@@ -133,6 +134,7 @@ FEDERATION = {
         sql_statements=[
             *(f"CREATE TABLE {name} {columns}" for name, columns in _TABLES.items()),
             "CREATE INDEX sync_conflicts_by_row ON sync_conflicts (table_name, row_key)",
+            "CREATE INDEX sync_dirty_by_place ON sync_dirty (table_name, place)",
         ],
         rollback_statements=[f"DROP TABLE {name}" for name in reversed(_TABLES)],
     ),
