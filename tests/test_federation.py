@@ -328,6 +328,31 @@ def test_a_row_whose_unknown_parent_counts_as_deleted_is_lost(two, make, folder,
     assert not child_before_parent(two, make, folder)
 
 
+def test_a_waiting_row_arrives_after_the_tables_have_changed(two, make, folder):
+    """Its columns are those of the older schema. The device has compacted meanwhile, too."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, b)
+    b.run(MEMORY, "m")
+    meet(folder, b)
+    spool = b.replica.spool
+    late = {name for name in spool.names() - c.replica.spool.names() if a.replica.device_id in name}
+    for name in spool.names() - c.replica.spool.names() - late:
+        c.replica.spool.take(name, spool.read(name))
+    c.take_in()
+    assert c.one("SELECT count(*) FROM sync_parked") == 1
+    c.replica.connection.execute("ALTER TABLE memories ADD COLUMN age TEXT NOT NULL DEFAULT 'new'")
+    (c,) = with_plugins(c)
+    c.compact()
+    for name in late:
+        c.replica.spool.take(name, spool.read(name))
+    c.take_in()
+    c.seal()
+    assert c.one("SELECT content || age FROM memories") == "xnew"
+    assert c.status().parked == ()
+
+
 def test_the_loser_is_kept_until_a_person_decides_on_any_device(two, folder):
     a, b = two
     a.run(RENAME, "from a", at=1_800_000_000_000)

@@ -21,13 +21,13 @@ from aico_lab.federation import conflicts, control
 from aico_lab.federation.bundles import ROWS, Changes, Ctx, FileName, Header, RowChange
 from aico_lab.federation.rows import (
     Version,
-    from_json,
+    from_columns,
     key_values,
     order,
     physical,
     store_versions,
     stored_versions,
-    to_json,
+    to_columns,
 )
 from aico_lab.federation.sealing import (
     add_to_chain,
@@ -106,9 +106,10 @@ def _retry_once(replica: Replica) -> None:
     while due := connection.fetch_all(_DUE, [tried, last, ROWS]):
         tried = due[-1][0]
         parked = [
-            (number, table, ctx, RowChange(key, Version(*head), tuple(map(from_json, content))))
-            for number, table, key, version, ctx in due
-            for head, content in [orjson.loads(version)]
+            (number, name, ctx, RowChange(key, Version(*head), from_columns(known, stored)))
+            for number, name, key, version, ctx in due
+            for head, stored in [orjson.loads(version)]
+            if (known := replica.tables.get(name))  # none of a plugin that was deactivated
         ]
         for (device, ctx), found in itertools.groupby(
             parked, lambda one: (one[3].version.stream.partition(".")[0], one[2])
@@ -320,7 +321,7 @@ class _Applying:
         rows = [
             [
                 change.key,
-                orjson.dumps([[*change.version], [*map(to_json, change.content or ())]]).decode(),
+                orjson.dumps([[*change.version], to_columns(table, change.content or ())]).decode(),
                 reason, parent_table, parent_key,
             ]
             for change, reason, parent_table, parent_key in parked

@@ -26,7 +26,7 @@ from aico_lab.federation.bundles import (
 )
 from aico_lab.federation.receiving import Receiver
 from aico_lab.federation.replaced import Link
-from aico_lab.federation.rows import Version, digest_of, from_json, physical
+from aico_lab.federation.rows import Version, digest_of, from_columns, physical
 from aico_lab.federation.sealing import seal, write
 from aico_lab.federation.tables import BASE, select_key
 
@@ -283,10 +283,8 @@ def _parked(replica: Replica, table: FederatedTable) -> list[RowChange]:
     for key, text in replica.connection.fetch_all(
         "SELECT row_key, version FROM sync_parked WHERE table_name = ?", [table.name]
     ):
-        head, content = json.loads(text)
-        version = Version(*head)
-        values = tuple(from_json(value) for value in content) if version.is_alive else None
-        found.append(RowChange(key, version, values))
+        head, stored = json.loads(text)
+        found.append(RowChange(key, Version(*head), from_columns(table, stored)))
     return found
 
 

@@ -21,7 +21,7 @@ from aico_lab.federation.rows import (
     key_values,
     physical,
     stored_versions,
-    to_json,
+    to_columns,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def queue(replica: Replica, table: FederatedTable, loser: RowChange) -> None:
         f"VALUES (?, ?, ?, ?, 'open', {NOW}) ON CONFLICT DO NOTHING RETURNING conflict_id",
         [
             table.name, loser.key, json.dumps([version.stream, version.n, version.stamp]),
-            json.dumps(dict(zip(table.columns, map(to_json, loser.content or ()), strict=True))),
+            json.dumps(to_columns(table, loser.content or ())),
         ],
     )  # fmt: skip
     if inserted:
@@ -117,7 +117,7 @@ def queue_profiles(replica: Replica) -> None:
             "AND kind = 'personality') RETURNING conflict_id",
             [
                 _PROFILES, key, json.dumps([version.stream, version.n, version.stamp]),
-                json.dumps(dict(zip(table.columns, map(to_json, there[key]), strict=True))),
+                json.dumps(to_columns(table, there[key])),
             ],
         )  # fmt: skip
         if inserted:

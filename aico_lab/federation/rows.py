@@ -22,7 +22,7 @@ from aico_lab.errors import CorruptDatabase
 from aico_lab.federation.tables import select_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.federation.tables import FederatedTable
@@ -112,6 +112,22 @@ def from_json(value: object) -> object:
             return value
         case _:
             raise ValueError("is no value of a row")
+
+
+def to_columns(table: FederatedTable, content: Sequence[Any]) -> dict[str, object]:
+    """Return the content of a row by columns as JSON, which later versions of a table can read."""
+    return dict(zip(table.columns, map(to_json, content), strict=True))
+
+
+def from_columns(table: FederatedTable, stored: Mapping[str, object]) -> tuple[Any, ...]:
+    """Return the content of a row that `to_columns` was given, perhaps of an older table.
+
+    Columns that it did not have get their defaults.
+    """
+    return tuple(
+        from_json(stored[column]) if column in stored else default
+        for column, default in zip(table.columns, table.defaults, strict=True)
+    )
 
 
 def key_values(table: FederatedTable, key: str) -> list[Any]:
