@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
+import functools
 import json
 import random
 import shutil
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import orjson
 
@@ -16,6 +19,7 @@ from aico_lab.federation import bundles, epochs, replaced
 from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.rows import Version, order, physical
 from aico_lab.federation.syncing import Federation
+from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, register_schema
 from tests.databases import with_core_schemas
 
 if TYPE_CHECKING:
@@ -25,7 +29,68 @@ if TYPE_CHECKING:
 HOUR = 3_600_000
 SKEWS = (0, 0, 0, 3 * HOUR, -3 * HOUR, 87_600 * HOUR, -175_200 * HOUR)
 START = 1_700_000_000_000
+CHOSEN = ["memories", "conversations", "summaries", "personality", "stamps"]
 DATE = "2024-05-01T12:00:{:02d}.{:06d}Z"
+
+
+STAMPS = {
+    1: SchemaVersion(
+        version=1,
+        name="Stamps",
+        description="The stamps that people collect.",
+        sql_statements=[
+            "CREATE TABLE stamps_owned (stamp_id TEXT PRIMARY KEY NOT NULL, motif TEXT)",
+            "CREATE TABLE stamps_local (id INTEGER PRIMARY KEY)",
+        ],
+        rollback_statements=["DROP TABLE stamps_owned", "DROP TABLE stamps_local"],
+        tracked={"stamps_owned": ("stamp_id",)},
+    ),
+    2: SchemaVersion(
+        version=2,
+        name="Traded stamps",
+        description="What a stamp is worth, and who got it.",
+        sql_statements=[
+            "ALTER TABLE stamps_owned ADD COLUMN worth REAL NOT NULL DEFAULT 1.5",
+            """CREATE TABLE stamps_traded (
+                trade_id TEXT PRIMARY KEY NOT NULL,
+                stamp_id TEXT NOT NULL REFERENCES stamps_owned (stamp_id) ON DELETE CASCADE
+            )""",
+        ],
+        rollback_statements=[
+            "DROP TABLE stamps_traded", "ALTER TABLE stamps_owned DROP COLUMN worth",
+        ],
+        tracked={"stamps_owned": ("stamp_id",), "stamps_traded": ("trade_id",)},
+    ),
+}  # fmt: skip
+"""Two versions of a federated plugin."""
+
+
+MOODS = SchemaVersion(
+    version=2,
+    name="Moods",
+    description="The mood of a memory.",
+    sql_statements=["ALTER TABLE memories ADD COLUMN mood TEXT NOT NULL DEFAULT 'calm'"],
+    rollback_statements=["ALTER TABLE memories DROP COLUMN mood"],
+    tracked={"memories": ("memory_id",)},
+)
+"""A newer version of a class of the core schemas."""
+
+
+@functools.cache
+def program(*, has_moods: bool, stamps: int) -> SchemaRegistry:
+    """Return the schemas that a program knows: with the newer core, and versions of the plugin."""
+    registry = SchemaRegistry()
+    registry._schemas |= CORE._schemas
+    if has_moods:
+        memories = CORE["memories"]
+        versions = {**memories.versions, 2: MOODS}
+        registry._schemas["memories"] = dataclasses.replace(memories, versions=versions)
+    made = {number: STAMPS[number] for number in range(1, stamps + 1)}
+    register_schema("stamps", "plugin", federated=True, registry=registry)(made)
+    return registry
+
+
+NEWEST = program(has_moods=True, stamps=2)
 
 
 class Crash(BaseException):
@@ -106,6 +171,37 @@ class Node:
         self.connect()
         return True
 
+    # Versions of the schema
+
+    @property
+    def has_moods(self) -> bool:
+        """Whether the tables of a core class are of the newer version."""
+        return bool(self.one("SELECT 1 FROM pragma_table_info('memories') WHERE name = 'mood'"))
+
+    @property
+    def stamps(self) -> int:
+        """The version of the plugin, or 0 if it is not active."""
+        return self.one("SELECT version FROM schema_metadata WHERE schema_name = 'stamps'") or 0
+
+    def migrate(self) -> None:
+        """Bring the tables of a core class to the newer version."""
+        program(has_moods=True, stamps=2).apply_core_schemas(self.connection)
+        self.boot()
+
+    def activate(self, version: int) -> None:
+        """Bring the plugin to a version."""
+        if self.stamps < version:
+            known = program(has_moods=self.has_moods, stamps=version)
+            known.apply_plugin_schema("stamps", self.connection)
+            self.boot()
+
+    def deactivate(self) -> None:
+        """Remove the plugin's tables."""
+        if self.stamps:
+            known = program(has_moods=self.has_moods, stamps=2)
+            known.remove_plugin_schema("stamps", self.connection)
+            self.boot()
+
     def contents(self, table: str) -> dict[str, tuple[Any, ...]]:
         spec = self.federation.replica.tables[table]
         from aico_lab.federation.tables import select_key
@@ -143,6 +239,9 @@ class World:
         self.preferences_set = 0
         devices = self.rng.choice([2, 3, 3, 4])
         self.nodes = [Node(self, f"d{n}", key) for n in range(devices)]
+        with mock.patch.object(SchemaRegistry, "default", NEWEST):
+            for node in self.rng.sample(self.nodes, self.rng.randrange(devices)):
+                self.change_schema(node)
         self.nodes[0].federation.begin("d0")
         for node in self.nodes[1:]:
             self.join(node)
@@ -162,7 +261,8 @@ class World:
         kinds = {
             "message": 20, "edit": 20, "delete": 8, "user": 6, "delete user": 2, "preference": 10,
             "delete preference": 3, "memory": 6, "profile": 3, "segment": 4, "feedback": 4,
-            "rename": 4, "delete channel": 1, "edit memory": 4, "import": 3,
+            "rename": 4, "delete channel": 1, "edit memory": 4, "import": 3, "mood": 4,
+            "stamp": 6, "edit stamp": 4, "delete stamp": 1,
         }  # fmt: skip
         what = r.choices(list(kinds), list(kinds.values()))[0]
         done = []
@@ -229,7 +329,8 @@ class World:
                     )
                 case "memory":
                     run(
-                        "INSERT INTO memories VALUES (?, ?, ?, 'fact', ?, ?, NULL)",
+                        "INSERT INTO memories (memory_id, user_id, content, memory_type, "
+                        "importance, created_at) VALUES (?, ?, ?, 'fact', ?, ?)",
                         [f"mem-{new}", user, f"remember {r.random()}", r.random(), date],
                     )
                 case "edit memory":
@@ -266,6 +367,32 @@ class World:
                         "value, timestamp) VALUES (?, ?, (SELECT max(message_id) FROM messages), "
                         "'rating', 'witty', 1.0, ?)",
                         [f"f-{new}", user, date],
+                    )
+                case "mood" if node.has_moods:
+                    run(
+                        "UPDATE memories SET mood = ? "
+                        "WHERE memory_id = (SELECT min(memory_id) FROM memories)",
+                        [r.choice(["calm", "happy"])],
+                    )
+                case "stamp" if node.stamps:
+                    run("INSERT INTO stamps_owned (stamp_id, motif) VALUES (?, 'blue')", [new])
+                    if node.stamps == 2:
+                        run(
+                            "INSERT INTO stamps_traded VALUES "
+                            "(?, (SELECT min(stamp_id) FROM stamps_owned))",
+                            [new],
+                        )
+                case "edit stamp" if node.stamps:
+                    column = r.choice(["motif", "worth"]) if node.stamps == 2 else "motif"
+                    run(
+                        f"UPDATE stamps_owned SET {column} = ? "
+                        "WHERE stamp_id = (SELECT min(stamp_id) FROM stamps_owned)",
+                        [r.choice([1.5, r.random()]) if column == "worth" else new],
+                    )
+                case "delete stamp" if node.stamps:
+                    run(
+                        "DELETE FROM stamps_owned "
+                        "WHERE stamp_id = (SELECT min(stamp_id) FROM stamps_owned)"
                     )
                 case "rename":
                     run("UPDATE channels SET name = ? WHERE channel_id = ?", [new, channel])
@@ -312,12 +439,26 @@ class World:
                 node.federation.resolve(self.rng.choice(found).number, keep)
                 self.count["resolved"] += 1
 
-    def choose(self, class_: str, held: str) -> None:
-        """Let one device hold a class or not, or each again."""
+    def choose(self, held: str, classes: Iterable[str]) -> None:
+        """Let one device hold some classes or not, or each again."""
         first, others = self.nodes[0], [one for one in self.nodes[1:] if not one.is_revoked]
+        chosen = dict.fromkeys(set(classes) & {*first.federation.replica.classes}, held)
         for node in others if held == "full" else others[-1:]:
-            first.federation.set_policy(node.keys.device_id, **{class_: held})
+            first.federation.set_policy(node.keys.device_id, **chosen)
             self.count[held] += 1
+
+    def change_schema(self, node: Node) -> None:
+        """Let the program of a device become a newer one, or a person (de)activate the plugin."""
+        self.count["schemas"] += 1
+        match self.rng.randrange(6):
+            case 0 | 1:
+                node.migrate()
+            case 2:
+                node.activate(1)
+            case 3 | 4:
+                node.activate(2)
+            case _:
+                node.deactivate()
 
     def compact(self, node: Node) -> None:
         with contextlib.suppress(InvalidValue, DeviceRevoked):
@@ -353,7 +494,7 @@ class World:
             for name in here.keys() & gone:
                 here[name].unlink()
                 self.count["removed"] += 1
-            if not node.is_revoked:
+            if not node.is_revoked and "conversations" in node.federation.replica.own_classes:
                 for what, message in node.journal:
                     done = self.published if what == "in" else self.unpublished
                     done.add((message, node.name))
@@ -370,6 +511,10 @@ class World:
             self.receive(y, files, lossy=True)
 
     def run(self) -> collections.Counter[str]:
+        with mock.patch.object(SchemaRegistry, "default", NEWEST):
+            return self._run()
+
+    def _run(self) -> collections.Counter[str]:  # noqa: PLR0912
         r = self.rng
         revoked_at = r.randrange(self.steps) if r.random() < 0.5 else None
         joined_at = r.randrange(self.steps) if r.random() < 0.5 else None
@@ -391,7 +536,9 @@ class World:
             elif x < 0.975:
                 self.resolve(node)
             elif x < 0.98:
-                self.choose("memories", "none")
+                self.choose("none", r.sample(CHOSEN, r.choice([1, 2])))
+            elif x < 0.99:
+                self.change_schema(node)
             else:
                 self.count["restored"] += node.restore()
             if step == revoked_at:
@@ -413,8 +560,13 @@ class World:
 
     def settle(self) -> None:
         self.with_faults = False
-        self.choose("memories", "full")
         live = [node for node in self.nodes if not node.is_revoked]
+        for node in (*live, *live):  # what is of a newer schema waits
+            self.by_folder(node, lossy=False)
+        for node in live:
+            node.migrate()
+            node.activate(2)
+        self.choose("full", CHOSEN)
         for turn in range(30):
             before = len(list(self.folder.glob("*/*")))
             for node in live:
@@ -509,8 +661,9 @@ class World:
                 continue
             opened = bundles.unpack(name, path.read_bytes(), [*identities], keys[name.device])
             for table, part in orjson.loads(opened.body).items():
-                assert set(part["columns"]) == set(tables[table].columns)
-            changes = bundles.read_changes(opened, tables, node.federation.replica.schema)
+                assert set(part["columns"]) <= set(tables[table].columns)
+            schema = node.federation.replica.schema_of(opened.header.class_)
+            changes = bundles.read_changes(opened, tables, schema)
             for table, rows in changes.items():
                 for key, version, content in rows:
                     before = best.get((table, key))
