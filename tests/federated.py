@@ -222,9 +222,20 @@ class World:
         steps: int = 60,
         key: str | None = None,
         prepare: Callable[[Any], None] = lambda _: None,
+        schemas: bool = True,
     ) -> None:
+        """Make the devices.
+
+        Args:
+            root: A folder.
+            seed: Decides what happens.
+            steps: How much happens.
+            key: The key of the databases; None leaves them unencrypted.
+            prepare: Called with every opened database.
+            schemas: Whether devices have different versions of schemas, which takes longer.
+        """
         self.root, self.rng, self.steps, self.key = root, random.Random(seed), steps, key
-        self.prepare = prepare
+        self.prepare, self.schemas = prepare, schemas
         self.now = START
         self.with_faults = True
         self.folder = root / "shared"
@@ -449,6 +460,8 @@ class World:
 
     def change_schema(self, node: Node) -> None:
         """Let the program of a device become a newer one, or a person (de)activate the plugin."""
+        if not self.schemas:
+            return
         self.count["schemas"] += 1
         match self.rng.randrange(6):
             case 0 | 1:
@@ -563,7 +576,7 @@ class World:
         live = [node for node in self.nodes if not node.is_revoked]
         for node in (*live, *live):  # what is of a newer schema waits
             self.by_folder(node, lossy=False)
-        for node in live:
+        for node in live if self.schemas else ():
             node.migrate()
             node.activate(2)
         self.choose("full", CHOSEN)

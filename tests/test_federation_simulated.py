@@ -21,7 +21,7 @@ def _without_waiting_for_the_disk(monkeypatch):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_devices_converge(tmp_path, seed):
-    World(tmp_path / "w", seed, steps=25).run()
+    World(tmp_path / "w", seed, steps=25, schemas=False).run()
 
 
 @pytest.mark.slow
