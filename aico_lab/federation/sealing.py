@@ -191,9 +191,10 @@ def _changes(replica: Replica, class_: str) -> Changes:
                 size += len(orjson.dumps([one.content for one in found], default=to_json))
                 done += len(some)
             connection.execute(
-                "DELETE FROM sync_dirty WHERE table_name = ? AND row_key IN (SELECT row_key "
-                "FROM sync_dirty WHERE table_name = ? ORDER BY place, row_key LIMIT ?)",
-                [table.name, table.name, done],
+                "DELETE FROM sync_dirty WHERE table_name = ? AND (place, row_key) <= (SELECT "
+                "place, row_key FROM sync_dirty WHERE table_name = ? ORDER BY place, row_key "
+                "LIMIT 1 OFFSET ?)",
+                [table.name, table.name, done - 1],
             )
     return {name: rows for name, rows in changes.items() if rows}
 

@@ -35,7 +35,7 @@ _TABLES: Final = {
         is_deleted INTEGER NOT NULL,
         is_forced INTEGER NOT NULL DEFAULT 0,
         place INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (table_name, row_key)
+        PRIMARY KEY (table_name, place, row_key)
     ) WITHOUT ROWID""",
     # Rows that cannot be sent, such as one with a NUL in its text.
     "sync_unsendable": """(
@@ -134,7 +134,7 @@ FEDERATION = {
         sql_statements=[
             *(f"CREATE TABLE {name} {columns}" for name, columns in _TABLES.items()),
             "CREATE INDEX sync_conflicts_by_row ON sync_conflicts (table_name, row_key)",
-            "CREATE INDEX sync_dirty_by_place ON sync_dirty (table_name, place)",
+            "CREATE UNIQUE INDEX sync_dirty_by_row ON sync_dirty (table_name, row_key)",
         ],
         rollback_statements=[f"DROP TABLE {name}" for name in reversed(_TABLES)],
     ),
