@@ -117,6 +117,35 @@ def test_two_devices_meet_in_a_folder_and_a_conflict_is_resolved(homes):
     assert "no longer trust" in run(homes, "b", "federate", "sync", code=1).stderr
 
 
+def missing_at_b(homes):
+    """Return the files of bundles that the first home has, and the second one has not."""
+    there, here = (
+        {str(path.relative_to(spool)) for path in spool.glob("*/*.age")}
+        for spool in (homes / home / "federation" / "spool" for home in ("a", "b"))
+    )
+    return there - here
+
+
+INTERRUPTED = """
+import os
+import signal
+import sys
+from pathlib import Path
+from aico_lab.federation.spool import Spool
+from aico_lab.lab import Lab
+
+def take(spool, name, content, real=Spool.take, taken=[]):
+    real(spool, name, content)
+    taken.append(name)
+    if len(taken) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Spool.take = take
+with Lab.open(Path(sys.argv[1]), key_file=Path(sys.argv[2])) as lab:
+    lab.devices.sync(address=sys.argv[3])
+"""
+
+
 @pytest.mark.slow
 def test_two_devices_meet_in_the_local_network(homes):
     run(homes, "a", "device", "init")
@@ -125,11 +154,28 @@ def test_two_devices_meet_in_the_local_network(homes):
         code, port = re.search(r"join (\d{4}-\d{4}) .*:(\d+)", line).groups()
         run(homes, "b", "device", "join", code, "--address", f"127.0.0.1:{port}")
         assert adding.wait(60) == 0
+    write(homes, "b", "INSERT INTO users VALUES ('ben', 'Ben', '2024', NULL)")
+    with open_home(homes, "a") as lab:
+        for number in range(20):
+            with lab.primary.transaction():
+                name = random.Random(number).randbytes(50_000).hex()
+                row = (f"u{number}", name)
+                lab.primary.execute("INSERT INTO users VALUES (?, ?, '2024', NULL)", row)
+            lab.devices.federation.seal()
     with started(homes, "a", "federate", "serve") as (_, line):
         address = f"127.0.0.1:{re.search(r':([0-9]+) ', line)[1]}"
+        before = missing_at_b(homes)
+        files = [str(homes / "b"), str(homes / "b.key")]
+        words = [sys.executable, "-c", INTERRUPTED, *files, address]
+        assert subprocess.run(words, check=False, timeout=60).returncode == -signal.SIGKILL
+        missing = missing_at_b(homes)
         (done,) = told(homes, "b", "federate", "sync", "--address", address).values()
-    assert done["taken_in"]["rows"] >= 1
+        told(homes, "b", "federate", "sync", "--address", address)
+    assert len(missing) == len(before) - 5 > 10
+    assert done["exchanged"]["received"] == len(missing)
     assert name_of(homes, "b") == "Ada"
+    assert rows_of(homes, "a") == rows_of(homes, "b")
+    assert ("ben", "Ben") in rows_of(homes, "a")
 
 
 KILLS = effort.examples(20)
