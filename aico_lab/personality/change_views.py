@@ -105,7 +105,7 @@ def after_change(reader: Reader, changes: Sequence[PersonalityChange]) -> Person
         {"outcome": "outcome", "people": "people", "value": "change",
          "value_low": "at every look from", "value_high": "at every look to",
          "margin": "accepted worsening", "better": "better"},
-        "After minus an equally long time before, each person alike, valid at every look. "
+        "Whole weeks after minus as many before, each person alike, valid at every look. "
         "There is no control group: other things may have changed at the same time.",
         _draw_changes,
     )  # fmt: skip
