@@ -298,6 +298,38 @@ def test_wrong_frequencies_are_told_in_their_own_unit(log):
             assert re.search(r"more or less often than they say, by \d+% of the dec", sentence)
 
 
+@pytest.mark.parametrize(
+    ("chances", "advised"),
+    [
+        ([0.1] * 10, "at most 8 instead of 10, with every decision, give each at least 12%"),
+        ([7 / 12] + [1 / 12] * 5, "each of the 6 arms with every decision, give each at least 12%"),
+        ([0.8, 0.1, 0.1], "each of the 3 arms with every decision, give each at least 17%"),
+    ],
+)
+def test_a_large_log_of_too_rare_arms_is_told_the_remedy(log, chances, advised):
+    rng = np.random.default_rng(8)
+    rare = made(log, rng, chances, 20000)
+    rare = replace(rare, arms=rare.arms[::-1], arm=len(chances) - 1 - rare.arm)
+    assert needed_log(rare).reached
+    assert advised in needed_log(rare).sentence
+    few = rare.choose(np.arange(len(rare)) % 100 == 0)
+    assert advised in needed_log(few).sentence
+    thin = replace(rare, propensity=np.full(len(rare), 0.09))
+    thin = thin.choose((thin.arm != 0) | (rng.random(len(thin)) < 0.8))
+    refused = check(thin, "ess")
+    assert not refused.ok
+    assert refused.sentence.endswith("at most 8 arms, each with a probability of at least 12%.")
+
+
+@pytest.mark.parametrize("arms", [3, 6, 8])
+def test_an_advised_log_is_not_refused_for_its_size(log, arms):
+    rng = np.random.default_rng(9)
+    least = max(0.12, 1 / (2 * arms))
+    for _ in range(5):
+        advised = made(log, rng, [least] * (arms - 1) + [1 - least * (arms - 1)], 3000)
+        assert check(advised, "ess").ok
+
+
 def test_an_empty_log_and_one_without_outcomes_are_refused(log):
     nothing = log.choose(np.zeros(len(log), bool))
     assert refused(nothing)[0] == "propensities logged"

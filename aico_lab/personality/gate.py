@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from aico_lab.constants import MS_PER_DAY, MS_PER_HOUR
-from aico_lab.personality.power import FEWEST_PEOPLE, Power, needed_log
+from aico_lab.personality.power import ESS_SHARE, FEWEST_PEOPLE, MOST_ARMS, SHARE, Power, needed_log
 from aico_lab.personality.reward_model import CrossFitted
 
 if TYPE_CHECKING:
@@ -66,9 +66,6 @@ _TRIED_BY: Final = 10
 
 _RARE: Final = 0.01
 """An arm that had a smaller probability could hardly be chosen."""
-
-ESS_SHARE: Final = 0.1
-"""The least effective sample size, as a share of the decisions."""
 
 _OBSERVED: Final = 0.1
 """The least share of decisions with a known outcome."""
@@ -413,7 +410,8 @@ class Support:
         if not ok:
             sentence = (
                 f"The log says little about this policy: the effective sample size is {share:.1%} "
-                f"of the decisions, and {ESS_SHARE:.0%} are needed."
+                f"of the decisions, and {ESS_SHARE:.0%} are needed; let the companion choose among "
+                f"at most {MOST_ARMS} arms, each with a probability of at least {SHARE:.0%}."
             )
         return Check("effective sample size", ok, share, ESS_SHARE, sentence)
 
