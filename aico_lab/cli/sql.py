@@ -81,8 +81,8 @@ def sql(
                 emit(rows.objects())
             else:
                 _show(relation, limit or SHOWN)
-        if is_simulated(lab.storage.reader.connection()):
-            note(SENTENCE)
+            if is_simulated(lab.storage.reader.connection()):
+                note(SENTENCE)
 
 
 def _show(relation: Relation, limit: int) -> None:

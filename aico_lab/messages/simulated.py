@@ -12,9 +12,8 @@ if TYPE_CHECKING:
 SIMULATED: Final = "simulated"
 """The key in `system_state` of a home whose data are simulated; its value says which."""
 
-
 SENTENCE: Final = "All data of this home are simulated."
-"""What the results of such a home say."""
+"""The remark in results of such a home."""
 
 
 def is_simulated(primary: Connection) -> bool:
