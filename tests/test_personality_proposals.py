@@ -13,10 +13,10 @@ import pytest
 
 from aico_lab.domain import PersonalityChange, Profile
 from aico_lab.errors import ChangeRefused, InvalidEntity, InvalidValue, UnknownName
-from aico_lab.personality import lab_personality
+from aico_lab.personality import change_log, change_views, lab_personality
 from aico_lab.personality.outcomes import OUTCOMES, outcome_of
 from aico_lab.personality.proposals import draft
-from aico_lab.personality.simulate import ARMS, START_MS, Simulation, World
+from aico_lab.personality.simulate import ARMS, START_MS, WEEK_MS, Simulation, World
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 TRAITS = {"warmth": 0.5, "verbosity": 0.5, "extraversion": 0.5}
@@ -136,7 +136,8 @@ def tuned(lab, log, monkeypatch):
             return decisions["now"]
         return decisions["now"].with_reward(np.full(len(decisions["now"]), np.nan), wanted)
 
-    monkeypatch.setattr(lab_personality, "read_log", read)
+    for module in (lab_personality, change_log):
+        monkeypatch.setattr(module, "read_log", read)
     lab.decisions = decisions
     return lab
 
@@ -166,13 +167,17 @@ def test_a_proposal_is_stored_applied_watched_and_rolled_back(tuned):
     before = tuned.decisions["now"]
     times = before.time_ms - START_MS - 28 * 86_400_000 + applied_ms
     late = times >= applied_ms
-    # The same people, much less satisfied under the new version.
+    # The same people, much less satisfied under the new version; some have their own version.
     tuned.decisions["now"] = replace(
         before, time_ms=times, reward=np.where(late, before.reward * 0.5, before.reward),
-        profile=late.astype(np.int64), profiles=[done.old_profile_id, done.new_profile_id],
+        profile=np.where(before.person < 20, 2, late),
+        profiles=[done.old_profile_id, done.new_profile_id, "their own"],
     )  # fmt: skip
     (watched,) = tuner.status().watched
     assert (watched.recommendation, watched.watch.goal.outcome) == ("roll back", "satisfaction")
+    page = change_views.after_change(tuned.storage.reader, tuner.changes()).pl()
+    assert page["people"][0] == watched.watch.goal.people <= 100
+    assert page["value"][0] == watched.watch.goal.value
     assert tuner.rollback(dry_run=True).status == "rolled back"
     assert tuner.profile().traits["warmth"] == 0.6
     tuner.rollback()
@@ -180,6 +185,22 @@ def test_a_proposal_is_stored_applied_watched_and_rolled_back(tuned):
     for again in (partial(tuner.rollback, done.id), partial(tuner.apply, done.id), tuner.rollback):
         with pytest.raises(ChangeRefused):
             again()
+
+
+def test_a_change_is_judged_by_decisions_under_its_two_versions_until_a_rollback(log):
+    """Not by those of an earlier change, nor by those of a version that applies again."""
+    middle, end = (START_MS + weeks * WEEK_MS for weeks in (3, 6))
+    change = PersonalityChange(
+        {}, "old", None, None, "rolled back", "new", applied_at=datetime.fromtimestamp(1, UTC),
+        ended_at=datetime.fromtimestamp(end / 1000, UTC),
+    )  # fmt: skip
+    part = np.digitize(log.time_ms, [START_MS + WEEK_MS, middle, end]) % 3
+    several = replace(log, profile=part, profiles=["old", "earlier", "new"])
+    found = change_log.of_change(several, change)
+    assert found.time_ms.max() < end
+    assert set(found.profile.tolist()) == {0, 2}
+    kept = change_log.of_change(several, replace(change, status="kept"))
+    assert len(kept) == (part != 1).sum()
 
 
 def test_of_tuners_in_several_threads_one_wins(tuned):
