@@ -344,6 +344,7 @@ def test_in_less_than_two_weeks_a_weekend_is_no_drift_but_too_short(log):
             advised = needed_log(rated)
             assert not advised.reached
             assert "60 people over 3 weeks in all" in advised.sentence
+            assert advised.sentence.endswith("over 1 week." if days == 7 else "over 1.4 weeks.")
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
     found = f"find an effect of {effect:.2g}{unit} on {log.outcome.name}"
     if guardrail:
         found = f"rule out that {log.outcome.name} worsens by {effect:.2g}{unit}"
+    so_long = f"{weeks_so_far:.2g}"
     if reached:
         sentence = (
             f"To {found} with a probability of 80 %, the log is large enough: more of the "
@@ -134,7 +135,8 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
         sentence = (
             f"To {found} with a probability of 80 %, {what}, for {enough} people over {whole} "
             f"weeks in all, at {weekly:.2g} known outcomes per person and "
-            f"week as now; this log has {people} people over {weeks_so_far:.2g} weeks."
+            f"week as now; this log has {people} people over {so_long} "
+            f"week{'' if so_long == '1' else 's'}."
         )
         if people < FEWEST_PEOPLE // 2:
             sentence += f" The variances of {people} people tell this only roughly."
