@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import islice, permutations
 
+import ibis
 import polars as pl
 import pytest
 
+from aico_lab.mart import sums
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.pseudonyms import NAMES
 from tests.simulated import attitudes, population
@@ -93,3 +96,12 @@ def test_metrics_are_equal_on_both_devices(two):
             if not one.pl().equals(other.pl()) or one.finding != other.finding:
                 different.append((name, names))
     assert different == []
+
+
+def test_the_sum_of_fractions_does_not_depend_on_their_order():
+    connection = ibis.duckdb.connect()
+    found = set()
+    for some in islice(permutations([0.1, 1e16, 0.7, 3.3, None]), 0, None, 24):
+        x = ibis.memtable({"x": some}, schema={"x": "float64"}).x
+        found.add((connection.execute(sums.total(x)), connection.execute(sums.average(x))))
+    assert found == {(sum([0.1, 0.7, 3.3, 1e16]), sum([0.1, 0.7, 3.3, 1e16]) / 4)}
