@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import islice, permutations
 
 import ibis
 import polars as pl
@@ -100,8 +99,10 @@ def test_metrics_are_equal_on_both_devices(two):
 
 def test_the_sum_of_fractions_does_not_depend_on_their_order():
     connection = ibis.duckdb.connect()
-    found = set()
-    for some in islice(permutations([0.1, 1e16, 0.7, 3.3, None]), 0, None, 24):
+    numbers = [None, 1.0, 1.0, 1.0, 1e16]
+    total = sum(numbers[1:])
+    assert total != sum(reversed(numbers[1:]))
+    for some in (numbers, numbers[::-1]):
         x = ibis.memtable({"x": some}, schema={"x": "float64"}).x
-        found.add((connection.execute(sums.total(x)), connection.execute(sums.average(x))))
-    assert found == {(sum([0.1, 0.7, 3.3, 1e16]), sum([0.1, 0.7, 3.3, 1e16]) / 4)}
+        assert connection.execute(sums.total(x)) == total
+        assert connection.execute(sums.average(x)) == total / 4
