@@ -8,6 +8,7 @@ import ibis
 import polars as pl
 import pytest
 
+from aico_lab.embeddings.exploration.selection import People
 from aico_lab.mart import sums
 from aico_lab.metrics.engine.catalogue import CATALOGUE
 from aico_lab.metrics.engine.pseudonyms import NAMES
@@ -85,6 +86,9 @@ def test_metrics_are_equal_on_both_devices(two):
     assert a.primary.fetch_all(ids) != b.primary.fetch_all(ids)
     for lab in (a, b):
         lab.sync()
+        numbers = lab.sql("SELECT user_id, pseudonym FROM mart.people").fetchall()
+        people = People(lab.primary)
+        assert {user: people.label(user) for user, _ in numbers} == dict(numbers)
     different = []
     for name in CATALOGUE:
         for names in (False, True):

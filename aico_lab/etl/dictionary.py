@@ -299,7 +299,7 @@ TABLES: Final = (
         "a person of a message",
         (
             Field("user_id", _TEXT, "the person"),
-            Field("number", _WHOLE, "place in the order of the first stored messages, from 1"),
+            Field("number", _WHOLE, "place in the order of the first messages, from 1"),
             Field("pseudonym", _TEXT, "'Person' and the number"),
             Field(
                 "name",
@@ -313,7 +313,7 @@ TABLES: Final = (
         "a channel of a message",
         (
             Field("channel_id", _TEXT, "the channel"),
-            Field("number", _WHOLE, "place in the order of the first stored messages, from 1"),
+            Field("number", _WHOLE, "place in the order of the first messages, from 1"),
             Field("pseudonym", _TEXT, "'Channel' and the number"),
             Field(
                 "name",

@@ -28,8 +28,11 @@ NOTHING: Final = "No passage matches the filters."
 # The order in which `mart.people` numbers people, so that pseudonyms are the same in all results.
 _PEOPLE: Final = """
     SELECT CAST(m.user_id AS BLOB), CAST(u.name AS BLOB) FROM (
-        SELECT user_id, min(id) AS first FROM messages WHERE user_id IS NOT NULL GROUP BY user_id
-    ) AS m LEFT JOIN users AS u ON u.user_id = m.user_id ORDER BY m.first"""
+        SELECT user_id, CASE
+            WHEN EXISTS (SELECT 1 FROM devices WHERE recipient IS NOT NULL) THEN min(timestamp)
+            ELSE min(id) END AS first
+        FROM messages WHERE user_id IS NOT NULL GROUP BY user_id
+    ) AS m LEFT JOIN users AS u ON u.user_id = m.user_id ORDER BY m.first, m.user_id"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +135,7 @@ class People:
         self._alike = Counter(self._names.values())
 
     def number(self, id_: str) -> int:
-        """Return the number of a person, in the order of the first stored messages, from 1."""
+        """Return the number of a person, as in `mart.people`, from 1."""
         return self._numbers.get(id_, len(self._numbers) + 1)
 
     def label(self, id_: str, *, names: bool = False) -> str:

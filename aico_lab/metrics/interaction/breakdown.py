@@ -208,9 +208,9 @@ def people(talk: Talk, *, top: int, names: bool) -> ir.Table:
     """Messages, sessions and median reply times of each person who wrote (role user).
 
     People are called by pseudonyms, "Person 1" for the person whose message was stored first in the
-    home. A person keeps the pseudonym when others are imported later, when the warehouse is
-    rebuilt, and under all filters. With `names` they are called by their names, or by their ids if
-    they have none.
+    home, or is the earliest if the home is one of several devices. A person keeps the pseudonym
+    when later messages of others are imported, when the warehouse is rebuilt, and under all
+    filters. With `names` they are called by their names, or by their ids if they have none.
 
     The `top` people with the most messages have a row each, in that order; all others share a row,
     and so do messages without a named person. A row of one person is about one person: if
