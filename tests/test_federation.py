@@ -228,9 +228,11 @@ def test_messages_keep_their_order_on_other_devices(two, make, folder):
     a, b = two
     a.run(USER, "eve", "Eve")
     a.run("INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')")
-    keys = ["m5", "m1", "m9", "m3"]
-    for key in keys[:3]:
+    keys = ["m5", "m9", "m1", "m3"]
+    for key in ("m5", "m1", "m9"):
         a.run(MESSAGE, key)
+    a.run("DELETE FROM messages WHERE message_id = 'm1'")
+    a.run(MESSAGE, "m1")
     a.run("UPDATE messages SET content = 'edited' WHERE message_id = 'm5'")
     meet(folder, a, b)
     a.run(MESSAGE, keys[3])

@@ -97,7 +97,10 @@ def collect(replica: Replica, *, without: AbstractSet[tuple[str, str]] = frozens
             """INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, place)
             WITH known AS MATERIALIZED (
                 SELECT value ->> 0 AS name, value ->> 1 AS key FROM json_each(?3))
-            SELECT table_name, row_key, max(at), max(op = 'delete'), min(seq) FROM change_log
+            SELECT
+                table_name, row_key, max(at), max(op = 'delete'),
+                coalesce(max(CASE WHEN op = 'insert' THEN seq END), min(seq))
+            FROM change_log
             WHERE seq > ?1 AND table_name IN (SELECT value FROM json_each(?2))
             GROUP BY table_name, row_key
             HAVING count(*) > 1 OR max(op = 'delete')
