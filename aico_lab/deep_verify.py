@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from aico_lab.adapters.libsql_seal import older
 from aico_lab.errors import AicoLabError, NeverSynced
 from aico_lab.health import Finding, check_one, diagnose_stores
-from aico_lab.integrity.guard import OUTSIDE, accept_if_sound, damaged, examine_unwritable
+from aico_lab.integrity.guard import (
+    OUTSIDE,
+    accept_if_sound,
+    damaged,
+    examine_unwritable,
+    last_uncompared,
+)
 from aico_lab.integrity.review import find_unsoundness
 
 if TYPE_CHECKING:
@@ -88,7 +94,7 @@ def _check_pages(lab: Lab) -> str:
         said := accept_if_sound(lab.storage, seal, changed, before)
     ):
         return f"{OUTSIDE}: {said}"
-    return f"all {seal.read().pages:,} are as they were sealed"
+    return f"all {seal.read().pages:,} are as they were sealed{last_uncompared(lab.primary)}"
 
 
 def _check_structure(lab: Lab) -> str:

@@ -22,6 +22,9 @@ SAMPLE: Final = 512
 SMALL_SAMPLE: Final = 16
 """Pages that a sync without work checks."""
 
+UNCOMPARED: Final = "nothing to compare with"
+"""The beginning of the part of a record about what could not be reviewed."""
+
 OUTSIDE: Final = (
     "aico.db was changed outside aico_lab, by another program or by one that was killed"
 )
@@ -112,6 +115,15 @@ def seal_anew(connection: Connection, seal: PageSeal, reason: str) -> None:
 
 def _record(connection: Connection, event: str, reason: str, pages: int) -> None:
     connection.execute(f"INSERT INTO integrity_log VALUES ({NOW}, ?, ?, ?)", [event, reason, pages])
+
+
+def last_uncompared(connection: Connection) -> str:
+    """Return a clause about the last change outside this package that nothing was compared with."""
+    found = connection.fetch_one(
+        "SELECT substr(at, 1, 10), reason FROM integrity_log WHERE event = 'reviewed' "
+        f"AND instr(reason, '{UNCOMPARED}') ORDER BY rowid DESC LIMIT 1"
+    )
+    return "; on {}, it was changed outside aico_lab ({})".format(*found) if found else ""
 
 
 def _raise_if_lost(lost: str | None) -> None:

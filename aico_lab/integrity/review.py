@@ -18,6 +18,7 @@ from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import AicoLabError, NeverSynced, NotPermitted, StorageError
 from aico_lab.etl.verify import verify
+from aico_lab.integrity.guard import UNCOMPARED
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class PageReview:
         if self.damage:
             return "; ".join([pages, *self.damage])
         if self.uncompared:
-            return f"{pages}; nothing to compare with: {', '.join(self.uncompared)}"
+            return f"{pages}; {UNCOMPARED}: {', '.join(self.uncompared)}"
         return f"{pages}; every row is as it was synced, or recorded as changed since"
 
 
