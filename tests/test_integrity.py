@@ -475,7 +475,8 @@ def test_own_records_that_another_program_moved_into_the_file_are_told(closed, m
             lab.primary.execute(
                 f"INSERT INTO system_state VALUES ('note-{number}', 'x', '2026-10-23T10:00:00Z')"
             )
-            other.fetch_all("PRAGMA wal_checkpoint")
+            if number == 0:
+                other.fetch_all("PRAGMA wal_checkpoint")
     with opened(closed, model) as lab:
         assert "nothing to compare with: system_state" in lab.sync().warnings[0]
         assert is_sound(lab)
