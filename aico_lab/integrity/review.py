@@ -60,7 +60,7 @@ class PageReview:
             f"{count:,} of {name or 'no table'}" for name, count in sorted(self.pages.items())
         )
         total = sum(self.pages.values())
-        pages = f"{total:,} {'page' if total == 1 else 'pages'} changed: {where}"
+        pages = f"{total:,} {'page' if total == 1 else 'pages'}: {where}"
         if self.damage:
             return "; ".join([pages, *self.damage])
         if self.uncompared:
