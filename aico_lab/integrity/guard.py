@@ -26,7 +26,8 @@ UNCOMPARED: Final = "nothing to compare with"
 """The beginning of the part of a record about what could not be reviewed."""
 
 OUTSIDE: Final = (
-    "aico.db was changed outside aico_lab, by another program or by one that was killed"
+    "aico.db was changed outside aico_lab, by another program, by one that was killed, or on the "
+    "disk"
 )
 """The beginning of a sentence about pages that were sealed after a review."""
 
