@@ -512,3 +512,20 @@ def test_the_database_and_seal_of_another_copy_are_noticed(closed, model):
             with pytest.raises(CorruptDatabase, match="from another copy of this home"):
                 lab.sync(full=full)
             assert lab.sql("SELECT content FROM raw.messages WHERE id = 1").fetchone() == ("x",)
+
+
+def test_an_older_log_with_its_note_is_told(closed, model):
+    """Even if no change of the feed shows that; the note alone has no effect."""
+    names = "aico.db-wal", "aico.db.tail"
+    with opened(closed, model) as lab:
+        lab.primary.execute("INSERT INTO feed_consumers VALUES ('x', 0)")
+        older = {name: (closed / name).read_bytes() for name in names}
+    with opened(closed, model) as lab:
+        lab.primary.execute("DELETE FROM feed_consumers WHERE consumer = 'x'")
+    (closed / names[1]).write_bytes(older[names[1]])
+    with opened(closed, model) as lab:
+        assert lab.sync().warnings == []
+    for name in names:
+        (closed / name).write_bytes(older[name])
+    with opened(closed, model) as lab:
+        assert "nothing to compare with: feed_consumers" in lab.sync().warnings[0]

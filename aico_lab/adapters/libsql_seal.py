@@ -296,7 +296,7 @@ class PageSeal:
         """
         until = time.monotonic() + patience
         while True:
-            vouched, note = seal.log.within(log), self.log.noted()
+            vouched, note = seal.log.within(log), self._newer_note(seal)
             if (
                 note is not None
                 and note.salts == log.salts
@@ -397,9 +397,14 @@ class PageSeal:
         return log.salts == note.salts and log.ends_with(note.frames, note.checksum)
 
     def _newer_note(self, seal: Seal) -> Note | None:
-        """Return the note of the last commit if that is not sealed yet."""
+        """Return the note of the last commit if that is not sealed yet.
+
+        An older one, which was put back together with an older log, vouches for nothing.
+        """
         note = self.log.noted()
-        return None if note is None or seal.log.has(note) else note
+        if note is None or seal.log.has(note) or note.at < int(seal.sealed_at * 1_000):
+            return None
+        return note
 
     def renew(
         self,

@@ -283,8 +283,8 @@ class _SyncRun:
             found = f"aico.db is older than the last sync, on {when} ({lost} gone)"
         elif not feed.has_change_of(self._primary, cursor):
             found = (
-                "aico.db and its seal are from another copy of this home (the last change that was "
-                f"synced, on {when}, is not in it)"
+                "aico.db and its seal are from another copy of this home than the warehouse (the "
+                f"last change that was synced, on {when}, is not in it)"
             )
         else:
             return
