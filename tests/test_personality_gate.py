@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from aico_lab.bench import personality_evidence as evidence
 from aico_lab.personality import targets
 from aico_lab.personality.evaluation import evaluate
+from aico_lab.personality.gate import Support
 from aico_lab.personality.outcomes import OUTCOMES
 from aico_lab.personality.power import needed_log
 from aico_lab.personality.simulate import Simulation, World
@@ -188,6 +190,193 @@ def test_an_outcome_that_the_next_choice_made_too_is_no_reason_for_it(log):
 
     assert not independent(rated)
     assert independent(replace(rated, known_ms=log.time_ms + 7 * 86_400_000))
+
+
+MONDAY = 4 * 86_400_000
+WEEK = 7 * 86_400_000
+
+
+def made(log, rng, chances, n, *, people=40, weeks=8):
+    """Return n decisions by some probabilities, with outcomes by chance."""
+    arm = rng.choice(len(chances), n, p=chances)
+    return replace(
+        log.choose(np.zeros(len(log), bool)), person=rng.integers(0, people, n), arm=arm,
+        time_ms=MONDAY + np.sort(rng.integers(0, weeks * WEEK, n)), reward=rng.random(n),
+        context=np.zeros(n, np.int64), features=np.zeros((n, 0)), names=[], known_ms=None,
+        propensity=np.array(chances)[arm], probabilities=np.tile(chances, (n, 1)),
+        policy=np.zeros(n, np.int64), profile=np.zeros(n, np.int64),
+        arms=[f"arm {one}" for one in range(len(chances))],
+    )  # fmt: skip
+
+
+def check(log, name):
+    """Return one check of a log, alone."""
+    support = Support(log, targets.fixed(log.arms[0]).probabilities(log))
+    return getattr(support, f"_{name}")()
+
+
+def test_the_latest_outcome_that_was_known_counts_if_the_previous_one_was_not_yet(log):
+    """Of sessions of four decisions, each rated an hour later."""
+    rng = np.random.default_rng(1)
+    right = made(log, rng, [0.5, 0.5], 3000)
+    person, start = np.repeat(right.person[::4], 4), np.repeat(right.time_ms[::4], 4)
+    moment = start + np.tile(np.arange(4) * 300_000, 750)
+    order = np.argsort(moment, kind="stable")
+    person, moment = person[order], moment[order]
+    mood = np.repeat(rng.normal(0.5, 0.2, 750), 4)[order]
+    rated, arm, last = mood + rng.normal(0, 0.05, 3000), right.arm.copy(), {}
+    for row in range(3000):
+        known = [value for at, value in last.get(person[row], ()) if at < moment[row]]
+        lean = 0.15 * np.sign(known[-1] - 0.5) if known else 0.0
+        arm[row] = rng.random() < 0.5 + lean
+        last.setdefault(person[row], []).append((moment[row] + 3_600_000, rated[row]))
+    wrong = replace(right, person=person, time_ms=moment, arm=arm, reward=rated,
+                    known_ms=moment + 3_600_000)  # fmt: skip
+    assert "the person's last outcome" in check(wrong, "independent").sentence
+    assert check(replace(wrong, arm=right.arm), "independent").ok
+    at_once = replace(wrong, arm=(rated > 0.5).astype(np.int64), known_ms=moment)
+    assert "last outcome" not in check(at_once, "independent").sentence  # its own one is none
+
+
+@pytest.mark.parametrize("arms", [5, 10])
+def test_an_arm_that_is_avoided_after_itself_is_found_among_many(log, arms):
+    """Its share goes to the others, of which each comes little more often than stated."""
+    rng = np.random.default_rng(3)
+    right = made(log, rng, [1 / arms] * arms, 3000)
+    assert check(right, "independent").ok
+    arm, last = right.arm.copy(), {}
+    for row, person in enumerate(right.person.tolist()):
+        if arm[row] == last.get(person):
+            arm[row] = (arm[row] + rng.integers(1, arms)) % arms
+        last[person] = arm[row]
+    sentence = check(replace(right, arm=arm), "independent").sentence
+    assert "the last choice for the person" in sentence
+
+
+def test_choices_by_the_day_of_the_week_are_found(log):
+    rng = np.random.default_rng(4)
+    right = made(log, rng, [0.5, 0.5], 4000)
+    weekend = (right.time_ms - MONDAY) % WEEK >= 5 * 86_400_000
+    arm = (rng.random(4000) < np.where(weekend, 0.6, 0.46)).astype(np.int64)
+    assert "depends on the weekend" in check(replace(right, arm=arm), "independent").sentence
+    tuesday = (right.time_ms - MONDAY) % WEEK // 86_400_000 == 1
+    arm = (rng.random(4000) < np.where(tuesday, 0.7, 0.47)).astype(np.int64)
+    assert "the day of the week" in check(replace(right, arm=arm), "independent").sentence
+
+
+@pytest.mark.parametrize("weeks", [3, 5, 8])
+def test_weekends_are_no_drift(log, weeks):
+    rng = np.random.default_rng(5)
+    for _ in range(4):
+        right = made(log, rng, [0.5, 0.5], 2000, people=60, weeks=weeks)
+        weekend = (right.time_ms - MONDAY) % WEEK >= 5 * 86_400_000
+        luck = rng.normal(0, 0.15, len(right))
+        assert check(replace(right, reward=0.2 * weekend + luck), "steady").ok
+        late = right.time_ms > MONDAY + (weeks + 1) // 2 * WEEK
+        assert not check(replace(right, reward=0.1 * late + luck), "steady").ok
+
+
+def test_frequencies_of_few_expected_choices_are_no_fault(log):
+    """Where only the chosen arm's propensity is logged, and arms are rare or decisions few."""
+    rng = np.random.default_rng(6)
+    for chances, n in (([0.2] * 5, 24), ([0.93] + [0.01] * 7, 500), ([0.98, 0.01, 0.01], 500)):
+        failed = 0
+        for _ in range(40):
+            own = replace(made(log, rng, chances, n), probabilities=None)
+            failed += not check(own, "frequencies").ok
+        assert failed == 0, (chances, n)
+
+
+def test_wrong_frequencies_are_told_in_their_own_unit(log):
+    rng = np.random.default_rng(7)
+    wrong = replace(made(log, rng, [0.4, 0.6], 2000), propensity=np.full(2000, 0.5))
+    for other, times in ((None, r"0\.[78]\d?|1\.[12]\d?"), (np.full((2000, 2), 0.5), "")):
+        sentence = check(replace(wrong, probabilities=other), "frequencies").sentence
+        if times:
+            assert re.search(rf"was chosen ({times}) times as often as they say", sentence)
+        else:
+            assert re.search(r"more or less often than they say, by \d+% of the dec", sentence)
+
+
+def test_slightly_wrong_frequencies_are_told_to_three_digits(log):
+    rng = np.random.default_rng(7)
+    right = made(log, rng, [0.5, 0.5], 40_000)
+    wrong = replace(right, propensity=0.97 * right.propensity, probabilities=None)
+    assert re.search(r"was chosen 1\.0[2-4] times as often", check(wrong, "frequencies").sentence)
+
+
+@pytest.mark.parametrize("weeks", [10, 30])
+def test_one_early_decision_does_not_hide_a_drift(log, weeks):
+    """Nor may a home's growth: the halves are of the time in which nearly all decisions were."""
+    rng = np.random.default_rng(5)
+    steady = made(log, rng, [0.5, 0.5], 2000, people=60)
+    reward = rng.normal(0, 0.15, 2000)
+    drift = reward + 0.05 * (steady.time_ms > MONDAY + 4 * WEEK)
+    times = steady.time_ms.copy()
+    times[0] -= weeks * WEEK
+    assert check(replace(steady, time_ms=times, reward=reward), "steady").ok
+    assert not check(replace(steady, time_ms=times, reward=drift), "steady").ok
+
+
+def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
+    right = made(log, np.random.default_rng(5), [0.5, 0.5], 2000, people=60)
+    others = replace(right, person=right.person % 30 + np.where(np.arange(2000) < 1000, 0, 30))
+    rows = np.abs(np.arange(2000) - 1000) > 50
+    others = others.choose(rows)
+    found = check(others, "steady")
+    assert found.ok
+    assert found.sentence == (
+        "Whether the outcome drifts over the period is not known: 0 people were there in both "
+        "halves of it, and 10 are needed."
+    )
+
+
+def test_in_less_than_two_weeks_a_weekend_is_no_drift_but_too_short(log):
+    rng = np.random.default_rng(5)
+    for days, told in ((7, True), (10, True), (14, False)):
+        right = made(log, rng, [0.5, 0.5], 6000, people=60, weeks=days / 7)
+        weekend = (right.time_ms - MONDAY) % WEEK >= 5 * 86_400_000
+        rated = replace(right, reward=0.1 * weekend + rng.normal(0, 0.15, 6000))
+        found = check(rated, "steady")
+        assert found.ok != told
+        assert found.sentence.endswith("log at least two whole weeks.") == told
+        if told:
+            advised = needed_log(rated)
+            assert not advised.reached
+            assert "60 people over 3 weeks in all" in advised.sentence
+            assert advised.sentence.endswith("over 1 week." if days == 7 else "over 1.4 weeks.")
+
+
+@pytest.mark.parametrize(
+    ("chances", "advised"),
+    [
+        ([0.1] * 10, "at most 8 instead of 10, with every decision, give each at least 12%"),
+        ([7 / 12] + [1 / 12] * 5, "each of the 6 arms with every decision, give each at least 12%"),
+        ([0.8, 0.1, 0.1], "each of the 3 arms with every decision, give each at least 17%"),
+    ],
+)
+def test_a_large_log_of_too_rare_arms_is_told_the_remedy(log, chances, advised):
+    rng = np.random.default_rng(8)
+    rare = made(log, rng, chances, 20000)
+    rare = replace(rare, arms=rare.arms[::-1], arm=len(chances) - 1 - rare.arm)
+    assert needed_log(rare).reached
+    assert advised in needed_log(rare).sentence
+    few = rare.choose(np.arange(len(rare)) % 100 == 0)
+    assert advised in needed_log(few).sentence
+    thin = replace(rare, propensity=np.full(len(rare), 0.09))
+    thin = thin.choose((thin.arm != 0) | (rng.random(len(thin)) < 0.8))
+    refused = check(thin, "ess")
+    assert not refused.ok
+    assert refused.sentence.endswith("at most 8 arms, each with a probability of at least 12%.")
+
+
+@pytest.mark.parametrize("arms", [3, 6, 8])
+def test_an_advised_log_is_not_refused_for_its_size(log, arms):
+    rng = np.random.default_rng(9)
+    least = max(0.12, 1 / (2 * arms))
+    for _ in range(5):
+        advised = made(log, rng, [least] * (arms - 1) + [1 - least * (arms - 1)], 3000)
+        assert check(advised, "ess").ok
 
 
 def test_an_empty_log_and_one_without_outcomes_are_refused(log):

@@ -86,6 +86,9 @@ def test_an_outcome_is_measured_in_its_window_and_censored_if_the_data_end_befor
     found = read(outcome)
     np.testing.assert_allclose(found.reward, np.array(expected, dtype=float), rtol=1e-12)
     assert found.outcome is OUTCOMES[outcome]
+    if outcome == "reply_latency":  # known as soon as the reply is there
+        after = (found.known_by - found.time_ms)[found.observed]
+        np.testing.assert_array_equal(after / 3_600_000, found.reward[found.observed])
 
 
 def test_feedback_is_scaled_by_its_declared_scale_and_left_out_beyond_it():

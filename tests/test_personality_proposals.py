@@ -7,17 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aico_lab.domain import PersonalityChange, Profile
 from aico_lab.errors import ChangeRefused, InvalidEntity, InvalidValue, UnknownName
-from aico_lab.personality import lab_personality
+from aico_lab.personality import change_log, change_views, lab_personality
 from aico_lab.personality.outcomes import OUTCOMES, outcome_of
 from aico_lab.personality.proposals import draft
-from aico_lab.personality.simulate import ARMS, START_MS, Simulation, World
+from aico_lab.personality.simulate import ARMS, START_MS, WEEK_MS, Simulation, World
 
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "personality_adaptation.ipynb"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 TRAITS = {"warmth": 0.5, "verbosity": 0.5, "extraversion": 0.5}
 PROFILE = Profile(TRAITS, id="p1")
@@ -85,6 +87,35 @@ def test_a_larger_log_is_advised_only_if_this_one_is_not_as_large():
     assert "the log is large enough" in many.needed
 
 
+@pytest.mark.parametrize("days", [15, 20])
+def test_nothing_is_proposed_whose_change_could_not_be_watched(days):
+    log = Simulation(replace(WORLD, people=600), 3).log(3)
+    log = log.choose(log.time_ms < START_MS + days * WEEK_MS / 7)
+    found = draft(log, [], ARMS, PROFILE, 0.1)
+    if days == 20:
+        assert found.best.arm == "warmer"
+        return
+    assert found.best is None
+    assert found.sentence.startswith("Nothing is proposed yet: warmer is better: satisfaction +")
+    assert found.sentence.endswith(
+        "; but a change could not be watched: the decisions span 14 days since a quarter of the "
+        "people were there, and 17 are needed."
+    )
+    assert found.needed == "Log for 3 more days, and propose again."
+
+
+def test_the_changes_of_a_person_are_those_that_reach_them(tuned):
+    """The page of one person shows them, as `status --user` does."""
+    tuner = tuned.personality
+    tuned.primary.execute(
+        "INSERT INTO users (user_id, created_at) VALUES ('ada', '2024'), ('bo', '2024')"
+    )
+    made = PersonalityChange({"steps": {"warmth": 0.1}}, tuner.profile().id, "ada")
+    tuner.work(lambda uow: uow.personality_changes.save(made), commit=True)
+    assert [len(tuner.changes(user)) for user in (None, "ada", "bo")] == [1, 1, 0]
+    assert "lab.personality.changes(person)" in NOTEBOOK.read_text(encoding="utf-8")
+
+
 def test_an_arm_that_worsens_a_guardrail_is_not_proposed(log):
     found = draft(log, [worsened(log, "warmer")], ARMS, PROFILE, 0.1)
     assert found.best is None or found.best.arm != "warmer"
@@ -136,7 +167,8 @@ def tuned(lab, log, monkeypatch):
             return decisions["now"]
         return decisions["now"].with_reward(np.full(len(decisions["now"]), np.nan), wanted)
 
-    monkeypatch.setattr(lab_personality, "read_log", read)
+    for module in (lab_personality, change_log):
+        monkeypatch.setattr(module, "read_log", read)
     lab.decisions = decisions
     return lab
 
@@ -166,13 +198,17 @@ def test_a_proposal_is_stored_applied_watched_and_rolled_back(tuned):
     before = tuned.decisions["now"]
     times = before.time_ms - START_MS - 28 * 86_400_000 + applied_ms
     late = times >= applied_ms
-    # The same people, much less satisfied under the new version.
+    # The same people, much less satisfied under the new version; some have their own version.
     tuned.decisions["now"] = replace(
         before, time_ms=times, reward=np.where(late, before.reward * 0.5, before.reward),
-        profile=late.astype(np.int64), profiles=[done.old_profile_id, done.new_profile_id],
+        profile=np.where(before.person < 20, 2, late),
+        profiles=[done.old_profile_id, done.new_profile_id, "their own"],
     )  # fmt: skip
     (watched,) = tuner.status().watched
     assert (watched.recommendation, watched.watch.goal.outcome) == ("roll back", "satisfaction")
+    page = change_views.after_change(tuned.storage.reader, tuner.changes()).pl()
+    assert page["people"][0] == watched.watch.goal.people <= 100
+    assert page["value"][0] == watched.watch.goal.value
     assert tuner.rollback(dry_run=True).status == "rolled back"
     assert tuner.profile().traits["warmth"] == 0.6
     tuner.rollback()
@@ -180,6 +216,22 @@ def test_a_proposal_is_stored_applied_watched_and_rolled_back(tuned):
     for again in (partial(tuner.rollback, done.id), partial(tuner.apply, done.id), tuner.rollback):
         with pytest.raises(ChangeRefused):
             again()
+
+
+def test_a_change_is_judged_by_decisions_under_its_two_versions_until_a_rollback(log):
+    """Not by those of an earlier change, nor by those of a version that applies again."""
+    middle, end = (START_MS + weeks * WEEK_MS for weeks in (3, 6))
+    change = PersonalityChange(
+        {}, "old", None, None, "rolled back", "new", applied_at=datetime.fromtimestamp(1, UTC),
+        ended_at=datetime.fromtimestamp(end / 1000, UTC),
+    )  # fmt: skip
+    part = np.digitize(log.time_ms, [START_MS + WEEK_MS, middle, end]) % 3
+    several = replace(log, profile=part, profiles=["old", "earlier", "new"])
+    found = change_log.of_change(several, change)
+    assert found.time_ms.max() < end
+    assert set(found.profile.tolist()) == {0, 2}
+    kept = change_log.of_change(several, replace(change, status="kept"))
+    assert len(kept) == (part != 1).sum()
 
 
 def test_of_tuners_in_several_threads_one_wins(tuned):

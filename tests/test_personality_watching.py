@@ -49,8 +49,11 @@ def test_it_waits_while_there_is_little_to_see():
     _, before = logs((0.5, 0.5))
     nothing = watch(before.choose(before.time_ms < SINCE), SINCE)
     assert (nothing.recommendation, nothing.goal.people, nothing.goal.value) == ("wait", 0, None)
+    assert "judged yet: no whole week since the change is known yet." in nothing.reason
+    week = watch(before.choose(before.time_ms < SINCE + 0.9 * WEEK_MS), SINCE)
+    assert "judged yet: no whole week since the change is known yet." in week.reason
     few = watch(logs((0.5, 0.5), people=5)[1], SINCE)
-    assert few.reason.endswith("only 5 people have it on both sides of the change.")
+    assert few.reason.endswith("only 5 people have it in both times that are compared.")
     constant = replace(before, reward=np.ones(len(before)))
     assert watch(constant, SINCE).reason.endswith("it does not vary.")
 
@@ -84,6 +87,116 @@ def test_people_who_leave_count_at_every_look_and_the_advice_stays():
         assert found.guardrails[0].value < (-0.25 if weeks < 4 else -0.1)
 
 
+def made(person, week, reward, outcome):
+    """Return a log of decisions in the order of their times, of 400 people."""
+    _, log = logs((0.5, 0.5), people=1, weeks=0.1)
+    size = len(week)
+    return replace(
+        log.choose(np.zeros(len(log), bool)), person=person.astype(np.int64),
+        time_ms=(START_MS + week * WEEK_MS).astype(np.int64), reward=reward.astype(float),
+        context=np.zeros(size, np.int64), features=np.zeros((size, 1)), known_ms=None,
+        arm=np.zeros(size, np.int64), propensity=np.ones(size), probabilities=None,
+        policy=np.zeros(size, np.int64), profile=np.zeros(size, np.int64),
+        people=[f"p{one}" for one in range(400)], outcome=OUTCOMES[outcome],
+    )  # fmt: skip
+
+
+def at_random(rng, people, weeks, often):
+    """Return people and times of decisions; people differ in how often they are there."""
+    times = rng.poisson(rng.gamma(2, often / 2, people) * weeks)
+    week = rng.uniform(0, weeks, times.sum())
+    order = np.argsort(week)
+    return np.repeat(np.arange(people), times)[order], week[order]
+
+
+def test_people_who_are_rarely_there_do_not_roll_back():
+    """Ever more of them have become known, and who is rarely there returns within a week less."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        person, week = at_random(rng, 400, 20, 1.0)
+        order = np.lexsort((week, person))
+        gap = np.full(len(week), np.inf)
+        same = np.diff(person[order]) == 0
+        gap[order[:-1][same]] = np.diff(week[order])[same]
+        returns = made(person, week, gap <= 1, "returns_within_week")
+        found = watch(returns.choose(returns.time_ms <= SINCE + 12 * WEEK_MS), SINCE)
+        assert found.recommendation != "roll back", found.reason
+        assert abs(found.goal.value) < 0.025
+
+
+@pytest.mark.parametrize("testers", [1, 10])
+def test_testers_before_the_launch_are_no_side_of_a_comparison(testers):
+    """Those are content, and all others less so, before the change as after it."""
+    rng = np.random.default_rng(2)
+    person, week = at_random(rng, 300, 20, 1.0)
+    early, when = at_random(rng, testers, 24, 3.0)
+    person, week = np.append(early, person + testers), np.append(when - 4, week)
+    order = np.argsort(week)
+    person, week = person[order], week[order]
+    rated = np.where(person < testers, 0.9, 0.6) + rng.normal(0, 0.1, len(week))
+    late = made(person, week, rated, "satisfaction")
+    for weeks in (4, 9, 12):
+        found = watch(late.choose(late.time_ms < SINCE + weeks * WEEK_MS), SINCE)
+        assert found.recommendation != "roll back", (weeks, found.reason)
+        assert found.goal.people > 100
+        assert abs(found.goal.value) < 0.03
+    worse = replace(late, reward=late.reward - 0.1 * (late.time_ms >= SINCE))
+    assert watch(worse, SINCE).recommendation == "roll back"
+
+
+def test_a_stretch_with_few_people_on_a_side_is_left_out():
+    """One person's mean would add nothing to the error."""
+    rng = np.random.default_rng(3)
+    person, week = at_random(rng, 60, 26, 3.0)
+    rated = 0.6 + rng.normal(0, 0.1, len(week))
+    gone = (week > 18) & (person > 0)  # only one is left, who is less content
+    rated -= 0.3 * (person == 0) * (week > 18)
+    log = made(person, week, rated, "satisfaction").choose(~gone)
+    assert abs(change_since(log, SINCE).value) < 0.03
+
+
+def test_only_whole_weeks_are_compared():
+    """After a Monday and a Tuesday nothing is told, as they would be compared with a weekend."""
+    rng = np.random.default_rng(1)
+    person, week = at_random(rng, 150, 12, 9.0)
+    rated = 0.4 + 0.1 * (week % 1 > 5 / 7) + rng.normal(0, 0.1, len(week))
+    for days in range(8, 25):
+        log = made(person, week, rated, "satisfaction")
+        log = log.choose(log.time_ms <= SINCE + (days - 7) * WEEK_MS / 7)
+        found = watch(log, SINCE)
+        assert found.goal.weeks == max((days - 7) // 7 - (days % 7 == 0), 0)
+        assert found.recommendation != "roll back", (days, found.reason)
+        assert found.goal.value is None or abs(found.goal.value) < 0.02
+
+
+def test_too_short_a_time_before_is_told_of():
+    """It never gets longer; and a short one does not serve for all weeks since."""
+    _, log = logs((0.5, 0.5), weeks=30)
+    few = (
+        "is never judged: the decisions before the change span 5 days since a quarter of the "
+        "people were there, and 17 are needed."
+    )
+    short = "Only the first 20 weeks since are compared, as the time before is short."
+    for days, told in ((6, few), (19, short)):
+        cut = log.choose(log.time_ms >= SINCE - days * WEEK_MS / 7)
+        found = watch(cut, SINCE, margin=1e-4)
+        assert found.recommendation == "wait"
+        assert told in found.reason
+
+
+def test_a_week_is_named_by_when_its_outcomes_were_known():
+    _, worse = logs((0.2, 0.5), weeks=8)
+    late = worse.time_ms >= SINCE + 3 * WEEK_MS
+    better = replace(worse, reward=np.where(late, 1.0, worse.reward))
+
+    def told(until):
+        return change_since(better, SINCE, until_ms=SINCE + until * WEEK_MS)
+
+    first = next(week for week in range(1, 9) if (told(week).improvement or (0, 0, 1))[2] < 0)
+    assert watch(better, SINCE).reason.endswith(f"This was clear after week {first}.")
+    assert told(first).weeks == first - 1  # the window of satisfaction is a week
+
+
 @pytest.mark.parametrize("stay", [None, 26])
 def test_few_sessions_and_people_who_leave_as_before_do_not_roll_back(stay):
     """The mean of one session is below that of many, and who has left before is not there after.
@@ -91,7 +204,6 @@ def test_few_sessions_and_people_who_leave_as_before_do_not_roll_back(stay):
     Of every session the last decision is a 0, so one of L decisions has the mean 1 - 1/L.
     """
     rng = np.random.default_rng(1)
-    _, log = logs((0.5, 0.5), people=1)
     rows = []
     for person in range(400 if stay else 150):
         begin, end = 0.0, 14.0
@@ -102,17 +214,8 @@ def test_few_sessions_and_people_who_leave_as_before_do_not_roll_back(stay):
         for week in times[(times >= 0) & (times < 14)]:
             length = rng.geometric(1 / 3)
             rows += [(person, week + at * 1e-4, at + 1 < length) for at in range(length)]
-    person, week, goes_on = np.array(sorted(rows, key=lambda row: row[1])).T
-    size = len(week)
-    log = replace(
-        log.choose(np.zeros(len(log), bool)), person=person.astype(np.int64),
-        time_ms=(START_MS + week * WEEK_MS).astype(np.int64), reward=goes_on.astype(float),
-        context=np.zeros(size, np.int64), features=np.zeros((size, 1)), known_ms=None,
-        arm=np.zeros(size, np.int64), propensity=np.ones(size), probabilities=None,
-        policy=np.zeros(size, np.int64), profile=np.zeros(size, np.int64),
-        people=[f"p{one}" for one in range(400)], outcome=OUTCOMES["session_continues"],
-    )  # fmt: skip
-    for weeks in (1, 6):
+    log = made(*np.array(sorted(rows, key=lambda row: row[1])).T, "session_continues")
+    for weeks in (1.1, 6):
         seen = log.choose(log.time_ms < SINCE + weeks * WEEK_MS)
         found = watch(seen, SINCE)
         assert found.recommendation != "roll back", found.reason

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from aico_lab import charts
-from aico_lab.domain.personality import contexts_of
 from aico_lab.metrics.engine import claims, draw
 from aico_lab.metrics.engine.days import written_day
-from aico_lab.metrics.engine.filters import Filters
-from aico_lab.personality.log import read_log
-from aico_lab.personality.proposals import GUARDRAILS
+from aico_lab.personality.change_log import change_logs
 from aico_lab.personality.views import PersonalityView, labelled
 from aico_lab.personality.watching import watch
 from aico_lab.zones import to_ms
@@ -25,7 +21,6 @@ if TYPE_CHECKING:
 
     from aico_lab.domain import PersonalityChange
     from aico_lab.etl.reader import Reader
-    from aico_lab.personality.log import Log
     from aico_lab.personality.proposals import Proposal
 
 
@@ -67,7 +62,7 @@ def after_change(reader: Reader, changes: Sequence[PersonalityChange]) -> Person
 
     Args:
         reader: The reader of the snapshot.
-        changes: All changes, `lab.personality.changes()`.
+        changes: The changes in question, of `lab.personality.changes()`.
     """
     question = "What happened after the last change?"
     applied = [one for one in changes if one.applied_at is not None]
@@ -76,8 +71,10 @@ def after_change(reader: Reader, changes: Sequence[PersonalityChange]) -> Person
             question, "No proposed change of the personality was applied", pl.DataFrame(), {}
         )
     last = max(applied, key=lambda one: one.applied_at or one.proposed_at)
-    goal = str(last.proposal.get("goal", "satisfaction"))
-    logs = [_reached(reader, last, name) for name in dict.fromkeys((goal, *GUARDRAILS))]
+    logs = change_logs(reader, last)
+    if not logs:
+        none = "No decision that the last change reaches is in the snapshot"
+        return PersonalityView(question, none, pl.DataFrame(), {})
     found = watch(logs[0], to_ms(last.applied_at or last.proposed_at), guardrails=logs[1:])
     rows = pl.DataFrame(
         [
@@ -108,19 +105,10 @@ def after_change(reader: Reader, changes: Sequence[PersonalityChange]) -> Person
         {"outcome": "outcome", "people": "people", "value": "change",
          "value_low": "at every look from", "value_high": "at every look to",
          "margin": "accepted worsening", "better": "better"},
-        "After minus an equally long time before, each person alike, valid at every look. "
+        "Whole weeks after minus as many before, each person alike, valid at every look. "
         "There is no control group: other things may have changed at the same time.",
         _draw_changes,
     )  # fmt: skip
-
-
-def _reached(reader: Reader, change: PersonalityChange, outcome: str) -> Log:
-    """Return the decisions about the people and contexts that a change reaches."""
-    log = read_log(reader, outcome, Filters(user=change.user_id))
-    if change.context is None:
-        return log
-    inside = [at for at, one in enumerate(log.contexts) if change.context in contexts_of(one)]
-    return log.choose(np.isin(log.context, inside))
 
 
 def _steps(steps: Mapping[str, float]) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from aico_lab.constants import MS_PER_HOUR
-from aico_lab.personality.power import FEWEST_PEOPLE, Power, needed_log
+from aico_lab.constants import MS_PER_DAY, MS_PER_HOUR
+from aico_lab.personality.power import ESS_SHARE, FEWEST_PEOPLE, MOST_ARMS, SHARE, Power, needed_log
 from aico_lab.personality.reward_model import CrossFitted
 
 if TYPE_CHECKING:
@@ -46,7 +46,14 @@ _FEWEST_DRAWS: Final = 10
 _STAKES: Final = tuple(2.0**power for power in range(-8, 7))
 """The shares of the money that are bet for each unit of what was known before."""
 
-_AGAIN: Final = "the last choice for the person"
+_REPEATED: Final = ("the last choice for the person", "the last choice")
+"""What choices seem to depend on if one is recorded for several messages."""
+
+_THURSDAY: Final = 3
+"""The weekday of the first day of 1970, from Monday = 0."""
+
+_SATURDAY: Final = 5
+"""The first day of the weekend, from Monday = 0."""
 
 _PRIOR: Final = 10
 """The decisions by which the mean of a group's first ones is drawn to 0, and so weigh less."""
@@ -60,9 +67,6 @@ _TRIED_BY: Final = 10
 _RARE: Final = 0.01
 """An arm that had a smaller probability could hardly be chosen."""
 
-ESS_SHARE: Final = 0.1
-"""The least effective sample size, as a share of the decisions."""
-
 _OBSERVED: Final = 0.1
 """The least share of decisions with a known outcome."""
 
@@ -74,6 +78,12 @@ _DRIFT: Final = 0.1
 
 _DRIFT_ALARM: Final = 0.005
 """The probability with which a log without drift fails that check, for each of two measures."""
+
+_STRAY: Final = 0.02
+"""The share of decisions at each end of the period that may lie far from all others."""
+
+_COMPARED: Final = FEWEST_PEOPLE // 2
+"""The fewest people in both halves of the period of whom a drift is told."""
 
 _CHANGED: Final = 0.05
 """The largest share of decisions under another version than is usual for person and context."""
@@ -216,16 +226,29 @@ class Support:
         from scipy import special
 
         log = self._usable
-        found = list(_by_bins(log) if _all_known(log) else _by_weights(log))
+        all_known = _all_known(log)
+        found = list(_by_bins(log) if all_known else _by_weights(log))
         quantile = special.ndtri(1 - _FALSE_ALARM / 2 / max(len(found), 1))
-        off = [(apart, arm) for apart, error, arm in found if apart > max(quantile * error, _OFF)]
-        worst, arm = max(off, default=(max((one[0] for one in found), default=0.0), 0))
+        won = np.log(max(len(found), 1) / _FALSE_ALARM)
+        off = [
+            (abs(apart), arm, apart)
+            for apart, error, arm in found
+            if abs(apart) > max(quantile * error, _OFF)
+            and (all_known or apart < 0 or _log_won(log, arm, np.ones(len(log))) > won)
+        ]
+        usual = max((abs(one[0]) for one in found), default=0.0)
+        worst, arm, apart = max(off, default=(usual, 0, 0.0))
         sentence = "The arms were chosen as often as their propensities say."
         if off:
             sentence = (
                 f"The propensities are wrong: {log.arms[arm]} was chosen more or less often than "
                 f"they say, by {worst:.0%} of the decisions."
             )
+            if not all_known:
+                sentence = (
+                    f"The propensities are wrong: {log.arms[arm]} was chosen {1 + apart:.3g} times "
+                    "as often as they say."
+                )
             several = [log.policies[place] for place in np.unique(log.policy)]
             if len(several) > 1:
                 sentence = (
@@ -258,7 +281,7 @@ class Support:
                 z = abs(float(np.sum(apart * before))) / np.sqrt(spread)
                 found.append((z, z / np.sqrt(len(log)), arm, name))
                 if z > quantile and found[-1][1] > _OFF:
-                    won = _log_won(log.arm == arm, log.propensity, before)
+                    won = _log_won(log, arm, before)
                     off += [found[-1]] if won > np.log(tests / _FALSE_ALARM) else []
         _, worst, arm, name = max(off or found, default=(0.0, 0.0, 0, ""))
         sentence = "The choices depend on nothing beyond their propensities that the log shows."
@@ -266,7 +289,7 @@ class Support:
             sentence = (
                 f"The propensities are wrong: whether {log.arms[arm]} was chosen depends on "
                 f"{name}, beyond what they say"
-                f"{', or one choice was recorded several times' if name == _AGAIN else ''}."
+                f"{', or one choice was recorded several times' if name in _REPEATED else ''}."
             )
         return Check("choices independent", not off, worst, _OFF, sentence)
 
@@ -393,27 +416,45 @@ class Support:
         if not ok:
             sentence = (
                 f"The log says little about this policy: the effective sample size is {share:.1%} "
-                f"of the decisions, and {ESS_SHARE:.0%} are needed."
+                f"of the decisions, and {ESS_SHARE:.0%} are needed; let the companion choose among "
+                f"at most {MOST_ARMS} arms, each with a probability of at least {SHARE:.0%}."
             )
         return Check("effective sample size", ok, share, ESS_SHARE, sentence)
 
     def _steady(self) -> Check:
-        """Compare the halves of the period within each person: the outcome, and the gain."""
+        """Compare the halves of the period within each person: the outcome, and the gain.
+
+        The halves hold as many whole weeks, so that weekends count alike in both; an odd week
+        between them is left out. Only a period of less than two weeks is cut in the middle, where a
+        weekend looks like a drift.
+        """
         log = self.kept
         residual = log.reward - self.model.predictions[np.arange(len(log)), log.arm]
         direct = np.einsum("ij,ij->i", self.target, self.model.predictions)
         gain = direct + self.weights * residual - log.reward
-        late = log.time_ms > np.median(log.time_ms)
+        early, late, whole = _halves(log.time_ms)
         spread = float(np.std(log.reward)) or 1.0
         worst, drifts = 0.0, ""
         for what, values in (("outcome", residual), ("gain of the policy", gain)):
-            apart, significant = _paired(values, log.person, late)
+            apart, significant = _paired(values, log.person, early, late)
             size = abs(apart) / spread
             worst = max(worst, size if significant else 0.0)
             if significant and size > _DRIFT and not drifts:
                 drifts = what
         sentence = "The outcome does not drift over the period."
-        if drifts:
+        both = len(np.intersect1d(log.person[early], log.person[late]))
+        if both < _COMPARED:
+            sentence = (
+                "Whether the outcome drifts over the period is not known: "
+                f"{_counted(both, 'person was', 'people were')} there in both halves of it, and "
+                f"{_COMPARED} are needed."
+            )
+        elif drifts and not whole:
+            sentence = (
+                f"The {drifts} differs between the halves of the period by {worst:.2f} standard "
+                "deviations, which may be the days of the week: log at least two whole weeks."
+            )
+        elif drifts:
             sentence = (
                 f"The {drifts} drifts: it differs between the halves of the period by {worst:.2f} "
                 "standard deviations, so that one number does not describe it."
@@ -469,12 +510,20 @@ def _by_bins(log: Log) -> Iterator[tuple[float, float, int]]:
 
 
 def _by_weights(log: Log) -> Iterator[tuple[float, float, int]]:
-    """Yield, by arm, how far the mean of its inverse propensities is from 1, and its error."""
+    """Yield, by arm, the mean of its inverse propensities minus 1, and its error.
+
+    Of an arm that was chosen less often than expected by chance, the choices also vary less, so the
+    variance is at least the one to expect of an arm of its usual propensity. The sum of rare large
+    values is skewed to the right: what is far above 1 must also win a bet.
+    """
     n = len(log)
     for arm in range(len(log.arms)):
-        inverse = np.where(log.arm == arm, 1 / log.propensity, 0.0)
-        if n and inverse.any():
-            yield abs(float(inverse.mean()) - 1), float(inverse.std() / np.sqrt(n)), arm
+        stated = log.propensity[log.arm == arm]
+        if len(stated):
+            inverse = float(np.sum(1 / stated))
+            squares = float(np.sum(stated**-2.0)) / n - (inverse / n) ** 2
+            variance = max(squares, inverse / len(stated) - 1)
+            yield inverse / n - 1, float(np.sqrt(variance / n)), arm
 
 
 def _surprises(log: Log) -> Iterator[tuple[int, Floats, Floats]]:
@@ -493,23 +542,30 @@ def _surprises(log: Log) -> Iterator[tuple[int, Floats, Floats]]:
             yield arm, apart, variance
 
 
-def _log_won(chosen: NDArray[np.bool_], propensity: Floats, before: Floats) -> float:
-    """Return the logarithm of what a bet on an arm's choices makes of 1, on average over stakes.
+def _log_won(log: Log, arm: int, before: Floats) -> float:
+    """Return the logarithm of what bets on an arm's choices make of 1, on average over stakes.
 
     A bet of a share b of the money on an arm of propensity p multiplies it by 1 + b (1{A = arm}/p -
     1), whose mean is 1 if p is right. So at any time it exceeds 1/a with a probability of at most
     a, by Ville's inequality, however skewed the products are (Waudby-Smith and Ramdas, "Estimating
     means of bounded random variables by betting", 2024). It needs no arm's propensity but the
-    chosen one's, as the stake is known before the choice.
+    chosen one's, as the stake is known before the choice. A bet on any other arm, which gains where
+    an arm is avoided, needs the arm's propensity also where it was not chosen.
     """
-    gain = np.where(chosen, 1 / propensity, 0.0) - 1
+    chosen = log.arm == arm
+    bets = [(chosen, log.propensity)]
+    if log.probabilities is not None and _all_known(log):
+        bets.append((~chosen, 1 - log.probabilities[:, arm]))
     money = []
-    for known in (np.maximum(before, 0.0), np.maximum(-before, 0.0)):
-        rows = known > 0
-        money += [
-            float(np.sum(np.log1p(np.minimum(stake * known[rows], 0.5) * gain[rows])))
-            for stake in _STAKES
-        ]
+    for won, chance in bets:
+        gain = np.full(len(log), -1.0)
+        gain[won] += 1 / np.maximum(chance[won], _ROUNDING)
+        for known in (np.maximum(before, 0.0), np.maximum(-before, 0.0)):
+            rows = known > 0
+            money += [
+                float(np.sum(np.log1p(np.minimum(stake * known[rows], 0.5) * gain[rows])))
+                for stake in _STAKES
+            ]
     return float(np.logaddexp.reduce(money)) - float(np.log(len(money)))
 
 
@@ -521,25 +577,24 @@ def _expectations(log: Log) -> Iterator[tuple[str, Callable[[Floats], Floats]]]:
     """
     for name, column in zip(log.names, log.features.T, strict=True):
         yield f"the feature {name}", partial(_as_known, _standard(column))
-    # An outcome that was not known yet may have been made by the next decision, too.
-    previous = _previous(log.person)
-    known = (previous >= 0) & (log.known_by[previous] <= log.time_ms)
-    earlier = np.where(known, log.reward[previous], np.nan)
-    yield "the person's last outcome", partial(_as_known, _standard(earlier))
+    yield "the person's last outcome", partial(_as_known, _standard(_last_known(log)))
     hour = log.time_ms // MS_PER_HOUR % 24
+    day = (log.time_ms // MS_PER_DAY + _THURSDAY) % 7
     part = np.arange(len(log)) * 10 // max(len(log), 1)
     for name, group in (
         ("the person", log.person),
         ("the context", log.context),
         ("the part of the period", part),
         ("the hour of the day", hour),
+        ("the day of the week", day),
+        ("the weekend", (day >= _SATURDAY).astype(np.int64)),
         ("the policy", log.policy),
     ):
         order = np.argsort(group, kind="stable")
         firsts = np.flatnonzero(np.diff(group[order], prepend=-1))
         yield name, partial(_mean_before, order, firsts, np.diff(firsts, append=len(order)))
-    yield _AGAIN, partial(_at, previous)
-    yield "the last choice", partial(_at, np.arange(-1, len(log) - 1))
+    yield _REPEATED[0], partial(_at, _previous(log.person))
+    yield _REPEATED[1], partial(_at, np.arange(-1, len(log) - 1))
 
 
 def _as_known(known: Floats, _apart: Floats) -> Floats:
@@ -571,6 +626,25 @@ def _previous(person: NDArray[np.int64]) -> NDArray[np.int64]:
     return found
 
 
+def _last_known(log: Log) -> Floats:
+    """Return the person's latest outcome that was known before each decision; NaN if none was.
+
+    One that was not known yet may have been made by the decision, too.
+    """
+    rows = np.flatnonzero(log.observed)
+    person = np.concatenate([log.person[rows], log.person])
+    moment = np.concatenate([log.known_by[rows], log.time_ms])
+    asks = np.arange(len(person)) >= len(rows)
+    # At the same moment a decision goes first: its own outcome may be known at once.
+    order = np.lexsort((~asks, moment, person))
+    last = np.maximum.accumulate(np.where(asks[order], -1, np.arange(len(order))))
+    source = order[last]
+    known = asks[order] & (last >= 0) & (person[source] == person[order])
+    found = np.full(len(log), np.nan)
+    found[order[known] - len(rows)] = log.reward[rows[source[known]]]
+    return found
+
+
 def _standard(values: Floats) -> Floats:
     """Return values minus their mean, in standard deviations; 0 where there is none."""
     known = np.isfinite(values)
@@ -591,8 +665,29 @@ def _difference(
     return float(middle_one - middle_other), float(np.sqrt(np.sum(by_person**2)))
 
 
+def _halves(time_ms: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], bool]:
+    """Return which times are early, which are late, and whether both have as many whole weeks.
+
+    The few that lie far from all others are neither: they would leave a half almost empty.
+    """
+    low, high = np.quantile(time_ms, [_STRAY, 1 - _STRAY])
+    around = 2 * _STRAY / (1 - 2 * _STRAY) * (high - low)
+    usual = (time_ms >= low - around) & (time_ms <= high + around)
+    first_ms, last_ms = int(time_ms[usual].min()), int(time_ms[usual].max())
+    days = (last_ms - first_ms) // MS_PER_DAY + 1
+    half_ms = days // 14 * 7 * MS_PER_DAY
+    if not half_ms:
+        late = time_ms > np.median(time_ms)
+        return ~late, late, False
+    early = time_ms < first_ms + half_ms
+    return usual & early, usual & (time_ms > last_ms - half_ms) & ~early, True
+
+
 def _paired(
-    values: Floats, person: NDArray[np.int64], late: NDArray[np.bool_]
+    values: Floats,
+    person: NDArray[np.int64],
+    early: NDArray[np.bool_],
+    late: NDArray[np.bool_],
 ) -> tuple[float, bool]:
     """Return the mean change from early to late within people, and whether it is significant.
 
@@ -601,11 +696,11 @@ def _paired(
     from scipy import special
 
     people = int(person.max(initial=-1)) + 1
-    sums = [np.bincount(person[half], values[half], people) for half in (late, ~late)]
-    times = [np.bincount(person[half], minlength=people) for half in (late, ~late)]
+    sums = [np.bincount(person[half], values[half], people) for half in (late, early)]
+    times = [np.bincount(person[half], minlength=people) for half in (late, early)]
     both = (times[0] > 0) & (times[1] > 0)
     n = int(both.sum())
-    if n < FEWEST_PEOPLE // 2:
+    if n < _COMPARED:
         return 0.0, False
     apart = sums[0][both] / times[0][both] - sums[1][both] / times[1][both]
     # A person counts by the decisions of the smaller half, so that one decision does not decide.

@@ -23,7 +23,6 @@ from aico_lab.errors import (
     ChangeRefused,
     CorruptDatabase,
     InvalidEntity,
-    NeverSynced,
     UnknownName,
     did_you_mean,
 )
@@ -31,6 +30,7 @@ from aico_lab.home.files import private_files
 from aico_lab.messages.simulated import is_simulated
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.personality.candidates import of_context, of_policy, of_version
+from aico_lab.personality.change_log import change_logs
 from aico_lab.personality.changes import (
     apply_change,
     find_change,
@@ -414,12 +414,20 @@ class Personality:
         named = change_id or self._only_watched()
         return self.work(lambda uow: keep_change(uow, named), commit=not dry_run)
 
-    def changes(self) -> list[PersonalityChange]:
-        """Return all proposals and changes, the latest first."""
+    def changes(self, user: str | None = None) -> list[PersonalityChange]:
+        """Return the proposals and changes, the latest first.
+
+        Args:
+            user: The id or name of a person, for those that reach them; None for all.
+
+        Raises:
+            UnknownName: There is no such person.
+        """
+        user_id = self.person(user)
         rows = self._storage.primary.fetch_dicts(
             "SELECT * FROM personality_changes ORDER BY proposed_at DESC, change_id"
         )
-        return [PersonalityChange.from_dict(row) for row in rows]
+        return [one for one in map(PersonalityChange.from_dict, rows) if one.reaches(user_id)]
 
     def status(self, user: str | None = None, context: str | None = None) -> PersonalityStatus:
         """Return the profile, what was logged, the proposals, and how watched changes do.
@@ -433,7 +441,7 @@ class Personality:
         """
         primary, user_id = self._storage.primary, self.person(user)
         profile = self.profile(user_id, context)
-        known = [one for one in self.changes() if one.reaches(user_id)]
+        known = self.changes(user_id)
         (decisions, with_propensity), simulated = (
             primary.fetch_all(
                 "SELECT count(*), count(propensity) FROM personality_decisions "
@@ -474,17 +482,7 @@ class Personality:
 
     def _watched(self, change: PersonalityChange) -> WatchedChange:
         """Return a change with what its watch recommends."""
-        goal, applied = str(change.proposal.get("goal", "satisfaction")), change.applied_at
-        versions = {change.old_profile_id, change.new_profile_id}
-        of_person = Filters(user=change.user_id)
-        try:
-            logs = []
-            for name in dict.fromkeys((goal, *GUARDRAILS)):
-                log = of_context(read_log(self._storage.reader, name, of_person), change.context)
-                under = np.array([one in versions for one in log.profiles], np.bool_)
-                logs.append(log.choose(under[log.profile]))
-        except (NeverSynced, UnknownName):
-            logs = []
+        logs, applied = change_logs(self._storage.reader, change), change.applied_at
         if applied is None or not logs:
             return WatchedChange(change, "wait", "There is no snapshot with decisions yet.", None)
         found = watch(logs[0], to_ms(applied), guardrails=logs[1:])

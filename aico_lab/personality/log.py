@@ -209,11 +209,7 @@ def read_log(
         simulated=bool(simulated.any()),
         generation=generation,
         unscaled=ratings[0][0] if outcome.name == "satisfaction" else 0,
-        known_ms=(
-            table["rated_ms"].to_numpy().astype(np.int64)
-            if outcome.name == "satisfaction"
-            else None
-        ),
+        known_ms=table["known_ms"].to_numpy().astype(np.int64),
     )
 
 
@@ -342,7 +338,7 @@ def _query(
     scored AS (
         SELECT
             c.message_id, avg((r.value - r.lowest) / (r.highest - r.lowest)) AS rated,
-            max(r.at_ms) AS rated_ms
+            max(r.at_ms - c.ts_ms) AS rated_ms
         FROM chosen c JOIN ratings r USING (message_id)
         WHERE r.value BETWEEN r.lowest AND r.highest AND r.lowest < r.highest
             AND coalesce(r.user_id, c.user_id) = c.user_id
@@ -351,7 +347,7 @@ def _query(
     )
     SELECT
         c.user_id, c.ts_ms, c.context, c.arm, c.propensity, c.policy, c.profile_id, c.simulated,
-        coalesce(rated_ms, c.ts_ms + {outcome.window_ms}) AS rated_ms,
+        c.ts_ms + least({outcome.known}, {outcome.window_ms}) AS known_ms,
         CASE WHEN c.ts_ms <= {end_ms - outcome.window_ms} THEN {outcome.sql} END AS reward
         {columns}
     FROM chosen c

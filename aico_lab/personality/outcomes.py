@@ -32,6 +32,8 @@ class Outcome:
         better: Whether more of it is better, or less.
         within: The least and the greatest possible value; None where there is none.
         sql: The value of a decision, from the columns that `aico_lab.personality.log` gathers.
+        known: The milliseconds after which it is known, from the same columns; where this is null,
+            or beyond the window, it is known when the window is over.
         unit: The unit of amounts, in the plural; empty where there is none.
     """
 
@@ -42,6 +44,7 @@ class Outcome:
     better: Literal["higher", "lower"]
     within: tuple[float | None, float | None]
     sql: str
+    known: str = "NULL"
     unit: str = ""
 
 
@@ -62,6 +65,7 @@ OUTCOMES: Final = {
             better="higher",
             within=(0, 1),
             sql="rated",
+            known="rated_ms",
         ),
         Outcome(
             name="sentiment_change",
@@ -82,6 +86,7 @@ OUTCOMES: Final = {
             better="lower",
             within=(0, 24),
             sql=f"least(coalesce(reply_ms, {MS_PER_DAY}), {MS_PER_DAY}) / {MS_PER_HOUR}.0",
+            known="reply_ms",
             unit="hours",
         ),
         Outcome(
@@ -93,6 +98,7 @@ OUTCOMES: Final = {
             better="higher",
             within=(0, 1),
             sql=f"CAST(coalesce(reply_ms <= {SESSION_GAP_MS}, false) AS DOUBLE)",
+            known="reply_ms",
         ),
         Outcome(
             name="returns_within_day",
@@ -103,6 +109,7 @@ OUTCOMES: Final = {
             better="higher",
             within=(0, 1),
             sql=f"CAST(coalesce(return_ms <= {MS_PER_DAY}, false) AS DOUBLE)",
+            known="return_ms",
         ),
         Outcome(
             name="returns_within_week",
@@ -113,6 +120,7 @@ OUTCOMES: Final = {
             better="higher",
             within=(0, 1),
             sql=f"CAST(coalesce(return_ms <= {WEEK_MS}, false) AS DOUBLE)",
+            known="return_ms",
         ),
         Outcome(
             name="disclosure_length",

@@ -18,12 +18,25 @@ if TYPE_CHECKING:
 FEWEST_PEOPLE: Final = 20
 """The fewest people about whom an estimate is printed."""
 
+ESS_SHARE: Final = 0.1
+"""The least effective sample size of a policy, as a share of the decisions."""
+
+SHARE: Final = 0.12
+"""The probability that each arm should have: a little more than that share, which chance moves."""
+
+MOST_ARMS: Final = int(1 / SHARE)
+"""The most arms of which each can have it."""
+
 SMALL: Final = 0.2
 """The effect that a log should find, and the worsening of a guardrail that it should rule out, in
 standard deviations of the outcome: a small one by Cohen's (1988) convention."""
 
 _POWER: Final = 0.841621
 """The quantile of the normal distribution for a power of 80 %."""
+
+SHORTEST: Final = 3
+"""The fewest weeks: in less than two the days of the week look like a drift, and a change that is
+to be watched needs 17 days before it."""
 
 _LONGEST: Final = 52
 """Beyond this number of weeks more people are needed instead."""
@@ -53,6 +66,8 @@ class Power:
 def needed_log(log: Log, *, guardrail: bool = False) -> Power:
     """Return the log that is needed to find one arm better than another, chosen uniformly.
 
+    Of more arms than can have the least share of the decisions each, fewer must do.
+
     An arm is proposed if its whole confidence sequence is favourable, so the standard error must be
     the effect divided by the sequence's half width and the quantile of the power. A guardrail needs
     a 95 % interval that is above its margin, where the arms are alike. With K arms, each
@@ -64,11 +79,15 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
         log: The decisions so far; their outcomes tell the variances.
         guardrail: Whether the outcome is to be shown not to worsen, instead of to improve.
     """
-    arms = max(len(log.arms), 2)
+    arms = min(max(len(log.arms), 2), MOST_ARMS)
     kept = log.choose(log.observed)
+    which = f"each of the {arms} arms"
+    if len(log.arms) > arms:
+        which = f"each arm, of which there may be at most {arms} instead of {len(log.arms)},"
     what = (
-        f"log the probability of each of the {arms} arms with every decision, give each at least "
-        f"{1 / (2 * arms):.0%}, and ask for the outcome in the same way after all of them"
+        f"log the probability of {which} with every decision, give each at least "
+        f"{max(SHARE, 1 / (2 * arms)):.0%}, and ask for the outcome in the same way after all of "
+        "them"
     )
     weeks_so_far = (
         max((int(log.time_ms.max()) - int(log.time_ms.min())) / (7 * MS_PER_DAY), 1 / 7)
@@ -96,27 +115,44 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
     while weeks > (_LONGEST if enough == people else longest):
         enough = math.ceil(1.05 * enough)
         weeks = _weeks(effect, enough, apart, chance, guardrail=guardrail)
-    whole = max(math.ceil(weeks), 1)
+    whole = max(math.ceil(weeks), SHORTEST)
     so_far = 2 * (within + between) * _inflation(kept) / len(kept) + apart / people
-    reached = people >= FEWEST_PEOPLE and so_far <= _variance(effect, people, guardrail=guardrail)
+    precise = so_far <= _variance(effect, people, guardrail=guardrail)
+    reached = people >= FEWEST_PEOPLE and precise and round(weeks_so_far) >= SHORTEST
     unit = f" {log.outcome.unit}" if log.outcome.unit else ""
     found = f"find an effect of {effect:.2g}{unit} on {log.outcome.name}"
     if guardrail:
         found = f"rule out that {log.outcome.name} worsens by {effect:.2g}{unit}"
+    so_long = f"{weeks_so_far:.2g}"
     if reached:
         sentence = (
             f"To {found} with a probability of 80 %, the log is large enough: more of the "
             "same does not help."
         )
+        if _rarest(log) < SHARE:
+            sentence += f" Instead, {what}."
     else:
         sentence = (
             f"To {found} with a probability of 80 %, {what}, for {enough} people over {whole} "
-            f"week{'s' if whole > 1 else ''} in all, at {weekly:.2g} known outcomes per person and "
-            f"week as now; this log has {people} people over {weeks_so_far:.2g} weeks."
+            f"weeks in all, at {weekly:.2g} known outcomes per person and "
+            f"week as now; this log has {people} people over {so_long} "
+            f"week{'' if so_long == '1' else 's'}."
         )
         if people < FEWEST_PEOPLE // 2:
             sentence += f" The variances of {people} people tell this only roughly."
     return Power(effect, enough, whole, weekly, reached, sentence)
+
+
+def _rarest(log: Log) -> float:
+    """Return the least effective share of the decisions that an arm has; 1 without propensities."""
+    shares = []
+    for arm in range(len(log.arms)):
+        stated = log.propensity[log.arm == arm]
+        if not (stated > 0).all():
+            return 1.0
+        squares = float(np.sum(stated**-2.0))
+        shares.append(float(np.sum(1 / stated)) ** 2 / squares / len(log) if len(stated) else 0.0)
+    return min(shares, default=1.0)
 
 
 def _variance(effect: float, people: int, *, guardrail: bool) -> float:

@@ -1,13 +1,14 @@
 """Watch a change: keep it, roll it back, or wait, by a test that is valid however often one looks.
 
-The time since the change is compared with an equally long time before it. In both, each person has
-one vote: those who leave soon after a change count as much as those who stay, and those who left in
-the time before count there. There is no control group, so a change of the season or of the
-companion's model counts as well.
+The time since the change, in whole weeks, is compared with an equally long time before it. In both,
+each person has one vote: those who leave soon after a change count as much as those who stay, and
+those who left in the time before count there. There is no control group, so a change of the season
+or of the companion's model counts as well.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 from aico_lab.constants import MS_PER_DAY
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine.intervals import FEWEST, NORMAL_95
+from aico_lab.personality.outcomes import WEEK_MS
 from aico_lab.personality.sequences import widening
 
 if TYPE_CHECKING:
@@ -31,11 +33,13 @@ _POWER: Final = 2.8
 _MARGIN: Final = 0.1
 """The usual margin, in standard deviations of the outcome before the change."""
 
-_LOOK_MS: Final = 7 * MS_PER_DAY
-"""The time between two looks that are made up for."""
-
 _KNOWN_BY: Final = 0.25
-"""The share of the time before in which people become known; its rest is compared."""
+"""The least share of the time before in which people become known; of its rest whole weeks are
+compared."""
+
+_ARRIVED: Final = 0.25
+"""The share of the people from before of whom some decision was made when that time begins: a few
+testers who came before everybody else are no side of a comparison."""
 
 _STRETCHES: Final = 20
 """The most stretches of the time since that are compared with the time before."""
@@ -55,6 +59,8 @@ class Change:
         low: The low end of its 95 % confidence sequence, valid however often one looks.
         high: The high end.
         margin: The largest worsening that is accepted.
+        weeks: The number of whole weeks since the moment that are compared.
+        lacks: Why it can never be compared, as the time before is too short; None if it can.
     """
 
     outcome: str
@@ -64,6 +70,8 @@ class Change:
     low: float | None
     high: float | None
     margin: float
+    weeks: int
+    lacks: str | None
 
     @property
     def improvement(self) -> tuple[float, float, float] | None:
@@ -118,7 +126,7 @@ def watch(
     others = tuple(change_since(other, since_ms) for other in guardrails)
     told, reason = _recommend(goal, others)
     end_ms = int(log.time_ms.max(initial=since_ms))
-    for week, look_ms in enumerate(range(since_ms + _LOOK_MS, end_ms, _LOOK_MS), start=1):
+    for week, look_ms in enumerate(range(since_ms + WEEK_MS, end_ms, WEEK_MS), start=1):
         if told == "roll back":
             break
         earlier = (change_since(log, since_ms, margin, look_ms), *(
@@ -129,7 +137,7 @@ def watch(
     if told == "wait" and len(np.unique(log.person)) == 1:
         reason = "One person alone does not tell a change from chance: this is never decided."
     elif told != "roll back":
-        reason += _silence(log, since_ms, end_ms)
+        reason += _silence(log, since_ms, end_ms) + _unused(goal, log, since_ms, end_ms)
     return Watch(told, reason, goal, others)
 
 
@@ -143,58 +151,101 @@ def change_since(
         since_ms: The moment in UTC milliseconds.
         margin: The largest worsening that is accepted; by default a tenth of the standard deviation
             before.
-        until_ms: The time of the look; None for the end of the log.
+        until_ms: The time of the look: decisions count whose windows were over. None for all.
     """
     from scipy import special
 
+    until_ms = None if until_ms is None else until_ms - log.outcome.window_ms
     known = log.observed if until_ms is None else log.observed & (log.time_ms <= until_ms)
     before = known & (log.time_ms < since_ms)
     margin = margin or _usual_margin(log.person[before], log.reward[before])
-    value, parts, people = _contrast(log, known, since_ms)
+    longest = _time_before(log, since_ms)[2]
+    weeks = min(_weeks_since(log, known, since_ms, until_ms), _STRETCHES * longest)
+    value, parts, people = _contrast(log, known, since_ms, weeks)
     low = high = None
     if value is not None and people >= FEWEST and margin > 0 and float(np.ptp(parts)) > 0:
         student = float(special.stdtrit(people - 1, 0.975)) / NORMAL_95
         error = student * float(np.sum(parts**2)) ** 0.5 * (people / (people - 1)) ** 0.5
         half = error * widening(error**-2, (_POWER / margin) ** 2)
         low, high = value - half, value + half
-    outcome = log.outcome
-    return Change(outcome.name, outcome.better, people, value, low, high, margin)
+    outcome, lacks, (days, needed) = log.outcome, None, days_before(log, since_ms)
+    if not longest and len(log):
+        lacks = (
+            f"the decisions before the change span {days} day{'' if days == 1 else 's'} since a "
+            f"quarter of the people were there, and {needed} are needed"
+        )
+    return Change(outcome.name, outcome.better, people, value, low, high, margin, weeks, lacks)
+
+
+def days_before(log: Log, since_ms: int) -> tuple[int, int]:
+    """Return the whole days in the time before a moment, and how many are needed to compare it."""
+    needed = math.ceil((log.outcome.window_ms + WEEK_MS / (1 - _KNOWN_BY)) / MS_PER_DAY)
+    return (since_ms - _time_before(log, since_ms)[0]) // MS_PER_DAY, needed
+
+
+def _time_before(log: Log, since_ms: int) -> tuple[int, int, int]:
+    """Return the time before a moment: its begin, its end, and the weeks of it to compare.
+
+    It begins when a quarter of the people from before had been there. Outcomes whose window reaches
+    beyond the moment are left out.
+    """
+    last_ms = since_ms - log.outcome.window_ms
+    came = np.full(len(log.people), since_ms)
+    np.minimum.at(came, log.person, log.time_ms)
+    came = np.sort(came[came < since_ms])
+    first_ms = int(came[int(_ARRIVED * len(came))]) if len(came) else since_ms
+    return first_ms, last_ms, max(int((1 - _KNOWN_BY) * (last_ms - first_ms) / WEEK_MS), 0)
+
+
+def _weeks_since(
+    log: Log, known: NDArray[np.bool_], since_ms: int, until_ms: int | None = None
+) -> int:
+    """Return the whole weeks since a moment whose outcomes are known.
+
+    On a part of a week other weekdays would be compared than before.
+    """
+    end_ms = until_ms
+    if end_ms is None:
+        over_ms = int(log.time_ms.max(initial=since_ms)) - log.outcome.window_ms
+        end_ms = max(over_ms, int(log.time_ms[known].max(initial=since_ms)) + 1)
+    return max(end_ms - since_ms, 0) // WEEK_MS
 
 
 def _contrast(
-    log: Log, known: NDArray[np.bool_], since_ms: int
+    log: Log, known: NDArray[np.bool_], since_ms: int, weeks: int
 ) -> tuple[float | None, Floats, int]:
     """Return the difference of people's means since a moment to those before, and its parts.
 
     The mean of a person's first session differs from that of many, and fewer people leave in a week
     than in a year, so only times of equal length are alike. If the time since is longer than that
-    before, it is cut into stretches. Of each, people count who were there before it began, so that
-    newcomers do not change the mean. Outcomes from before whose window reaches beyond the change
-    are left out.
+    before, it is cut into stretches. Of each, people count who were seen in some time before it
+    began, so that newcomers do not change the mean. This time is as long on both sides: in a longer
+    one more of the people who are rarely there become known. A stretch with few people on a side is
+    left out: the error of one person's mean is not known.
+
+    Args:
+        log: Decisions from before and after.
+        known: Those whose outcomes count.
+        since_ms: The moment.
+        weeks: The number of weeks since that are compared.
 
     Returns:
         The difference, None without people; what each person contributes to its error; and the
-        number of people in both times.
+        number of people in both times, or without a difference the most in those of a stretch.
     """
-    size = len(log.people)
+    size, most = len(log.people), 0
     parts, seen = np.zeros(size), np.zeros((2, size), bool)
-    later = log.time_ms[known & (log.time_ms >= since_ms)]
-    last_ms = since_ms - log.outcome.window_ms
-    first_ms = int(log.time_ms.min(initial=last_ms))
-    longest = int((1 - _KNOWN_BY) * (last_ms - first_ms))
-    if not len(later) or longest <= 0:
-        return None, parts, 0
-    arrived = np.full(size, np.iinfo(np.int64).max)
-    np.minimum.at(arrived, log.person, log.time_ms)
+    first_ms, last_ms, longest = _time_before(log, since_ms)
     total = weight = 0.0
-    end_ms = min(int(later.max()) + 1, since_ms + _STRETCHES * longest)
-    for begin_ms in range(since_ms, end_ms, longest):
-        length = min(longest, end_ms - begin_ms)
+    for begun in range(0, weeks, max(longest, 1)):
+        length = min(longest, weeks - begun) * WEEK_MS
         sides = [
-            _votes(log, known & (arrived < start)[log.person], start, start + length)
-            for start in (begin_ms, last_ms - length)
-        ]
-        if not all(times.any() for times, _ in sides):
+            _votes(log, known & _seen(log, start - (last_ms - length - first_ms), start), start,
+                   start + length)
+            for start in (since_ms + begun * WEEK_MS, last_ms - length)
+        ]  # fmt: skip
+        if min(np.count_nonzero(times) for times, _ in sides) < FEWEST:
+            most = max(most, int(np.count_nonzero(sides[0][0] * sides[1][0])))
             continue
         weight += length
         for side, sign in ((0, 1), (1, -1)):
@@ -205,7 +256,13 @@ def _contrast(
             total += sign * length * middle
             parts += sign * length * np.where(there, means - middle, 0.0) / there.sum()
     people = int((seen[0] & seen[1]).sum())
-    return (total / weight, parts / weight, people) if people else (None, parts, 0)
+    return (total / weight, parts / weight, people) if people else (None, parts, most)
+
+
+def _seen(log: Log, start_ms: int, end_ms: int) -> NDArray[np.bool_]:
+    """Return which decisions are of people about whom some were made in a time."""
+    rows = (log.time_ms >= start_ms) & (log.time_ms < end_ms)
+    return (np.bincount(log.person[rows], minlength=len(log.people)) > 0)[log.person]
 
 
 def _votes(log: Log, known: NDArray[np.bool_], start_ms: int, end_ms: int) -> tuple[Codes, Floats]:
@@ -239,6 +296,14 @@ def _silence(log: Log, since_ms: int, end_ms: int) -> str:
     return f" In the later half of the time since, {silent} of {len(before)} people were not there."
 
 
+def _unused(goal: Change, log: Log, since_ms: int, end_ms: int) -> str:
+    """Return that the last weeks are not compared, if the time before is too short for them."""
+    weeks = _STRETCHES * _time_before(log, since_ms)[2]
+    if not weeks or goal.weeks < weeks or end_ms - since_ms < (weeks + 1) * WEEK_MS:
+        return ""
+    return f" Only the first {weeks} weeks since are compared, as the time before is short."
+
+
 def _recommend(goal: Change, guardrails: Sequence[Change]) -> tuple[Recommendation, str]:
     everything = (goal, *guardrails)
     for change in everything:
@@ -254,9 +319,13 @@ def _recommend(goal: Change, guardrails: Sequence[Change]) -> tuple[Recommendati
     for change in everything:
         found = change.improvement
         if found is None:
-            if change.people < FEWEST:
+            if change.lacks is not None:
+                return "wait", f"{change.outcome} is never judged: {change.lacks}."
+            if not change.weeks:
+                few = "no whole week since the change is known yet"
+            elif change.people < FEWEST:
                 some = "person has" if change.people == 1 else "people have"
-                few = f"only {change.people} {some} it on both sides of the change"
+                few = f"only {change.people} {some} it in both times that are compared"
             else:
                 few = "it does not vary"
             return "wait", f"{change.outcome} cannot be judged yet: {few}."
