@@ -13,7 +13,7 @@ import pytest
 
 from aico_lab.cli.demo import run_personality_demo
 from aico_lab.domain import Profile
-from aico_lab.errors import WrongUse
+from aico_lab.errors import InvalidValue, WrongUse
 from aico_lab.health import describe
 from aico_lab.messages.simulated import SENTENCE
 from aico_lab.personality import candidates, simulated_home, views
@@ -22,6 +22,7 @@ from aico_lab.personality.log import Log, read_log
 from aico_lab.personality.outcomes import OUTCOMES
 from aico_lab.personality.simulate import Simulation, World
 from aico_lab.personality.targets import fixed, uniform
+from aico_lab.reports.parameters import bind, read_parameters
 from tests.browser import visit
 from tests.executed import execute_here
 from tests.messages import add, message
@@ -41,6 +42,14 @@ def simulated(tmp_path_factory, homes):
         with homes.open(folder, protection="none") as lab:
             run_personality_demo(lab, json=True)
             yield lab
+
+
+def test_an_outcome_that_there_is_not_is_refused_before_the_notebook_starts():
+    declared = read_parameters(NOTEBOOK)
+    for name in OUTCOMES:
+        assert bind(declared, {"outcome": name})["outcome"] == name
+    with pytest.raises(InvalidValue, match="must be one of satisfaction, sentiment_change, "):
+        bind(declared, {"outcome": "nope"})
 
 
 def test_decisions_count_under_the_version_that_applies_now():

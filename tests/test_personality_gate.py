@@ -290,12 +290,61 @@ def test_frequencies_of_few_expected_choices_are_no_fault(log):
 def test_wrong_frequencies_are_told_in_their_own_unit(log):
     rng = np.random.default_rng(7)
     wrong = replace(made(log, rng, [0.4, 0.6], 2000), propensity=np.full(2000, 0.5))
-    for other, times in ((None, "0.8|1.2"), (np.full((2000, 2), 0.5), "")):
+    for other, times in ((None, r"0\.[78]\d?|1\.[12]\d?"), (np.full((2000, 2), 0.5), "")):
         sentence = check(replace(wrong, probabilities=other), "frequencies").sentence
         if times:
             assert re.search(rf"was chosen ({times}) times as often as they say", sentence)
         else:
             assert re.search(r"more or less often than they say, by \d+% of the dec", sentence)
+
+
+def test_slightly_wrong_frequencies_are_told_to_three_digits(log):
+    rng = np.random.default_rng(7)
+    right = made(log, rng, [0.5, 0.5], 40_000)
+    wrong = replace(right, propensity=0.97 * right.propensity, probabilities=None)
+    assert re.search(r"was chosen 1\.0[2-4] times as often", check(wrong, "frequencies").sentence)
+
+
+@pytest.mark.parametrize("weeks", [10, 30])
+def test_one_early_decision_does_not_hide_a_drift(log, weeks):
+    """Nor may a home's growth: the halves are of the time in which nearly all decisions were."""
+    rng = np.random.default_rng(5)
+    steady = made(log, rng, [0.5, 0.5], 2000, people=60)
+    reward = rng.normal(0, 0.15, 2000)
+    drift = reward + 0.05 * (steady.time_ms > MONDAY + 4 * WEEK)
+    times = steady.time_ms.copy()
+    times[0] -= weeks * WEEK
+    assert check(replace(steady, time_ms=times, reward=reward), "steady").ok
+    assert not check(replace(steady, time_ms=times, reward=drift), "steady").ok
+
+
+def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
+    right = made(log, np.random.default_rng(5), [0.5, 0.5], 2000, people=60)
+    others = replace(right, person=right.person % 30 + np.where(np.arange(2000) < 1000, 0, 30))
+    rows = np.abs(np.arange(2000) - 1000) > 50
+    others = others.choose(rows)
+    found = check(others, "steady")
+    assert found.ok
+    assert found.sentence == (
+        "Whether the outcome drifts over the period is not known: 0 people were there in both "
+        "halves of it, and 10 are needed."
+    )
+
+
+def test_in_less_than_two_weeks_a_weekend_is_no_drift_but_too_short(log):
+    rng = np.random.default_rng(5)
+    for days, told in ((7, True), (10, True), (14, False)):
+        right = made(log, rng, [0.5, 0.5], 6000, people=60, weeks=days / 7)
+        weekend = (right.time_ms - MONDAY) % WEEK >= 5 * 86_400_000
+        rated = replace(right, reward=0.1 * weekend + rng.normal(0, 0.15, 6000))
+        found = check(rated, "steady")
+        assert found.ok != told
+        assert found.sentence.endswith("log at least two whole weeks.") == told
+        if told:
+            advised = needed_log(rated)
+            assert not advised.reached
+            assert "60 people over 3 weeks in all" in advised.sentence
+            assert advised.sentence.endswith("over 1 week." if days == 7 else "over 1.4 weeks.")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from aico_lab.personality.outcomes import OUTCOMES, outcome_of
 from aico_lab.personality.proposals import draft
 from aico_lab.personality.simulate import ARMS, START_MS, WEEK_MS, Simulation, World
 
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "personality_adaptation.ipynb"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 TRAITS = {"warmth": 0.5, "verbosity": 0.5, "extraversion": 0.5}
 PROFILE = Profile(TRAITS, id="p1")
@@ -83,6 +85,35 @@ def test_a_larger_log_is_advised_only_if_this_one_is_not_as_large():
     many = draft(Simulation(alike, 3).log(20), [], arms, PROFILE, 0.1)
     assert "may be no better" in many.sentence
     assert "the log is large enough" in many.needed
+
+
+@pytest.mark.parametrize("days", [15, 20])
+def test_nothing_is_proposed_whose_change_could_not_be_watched(days):
+    log = Simulation(replace(WORLD, people=600), 3).log(3)
+    log = log.choose(log.time_ms < START_MS + days * WEEK_MS / 7)
+    found = draft(log, [], ARMS, PROFILE, 0.1)
+    if days == 20:
+        assert found.best.arm == "warmer"
+        return
+    assert found.best is None
+    assert found.sentence.startswith("Nothing is proposed yet: warmer is better: satisfaction +")
+    assert found.sentence.endswith(
+        "; but a change could not be watched: the decisions span 14 days since a quarter of the "
+        "people were there, and 17 are needed."
+    )
+    assert found.needed == "Log for 3 more days, and propose again."
+
+
+def test_the_changes_of_a_person_are_those_that_reach_them(tuned):
+    """The page of one person shows them, as `status --user` does."""
+    tuner = tuned.personality
+    tuned.primary.execute(
+        "INSERT INTO users (user_id, created_at) VALUES ('ada', '2024'), ('bo', '2024')"
+    )
+    made = PersonalityChange({"steps": {"warmth": 0.1}}, tuner.profile().id, "ada")
+    tuner.work(lambda uow: uow.personality_changes.save(made), commit=True)
+    assert [len(tuner.changes(user)) for user in (None, "ada", "bo")] == [1, 1, 0]
+    assert "lab.personality.changes(person)" in NOTEBOOK.read_text(encoding="utf-8")
 
 
 def test_an_arm_that_worsens_a_guardrail_is_not_proposed(log):

@@ -49,8 +49,11 @@ def test_it_waits_while_there_is_little_to_see():
     _, before = logs((0.5, 0.5))
     nothing = watch(before.choose(before.time_ms < SINCE), SINCE)
     assert (nothing.recommendation, nothing.goal.people, nothing.goal.value) == ("wait", 0, None)
+    assert "judged yet: no whole week since the change is known yet." in nothing.reason
+    week = watch(before.choose(before.time_ms < SINCE + 0.9 * WEEK_MS), SINCE)
+    assert "judged yet: no whole week since the change is known yet." in week.reason
     few = watch(logs((0.5, 0.5), people=5)[1], SINCE)
-    assert few.reason.endswith("only 5 people have it on both sides of the change.")
+    assert few.reason.endswith("only 5 people have it in both times that are compared.")
     constant = replace(before, reward=np.ones(len(before)))
     assert watch(constant, SINCE).reason.endswith("it does not vary.")
 
@@ -121,6 +124,37 @@ def test_people_who_are_rarely_there_do_not_roll_back():
         assert abs(found.goal.value) < 0.025
 
 
+@pytest.mark.parametrize("testers", [1, 10])
+def test_testers_before_the_launch_are_no_side_of_a_comparison(testers):
+    """Those are content, and all others less so, before the change as after it."""
+    rng = np.random.default_rng(2)
+    person, week = at_random(rng, 300, 20, 1.0)
+    early, when = at_random(rng, testers, 24, 3.0)
+    person, week = np.append(early, person + testers), np.append(when - 4, week)
+    order = np.argsort(week)
+    person, week = person[order], week[order]
+    rated = np.where(person < testers, 0.9, 0.6) + rng.normal(0, 0.1, len(week))
+    late = made(person, week, rated, "satisfaction")
+    for weeks in (4, 9, 12):
+        found = watch(late.choose(late.time_ms < SINCE + weeks * WEEK_MS), SINCE)
+        assert found.recommendation != "roll back", (weeks, found.reason)
+        assert found.goal.people > 100
+        assert abs(found.goal.value) < 0.03
+    worse = replace(late, reward=late.reward - 0.1 * (late.time_ms >= SINCE))
+    assert watch(worse, SINCE).recommendation == "roll back"
+
+
+def test_a_stretch_with_few_people_on_a_side_is_left_out():
+    """One person's mean would add nothing to the error."""
+    rng = np.random.default_rng(3)
+    person, week = at_random(rng, 60, 26, 3.0)
+    rated = 0.6 + rng.normal(0, 0.1, len(week))
+    gone = (week > 18) & (person > 0)  # only one is left, who is less content
+    rated -= 0.3 * (person == 0) * (week > 18)
+    log = made(person, week, rated, "satisfaction").choose(~gone)
+    assert abs(change_since(log, SINCE).value) < 0.03
+
+
 def test_only_whole_weeks_are_compared():
     """After a Monday and a Tuesday nothing is told, as they would be compared with a weekend."""
     rng = np.random.default_rng(1)
@@ -138,9 +172,12 @@ def test_only_whole_weeks_are_compared():
 def test_too_short_a_time_before_is_told_of():
     """It never gets longer; and a short one does not serve for all weeks since."""
     _, log = logs((0.5, 0.5), weeks=30)
-    few = "is never judged: the decisions before the change span 6 days, and 17 are needed."
+    few = (
+        "is never judged: the decisions before the change span 5 days since a quarter of the "
+        "people were there, and 17 are needed."
+    )
     short = "Only the first 20 weeks since are compared, as the time before is short."
-    for days, told in ((6, few), (18, short)):
+    for days, told in ((6, few), (19, short)):
         cut = log.choose(log.time_ms >= SINCE - days * WEEK_MS / 7)
         found = watch(cut, SINCE, margin=1e-4)
         assert found.recommendation == "wait"

@@ -20,6 +20,8 @@ zone: str = "UTC"  # IANA name # of a zone
 top: int | None = None
 share: float | None = 1
 label: str | None = 'all # of them'  # what to call it
+from typing import Literal
+side: Literal["left", "right"] | None = "left"
 """
 
 
@@ -48,6 +50,7 @@ def test_name_type_default_and_comment_of_every_line_are_read(declared):
         NotebookParameter("top", "int | None", None, ""),
         NotebookParameter("share", "float | None", 1.0, ""),
         NotebookParameter("label", "str | None", "all # of them", "what to call it"),
+        NotebookParameter("side", "Literal['left', 'right'] | None", "left", ""),
     ]
 
 
@@ -80,6 +83,8 @@ def test_every_notebook_of_the_project_declares_parameters_with_a_comment_each(p
         ("share", "none", None),
         ("label", "none", None),
         ("label", "x", "x"),
+        ("side", "right", "right"),
+        ("side", "none", None),
     ],
 )
 def test_a_value_becomes_what_the_annotation_says(declared, name, given, value):
@@ -97,6 +102,7 @@ def test_parameters_that_are_not_given_keep_their_defaults(declared):
         "top": None,
         "share": 1.0,
         "label": "all # of them",
+        "side": "left",
     }
 
 
@@ -121,6 +127,8 @@ def test_parameters_that_are_not_given_keep_their_defaults(declared):
         ("label", " ", "text or none, not ' '"),
         ("top", [], "a whole number or none, not []"),
         ("label", b"x", "text or none, not b'x'"),
+        ("side", "top", "one of left, right or none, not 'top'"),
+        ("side", ["left"], "one of left, right or none, not ['left']"),
     ],
 )
 def test_a_value_of_another_type_is_refused_in_one_sentence(declared, name, given, sentence):
@@ -155,6 +163,9 @@ def test_an_unknown_name_is_refused_where_there_are_no_parameters():
         ("x: dict[str, int] | None = None", "is annotated “dict.*use int, float, bool or str"),
         ("x: list = []", "is annotated “list”"),
         ("x: int | str = 3", "is annotated"),
+        ("x: Literal[1, 2] = 1", "is annotated"),
+        ("x: Literal[str] = 'a'", "is annotated"),
+        ("x: Literal['a', 'b'] = 'c'", "needs a default that is one of a, b"),
         ("x: int | None | None = 3", "is annotated"),
         ("x: int", "needs a default that is a whole number"),
         ("x: int = 1 + 2", "needs a default"),

@@ -62,7 +62,7 @@ def after_change(reader: Reader, changes: Sequence[PersonalityChange]) -> Person
 
     Args:
         reader: The reader of the snapshot.
-        changes: All changes, `lab.personality.changes()`.
+        changes: The changes in question, of `lab.personality.changes()`.
     """
     question = "What happened after the last change?"
     applied = [one for one in changes if one.applied_at is not None]

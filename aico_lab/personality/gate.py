@@ -79,6 +79,12 @@ _DRIFT: Final = 0.1
 _DRIFT_ALARM: Final = 0.005
 """The probability with which a log without drift fails that check, for each of two measures."""
 
+_STRAY: Final = 0.02
+"""The share of decisions at each end of the period that may lie far from all others."""
+
+_COMPARED: Final = FEWEST_PEOPLE // 2
+"""The fewest people in both halves of the period of whom a drift is told."""
+
 _CHANGED: Final = 0.05
 """The largest share of decisions under another version than is usual for person and context."""
 
@@ -240,7 +246,7 @@ class Support:
             )
             if not all_known:
                 sentence = (
-                    f"The propensities are wrong: {log.arms[arm]} was chosen {1 + apart:.2g} times "
+                    f"The propensities are wrong: {log.arms[arm]} was chosen {1 + apart:.3g} times "
                     "as often as they say."
                 )
             several = [log.policies[place] for place in np.unique(log.policy)]
@@ -419,13 +425,14 @@ class Support:
         """Compare the halves of the period within each person: the outcome, and the gain.
 
         The halves hold as many whole weeks, so that weekends count alike in both; an odd week
-        between them is left out. Only a period of less than two weeks is cut in the middle.
+        between them is left out. Only a period of less than two weeks is cut in the middle, where a
+        weekend looks like a drift.
         """
         log = self.kept
         residual = log.reward - self.model.predictions[np.arange(len(log)), log.arm]
         direct = np.einsum("ij,ij->i", self.target, self.model.predictions)
         gain = direct + self.weights * residual - log.reward
-        early, late = _halves(log.time_ms)
+        early, late, whole = _halves(log.time_ms)
         spread = float(np.std(log.reward)) or 1.0
         worst, drifts = 0.0, ""
         for what, values in (("outcome", residual), ("gain of the policy", gain)):
@@ -435,7 +442,19 @@ class Support:
             if significant and size > _DRIFT and not drifts:
                 drifts = what
         sentence = "The outcome does not drift over the period."
-        if drifts:
+        both = len(np.intersect1d(log.person[early], log.person[late]))
+        if both < _COMPARED:
+            sentence = (
+                "Whether the outcome drifts over the period is not known: "
+                f"{_counted(both, 'person was', 'people were')} there in both halves of it, and "
+                f"{_COMPARED} are needed."
+            )
+        elif drifts and not whole:
+            sentence = (
+                f"The {drifts} differs between the halves of the period by {worst:.2f} standard "
+                "deviations, which may be the days of the week: log at least two whole weeks."
+            )
+        elif drifts:
             sentence = (
                 f"The {drifts} drifts: it differs between the halves of the period by {worst:.2f} "
                 "standard deviations, so that one number does not describe it."
@@ -646,16 +665,22 @@ def _difference(
     return float(middle_one - middle_other), float(np.sqrt(np.sum(by_person**2)))
 
 
-def _halves(time_ms: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which times are early and which are late, with as many whole weeks in both."""
-    first_ms, last_ms = int(time_ms.min()), int(time_ms.max())
+def _halves(time_ms: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], bool]:
+    """Return which times are early, which are late, and whether both have as many whole weeks.
+
+    The few that lie far from all others are neither: they would leave a half almost empty.
+    """
+    low, high = np.quantile(time_ms, [_STRAY, 1 - _STRAY])
+    around = 2 * _STRAY / (1 - 2 * _STRAY) * (high - low)
+    usual = (time_ms >= low - around) & (time_ms <= high + around)
+    first_ms, last_ms = int(time_ms[usual].min()), int(time_ms[usual].max())
     days = (last_ms - first_ms) // MS_PER_DAY + 1
     half_ms = days // 14 * 7 * MS_PER_DAY
     if not half_ms:
         late = time_ms > np.median(time_ms)
-        return ~late, late
+        return ~late, late, False
     early = time_ms < first_ms + half_ms
-    return early, (time_ms > last_ms - half_ms) & ~early
+    return usual & early, usual & (time_ms > last_ms - half_ms) & ~early, True
 
 
 def _paired(
@@ -675,7 +700,7 @@ def _paired(
     times = [np.bincount(person[half], minlength=people) for half in (late, early)]
     both = (times[0] > 0) & (times[1] > 0)
     n = int(both.sum())
-    if n < FEWEST_PEOPLE // 2:
+    if n < _COMPARED:
         return 0.0, False
     apart = sums[0][both] / times[0][both] - sums[1][both] / times[1][both]
     # A person counts by the decisions of the smaller half, so that one decision does not decide.

@@ -414,12 +414,20 @@ class Personality:
         named = change_id or self._only_watched()
         return self.work(lambda uow: keep_change(uow, named), commit=not dry_run)
 
-    def changes(self) -> list[PersonalityChange]:
-        """Return all proposals and changes, the latest first."""
+    def changes(self, user: str | None = None) -> list[PersonalityChange]:
+        """Return the proposals and changes, the latest first.
+
+        Args:
+            user: The id or name of a person, for those that reach them; None for all.
+
+        Raises:
+            UnknownName: There is no such person.
+        """
+        user_id = self.person(user)
         rows = self._storage.primary.fetch_dicts(
             "SELECT * FROM personality_changes ORDER BY proposed_at DESC, change_id"
         )
-        return [PersonalityChange.from_dict(row) for row in rows]
+        return [one for one in map(PersonalityChange.from_dict, rows) if one.reaches(user_id)]
 
     def status(self, user: str | None = None, context: str | None = None) -> PersonalityStatus:
         """Return the profile, what was logged, the proposals, and how watched changes do.
@@ -433,7 +441,7 @@ class Personality:
         """
         primary, user_id = self._storage.primary, self.person(user)
         profile = self.profile(user_id, context)
-        known = [one for one in self.changes() if one.reaches(user_id)]
+        known = self.changes(user_id)
         (decisions, with_propensity), simulated = (
             primary.fetch_all(
                 "SELECT count(*), count(propensity) FROM personality_decisions "

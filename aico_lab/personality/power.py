@@ -34,6 +34,10 @@ standard deviations of the outcome: a small one by Cohen's (1988) convention."""
 _POWER: Final = 0.841621
 """The quantile of the normal distribution for a power of 80 %."""
 
+SHORTEST: Final = 3
+"""The fewest weeks: in less than two the days of the week look like a drift, and a change that is
+to be watched needs 17 days before it."""
+
 _LONGEST: Final = 52
 """Beyond this number of weeks more people are needed instead."""
 
@@ -111,13 +115,15 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
     while weeks > (_LONGEST if enough == people else longest):
         enough = math.ceil(1.05 * enough)
         weeks = _weeks(effect, enough, apart, chance, guardrail=guardrail)
-    whole = max(math.ceil(weeks), 1)
+    whole = max(math.ceil(weeks), SHORTEST)
     so_far = 2 * (within + between) * _inflation(kept) / len(kept) + apart / people
-    reached = people >= FEWEST_PEOPLE and so_far <= _variance(effect, people, guardrail=guardrail)
+    precise = so_far <= _variance(effect, people, guardrail=guardrail)
+    reached = people >= FEWEST_PEOPLE and precise and round(weeks_so_far) >= SHORTEST
     unit = f" {log.outcome.unit}" if log.outcome.unit else ""
     found = f"find an effect of {effect:.2g}{unit} on {log.outcome.name}"
     if guardrail:
         found = f"rule out that {log.outcome.name} worsens by {effect:.2g}{unit}"
+    so_long = f"{weeks_so_far:.2g}"
     if reached:
         sentence = (
             f"To {found} with a probability of 80 %, the log is large enough: more of the "
@@ -128,8 +134,9 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
     else:
         sentence = (
             f"To {found} with a probability of 80 %, {what}, for {enough} people over {whole} "
-            f"week{'s' if whole > 1 else ''} in all, at {weekly:.2g} known outcomes per person and "
-            f"week as now; this log has {people} people over {weeks_so_far:.2g} weeks."
+            f"weeks in all, at {weekly:.2g} known outcomes per person and "
+            f"week as now; this log has {people} people over {so_long} "
+            f"week{'' if so_long == '1' else 's'}."
         )
         if people < FEWEST_PEOPLE // 2:
             sentence += f" The variances of {people} people tell this only roughly."

@@ -17,6 +17,7 @@ from aico_lab.personality import targets
 from aico_lab.personality.evaluation import evaluate
 from aico_lab.personality.power import SMALL, needed_log
 from aico_lab.personality.simulate import LABEL
+from aico_lab.personality.watching import days_before
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -137,7 +138,8 @@ def draft(
     there is none. It can be proposed if its gain is favourable on its whole confidence sequence,
     which is valid however often one asks, and if each guardrail's 95 % interval neither lies below
     0 nor reaches the margin, a fifth of its standard deviation: the effect for which logs are
-    planned. The watch that follows is stricter. A guardrail that the log does not tell about is
+    planned. The watch that follows is stricter, and nothing is proposed before there are enough
+    days for it. A guardrail that the log does not tell about is
     named in the sentence. Of several such arms the one with the largest gain is the best.
 
     Args:
@@ -160,6 +162,14 @@ def draft(
     fit = [one for one in compared if one.fit]
     best = max(fit, key=lambda one: abs((one.effect and one.effect.value) or 0.0), default=None)
     if best is not None:
+        days, enough = max(
+            (days_before(one, int(one.time_ms.max()) + 1) for one in (log, *guardrails)),
+            key=lambda one: one[1] - one[0],
+        )
+        if days < enough:
+            return Draft(None, tuple(compared), _too_early(best.sentence, days, enough),
+                         f"Log for {enough - days} more day{'' if enough - days == 1 else 's'}, "
+                         "and propose again.")  # fmt: skip
         return Draft(best, tuple(compared), best.sentence, None)
     needed = _needed(compared, log, guardrails)
     return Draft(None, tuple(compared), _why_none(compared, arms, log, profile), needed)
@@ -280,6 +290,14 @@ def _why_none(
         ),
     )
     return f"Nothing is proposed: {closest.sentence}"
+
+
+def _too_early(found: str, days: int, needed: int) -> str:
+    return (
+        f"Nothing is proposed yet: {found.removesuffix('.')}; but a change could not be watched: "
+        f"the decisions span {days} day{'' if days == 1 else 's'} since a quarter of the people "
+        f"were there, and {needed} are needed."
+    )
 
 
 def _named(policies: Sequence[str]) -> str | None:

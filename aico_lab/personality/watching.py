@@ -37,6 +37,10 @@ _KNOWN_BY: Final = 0.25
 """The least share of the time before in which people become known; of its rest whole weeks are
 compared."""
 
+_ARRIVED: Final = 0.25
+"""The share of the people from before of whom some decision was made when that time begins: a few
+testers who came before everybody else are no side of a comparison."""
+
 _STRETCHES: Final = 20
 """The most stretches of the time since that are compared with the time before."""
 
@@ -155,7 +159,7 @@ def change_since(
     known = log.observed if until_ms is None else log.observed & (log.time_ms <= until_ms)
     before = known & (log.time_ms < since_ms)
     margin = margin or _usual_margin(log.person[before], log.reward[before])
-    first_ms, _, longest = _time_before(log, since_ms)
+    longest = _time_before(log, since_ms)[2]
     weeks = min(_weeks_since(log, known, since_ms, until_ms), _STRETCHES * longest)
     value, parts, people = _contrast(log, known, since_ms, weeks)
     low = high = None
@@ -164,23 +168,32 @@ def change_since(
         error = student * float(np.sum(parts**2)) ** 0.5 * (people / (people - 1)) ** 0.5
         half = error * widening(error**-2, (_POWER / margin) ** 2)
         low, high = value - half, value + half
-    outcome, lacks = log.outcome, None
+    outcome, lacks, (days, needed) = log.outcome, None, days_before(log, since_ms)
     if not longest and len(log):
-        needed = (outcome.window_ms + WEEK_MS / (1 - _KNOWN_BY)) / MS_PER_DAY
         lacks = (
-            f"the decisions before the change span {(since_ms - first_ms) / MS_PER_DAY:.0f} days, "
-            f"and {math.ceil(needed)} are needed"
+            f"the decisions before the change span {days} day{'' if days == 1 else 's'} since a "
+            f"quarter of the people were there, and {needed} are needed"
         )
     return Change(outcome.name, outcome.better, people, value, low, high, margin, weeks, lacks)
+
+
+def days_before(log: Log, since_ms: int) -> tuple[int, int]:
+    """Return the whole days in the time before a moment, and how many are needed to compare it."""
+    needed = math.ceil((log.outcome.window_ms + WEEK_MS / (1 - _KNOWN_BY)) / MS_PER_DAY)
+    return (since_ms - _time_before(log, since_ms)[0]) // MS_PER_DAY, needed
 
 
 def _time_before(log: Log, since_ms: int) -> tuple[int, int, int]:
     """Return the time before a moment: its begin, its end, and the weeks of it to compare.
 
-    Outcomes whose window reaches beyond the moment are left out.
+    It begins when a quarter of the people from before had been there. Outcomes whose window reaches
+    beyond the moment are left out.
     """
     last_ms = since_ms - log.outcome.window_ms
-    first_ms = int(log.time_ms.min(initial=since_ms))
+    came = np.full(len(log.people), since_ms)
+    np.minimum.at(came, log.person, log.time_ms)
+    came = np.sort(came[came < since_ms])
+    first_ms = int(came[int(_ARRIVED * len(came))]) if len(came) else since_ms
     return first_ms, last_ms, max(int((1 - _KNOWN_BY) * (last_ms - first_ms) / WEEK_MS), 0)
 
 
@@ -207,7 +220,8 @@ def _contrast(
     than in a year, so only times of equal length are alike. If the time since is longer than that
     before, it is cut into stretches. Of each, people count who were seen in some time before it
     began, so that newcomers do not change the mean. This time is as long on both sides: in a longer
-    one more of the people who are rarely there become known.
+    one more of the people who are rarely there become known. A stretch with few people on a side is
+    left out: the error of one person's mean is not known.
 
     Args:
         log: Decisions from before and after.
@@ -217,9 +231,9 @@ def _contrast(
 
     Returns:
         The difference, None without people; what each person contributes to its error; and the
-        number of people in both times.
+        number of people in both times, or without a difference the most in those of a stretch.
     """
-    size = len(log.people)
+    size, most = len(log.people), 0
     parts, seen = np.zeros(size), np.zeros((2, size), bool)
     first_ms, last_ms, longest = _time_before(log, since_ms)
     total = weight = 0.0
@@ -230,7 +244,8 @@ def _contrast(
                    start + length)
             for start in (since_ms + begun * WEEK_MS, last_ms - length)
         ]  # fmt: skip
-        if not all(times.any() for times, _ in sides):
+        if min(np.count_nonzero(times) for times, _ in sides) < FEWEST:
+            most = max(most, int(np.count_nonzero(sides[0][0] * sides[1][0])))
             continue
         weight += length
         for side, sign in ((0, 1), (1, -1)):
@@ -241,7 +256,7 @@ def _contrast(
             total += sign * length * middle
             parts += sign * length * np.where(there, means - middle, 0.0) / there.sum()
     people = int((seen[0] & seen[1]).sum())
-    return (total / weight, parts / weight, people) if people else (None, parts, 0)
+    return (total / weight, parts / weight, people) if people else (None, parts, most)
 
 
 def _seen(log: Log, start_ms: int, end_ms: int) -> NDArray[np.bool_]:
@@ -306,9 +321,11 @@ def _recommend(goal: Change, guardrails: Sequence[Change]) -> tuple[Recommendati
         if found is None:
             if change.lacks is not None:
                 return "wait", f"{change.outcome} is never judged: {change.lacks}."
-            if change.people < FEWEST:
+            if not change.weeks:
+                few = "no whole week since the change is known yet"
+            elif change.people < FEWEST:
                 some = "person has" if change.people == 1 else "people have"
-                few = f"only {change.people} {some} it on both sides of the change"
+                few = f"only {change.people} {some} it in both times that are compared"
             else:
                 few = "it does not vary"
             return "wait", f"{change.outcome} cannot be judged yet: {few}."

@@ -5,7 +5,8 @@ the cell tagged `parameters` is the declaration, with one line for each paramete
 
     days: int = 30  # length of the window that ends with the last message
 
-Without an annotation the type is that of the default, or `str | None` if the default is None.
+Without an annotation the type is that of the default, or `str | None` if the default is None. Of
+`Literal["a", "b"]` only these texts are accepted; the cell may import it from `typing`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _TRUTH: Final = {
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
 _NO_VALUE: Final = object()
+_LITERAL: Final = "Literal"
+_IMPORT: Final = f"from typing import {_LITERAL}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class NotebookParameter:
 
     Attributes:
         name: The variable's name.
-        type: The annotation: int, float, bool or str, optionally with `| None`.
+        type: The annotation: int, float, bool, str or a Literal of texts, optionally with `| None`.
         default: The value if none is given.
         help: The comment at the end of the line.
     """
@@ -81,6 +84,8 @@ def read_parameters(notebook: Path) -> dict[str, NotebookParameter]:
     }
     found: dict[str, NotebookParameter] = {}
     for statement in statements:
+        if ast.unparse(statement) == _IMPORT:
+            continue
         parameter = _declaration(statement, source, comments, notebook.name)
         if parameter.name in found:
             raise WrongUse(f"{notebook.name} declares the parameter “{parameter.name}” twice.")
@@ -159,10 +164,11 @@ def _declaration(
                 f"The parameters cell of {notebook} must hold only lines such as "
                 f"“days: int = 30  # what it is” or “days = 30”, not “{text}”."
             )
-    if annotation.removesuffix(_OPTIONAL) not in _TYPES:
+    kind = annotation.removesuffix(_OPTIONAL)
+    if kind not in _TYPES and not _choices(kind):
         raise WrongUse(
             f"The parameter “{name}” of {notebook} is annotated “{annotation}”; use int, float, "
-            "bool or str, each optionally with “| None”."
+            "bool or str, or a Literal of several texts, each optionally with “| None”."
         )
     default: object = _NO_VALUE
     if statement.value is not None:
@@ -177,9 +183,21 @@ def _declaration(
     return NotebookParameter(name=name, type=annotation, default=default, help=help_text)
 
 
+def _choices(kind: str) -> list[str]:
+    """Return the texts of a Literal; empty for any other annotation."""
+    if not kind.startswith(f"{_LITERAL}["):
+        return []
+    try:
+        found = ast.literal_eval(kind.removeprefix(_LITERAL))
+    except ValueError:
+        return []
+    return found if all(isinstance(one, str) for one in found) else []
+
+
 def _described(annotation: str) -> str:
     kind = annotation.removesuffix(_OPTIONAL)
-    return _WORDS[kind] if kind == annotation else f"{_WORDS[kind]} or none"
+    words = f"one of {', '.join(_choices(kind))}" if _choices(kind) else _WORDS[kind]
+    return words if kind == annotation else f"{words} or none"
 
 
 def _parse(text: str, annotation: str) -> object:
@@ -189,7 +207,7 @@ def _parse(text: str, annotation: str) -> object:
         return _NO_VALUE
     if kind != annotation and text.lower() == "none":
         return None
-    if kind == "str":
+    if kind == "str" or _choices(kind):
         return text
     if kind == "bool":
         return _TRUTH.get(text.lower(), _NO_VALUE)
@@ -207,6 +225,8 @@ def _check(value: object, annotation: str) -> object:
     if kind == "float" and type(value) is int:
         with contextlib.suppress(OverflowError):
             return float(value)
+    if choices := _choices(kind):
+        return value if value in choices else _NO_VALUE
     # The exact type, since isinstance accepts True as an int.
     if type(value) is not _TYPES[kind] or (isinstance(value, float) and not math.isfinite(value)):
         return _NO_VALUE
