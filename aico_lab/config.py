@@ -100,14 +100,18 @@ class Settings:
         given = {
             HOME_VARIABLE: str(self.home),
             KEY_FILE_VARIABLE: str(self.key_file) if self.key_file else None,
-            PASSPHRASE_VARIABLE: None,
-            NEW_PASSPHRASE_VARIABLE: None,
-            KEY_DESCRIPTOR_VARIABLE: None,
             KEYRING_VARIABLE: "1" if self.keyring else None,
-            SOURCE_KEY_VARIABLE: None,  # notebooks only read the warehouse
         }
-        others = {name: value for name, value in os.environ.items() if name not in given}
+        others = {name: value for name, value in without_secrets().items() if name not in given}
         return others | {name: value for name, value in given.items() if value is not None}
+
+
+def without_secrets() -> dict[str, str]:
+    """Return the environment of a child process that opens no home."""
+    secret = {
+        PASSPHRASE_VARIABLE, NEW_PASSPHRASE_VARIABLE, KEY_DESCRIPTOR_VARIABLE, SOURCE_KEY_VARIABLE,
+    }  # fmt: skip
+    return {name: value for name, value in os.environ.items() if name not in secret}
 
 
 def _credential(env: Mapping[str, str], name: str) -> Path | None:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from aico_lab.adapters.libsql_seal import older
 from aico_lab.errors import AicoLabError, NeverSynced
 from aico_lab.health import Finding, check_one, diagnose_stores
-from aico_lab.integrity.guard import accept_if_explained, damaged, examine_unwritable
+from aico_lab.integrity.guard import (
+    OUTSIDE,
+    accept_if_sound,
+    damaged,
+    examine_unwritable,
+    last_uncompared,
+)
 from aico_lab.integrity.review import find_unsoundness
 
 if TYPE_CHECKING:
@@ -40,7 +46,7 @@ def verify_deep(
 ) -> DeepProof:
     """Check every page of the primary database, every value of the snapshot, and every store.
 
-    Pages that another program wrote are sealed, if that explains all changes.
+    Pages that another program may have written are sealed, and told.
 
     Args:
         lab: The opened home.
@@ -82,12 +88,13 @@ def _check_pages(lab: Lab) -> str:
     if lost := seal.settle(lab.primary):
         raise older(lost)
     seal.renew(lab.primary)
+    before = seal.read()
     changed = seal.examine(lab.primary)
-    if changed or seal.is_foreign:
-        accept_if_explained(lab.storage, seal, changed)
-    if changed:
-        return f"{len(changed):,} were written by another program, which explains every change"
-    return f"all {seal.read().pages:,} are as they were sealed"
+    if (changed or before.foreign) and (
+        said := accept_if_sound(lab.storage, seal, changed, before)
+    ):
+        return f"{OUTSIDE}: {said}"
+    return f"all {seal.read().pages:,} are as they were sealed{last_uncompared(lab.primary)}"
 
 
 def _check_structure(lab: Lab) -> str:

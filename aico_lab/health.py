@@ -32,7 +32,7 @@ from aico_lab.home.keys import UNFINISHED, is_of_former_version, slots_of
 from aico_lab.home.staged import RESTORED
 from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.rescoring import count_due
-from aico_lab.integrity.guard import examine_unwritable
+from aico_lab.integrity.guard import examine_unwritable, last_uncompared
 from aico_lab.lab import Lab
 from aico_lab.messages.simulated import is_simulated
 from aico_lab.messages.timestamps import plausible_times
@@ -214,14 +214,14 @@ def _check_seal(lab: Lab) -> str:
             f"{pages} of aico.db {'is' if len(changed) == 1 else 'are'} not as sealed: run "
             "`aico-lab verify --deep`, which tells damage from what another program wrote."
         )
-    last = seal.read()
+    last, told = seal.read(), last_uncompared(lab.primary)
     if last.deep_at is None:
-        return "every page is as it was sealed; `aico-lab verify --deep` was not run yet"
+        return f"every page is as it was sealed; `aico-lab verify --deep` was not run yet{told}"
     day = datetime.fromtimestamp(last.deep_at, UTC)
     outcome = "found nothing" if last.deep_ok else "found damage"
     return (
         f"every page is as it was sealed; the last deep check, on {day:%Y-%m-%d %H:%M} UTC, "
-        f"{outcome}"
+        f"{outcome}{told}"
     )
 
 

@@ -401,6 +401,7 @@ class Lab:
                     warnings = [*warnings, "The vectors were damaged and were rebuilt."]
             except (StorageError, HomeError, EncoderError) as error:
                 problems.append(str(error))
+        warnings = [*guard.reports(), *warnings]
         return replace(result, warnings=warnings, problems=tuple(problems))
 
     @private_files()

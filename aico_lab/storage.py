@@ -97,7 +97,7 @@ class Storage:
         self._opened.callback(give_back, own_folder(folder))
         try:
             refuse_during_rotation(self.home)
-            if self.keys.former is not None:
+            if self.keys.home is not None:  # a rotation renames files; before, none is in place
                 put_seal_in_place(self.home.path)
             put_seal_in_place(self.home.path, RESTORED)
         except BaseException:

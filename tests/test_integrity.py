@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aico_lab.adapters.libsql import Connection, LibSQLAdapter
+from aico_lab.adapters.libsql_log import _checksum
 from aico_lab.adapters.libsql_seal import PageSeal
 from aico_lab.deep_verify import _check_pages
 from aico_lab.errors import CorruptDatabase, StorageError
@@ -92,15 +94,20 @@ def other(closed, model) -> Iterator[Connection]:
 
 
 def test_every_flip_of_the_database_is_noticed(closed, model):
-    """Each stops a full sync, which copies nothing."""
+    """Each stops a full sync, which copies nothing, or is told, if no row has another value."""
     path = closed / "aico.db"
+    before = {name: (closed / name).read_bytes() for name in ("aico.db", "aico.db.seal")}
     chance = random.Random(19)
     for at in [30, 100, path.stat().st_size - 1, *chance.sample(range(path.stat().st_size), 9)]:
         flip(path, at)
-        with pytest.raises(StorageError), opened(closed, model) as lab:
-            SyncGuard(lab.storage).before(full=True)
-            pytest.fail(f"byte {at}")
-        flip(path, at)
+        try:
+            with opened(closed, model) as lab:
+                SyncGuard(lab.storage).before(full=True)
+                assert "outside aico_lab" in "".join(SyncGuard(lab.storage).reports()), at
+        except StorageError:
+            pass
+        for name, content in before.items():
+            (closed / name).write_bytes(content)
     with opened(closed, model) as lab:
         assert pages(lab) == f"all {lab.primary.seal.read().pages} are as they were sealed"
 
@@ -111,10 +118,10 @@ def test_a_full_sync_does_not_bless_damage(closed, model):
     with opened(closed, model) as lab:
         before = lab.sql("FROM raw.messages ORDER BY id").fetchall()
         for _ in range(2):
-            with pytest.raises(CorruptDatabase, match=r"1 page changed.*restore a backup"):
+            with pytest.raises(CorruptDatabase, match=r"1 page: .*restore a backup"):
                 lab.sync(full=True)
         assert lab.sql("FROM raw.messages ORDER BY id").fetchall() == before
-        assert "no program has recorded a change" in pages(lab)
+        assert "of messages" in pages(lab)
         with pytest.raises(CorruptDatabase, match=r"1 page of aico\.db is not as sealed"):
             _check_seal(lab)
 
@@ -139,7 +146,7 @@ def test_a_change_of_a_damaged_page_does_not_bless_it(closed, model):
     flip_row(closed, model)
     with opened(closed, model) as lab:
         lab.primary.execute("UPDATE messages SET sentiment_score = 0")
-        with pytest.raises(CorruptDatabase, match="changed on the disk"):
+        with pytest.raises(CorruptDatabase, match="damaged or altered"):
             lab.sync()
     with opened(closed, model) as lab, pytest.raises(CorruptDatabase):
         lab.sync(full=True)
@@ -212,10 +219,13 @@ def test_rows_of_another_program_are_told_from_damage(closed, model, other):
     other.execute("UPDATE messages SET content = 'other' WHERE id % 7 = 0")
     other.close()
     with opened(closed, model) as lab:
-        assert "written by another program" in pages(lab)
+        assert "changed outside aico_lab" in pages(lab)
         assert pages(lab).startswith("all")
         assert lab.primary.fetch_all("SELECT event FROM integrity_log")[-1] == ("reviewed",)
-        assert lab.sync().rows == {"messages": 42}
+        result = lab.sync()
+        assert result.rows == {"messages": 42}
+        assert "every row is as it was synced" in result.warnings[0]
+        assert lab.sync().warnings == []
     with Connection(closed / "aico.db", other._key, busy_timeout=5) as again:
         again.execute("INSERT INTO users (user_id, created_at) VALUES ('x', '')")
         again.execute("DROP TRIGGER feed_messages_update")
@@ -381,9 +391,141 @@ def test_a_home_that_cannot_be_written_is_compared_with_its_seal(crashed, model,
     (crashed / "aico.db-wal").unlink()
     with opened(crashed, model) as lab:
         assert "the last 100 changes of rows" in pages(lab)
+        with pytest.raises(CorruptDatabase, match="the last 100 changes"):
+            lab.sync()
         with pytest.raises(CorruptDatabase, match="older than its seal"):
             _check_seal(lab)
     shutil.copy(model / "aico.db-wal", crashed / "aico.db-wal")
     flip(crashed / "aico.db", 40 * 4096 - 40)
     with opened(crashed, model) as lab:
         assert "1 page is not as sealed" in pages(lab)
+
+
+def forge(home: Path, pages: dict[int, bytes], size: int) -> None:
+    """Write a log with a commit of encrypted pages, as anybody can who has no key."""
+    salts = struct.pack(">2I", 0x1234, 0x5678)
+    log = struct.pack(">4I", 0x377F0682, 3_007_000, 4_096, 0) + salts
+    state = _checksum(log, (0, 0), "<")
+    log += struct.pack(">2I", *state)
+    for left, (number, page) in zip(reversed(range(len(pages))), pages.items(), strict=True):
+        head = struct.pack(">2I", number, 0 if left else size)
+        state = _checksum(head + page, state, "<")
+        log += head + salts + struct.pack(">2I", *state) + page
+    (home / "aico.db-wal").write_bytes(log)
+
+
+def encrypted_pages(home: Path) -> list[bytes]:
+    content = (home / "aico.db").read_bytes()
+    return [content[at : at + 4_096] for at in range(0, len(content), 4_096)]
+
+
+def owner(lab: Lab, number: int) -> str:
+    return lab.primary.fetch_one("SELECT name FROM dbstat WHERE pageno = ?", [number])[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("commits_first", [False, True])
+def test_a_forged_log_is_not_sealed(closed, model, commits_first):
+    """With a page from before an edit: neither if this program commits behind it, nor in full."""
+    before = encrypted_pages(closed)
+    with opened(closed, model) as lab:
+        lab.primary.execute("UPDATE messages SET content = 'withdrawn' WHERE id = 5")
+        lab.sync()
+    now = encrypted_pages(closed)
+    changed = [n for n in range(1, len(before)) if before[n - 1] != now[n - 1]]
+    with opened(closed, model) as lab:
+        old = {n: before[n - 1] for n in changed if owner(lab, n) == "messages"}
+    forge(closed, old, len(now))
+    if commits_first:
+        with opened(closed, model) as lab:
+            lab.primary.execute("UPDATE messages SET sentiment_score = 0 WHERE id < 9 AND id <> 5")
+    for full in (False, True):
+        with (
+            pytest.raises(CorruptDatabase, match="of messages, 1 rows are not those"),
+            opened(closed, model) as lab,
+        ):
+            lab.sync(full=full)
+
+
+def test_what_nothing_can_be_compared_with_is_told(closed, model, other):
+    """It stops nothing: by a sync once, and then by doctor and deep checks."""
+    other.execute("INSERT INTO feed_consumers VALUES ('old', 0)")
+    other.execute("CREATE TABLE theirs (a)")
+    other.close()
+    with opened(closed, model) as lab:
+        (told,) = lab.sync().warnings
+        assert told.startswith("aico.db was changed outside aico_lab")
+        assert re.search(r"6 pages: .*nothing to compare with: feed_consumers, the", told)
+        assert lab.sync().warnings == []
+        for said in (_check_seal(lab), pages(lab)):
+            assert re.search(r"as (it was|they were) sealed.*outside aico_lab \(6 pages", said)
+    with opened(closed, model) as lab:
+        key = lab.storage.keys.libsql()
+    with Connection(closed / "aico.db", key, busy_timeout=5) as again:
+        again.execute("VACUUM")
+    with opened(closed, model) as lab:
+        assert "outside aico_lab" in lab.sync(full=True).warnings[0]
+        assert is_sound(lab)
+
+
+def test_own_records_that_another_program_moved_into_the_file_are_told(closed, model, other):
+    """Between two of them; what is in the file was never sealed."""
+    with opened(closed, model) as lab:
+        for number in range(2):
+            lab.primary.execute(
+                f"INSERT INTO system_state VALUES ('note-{number}', 'x', '2026-10-23T10:00:00Z')"
+            )
+            if number == 0:
+                other.fetch_all("PRAGMA wal_checkpoint")
+    with opened(closed, model) as lab:
+        assert "nothing to compare with: system_state" in lab.sync().warnings[0]
+        assert is_sound(lab)
+
+
+def test_commits_of_this_program_are_no_others(closed, model):
+    """Whichever way they were made."""
+    with opened(closed, model) as lab:
+        for run in (lab.primary.execute, lab.primary.fetch_all, lab.primary.fetch_dicts):
+            run("INSERT INTO feed_consumers VALUES (random(), 0) RETURNING 1")
+            lab.primary.seal.settle(lab.primary)
+        for statement in ("BEGIN", "INSERT INTO feed_consumers VALUES ('y', 0)", "COMMIT"):
+            lab.primary.execute(statement)
+        lab.primary.execute("VACUUM")
+        lab.primary.seal.settle(lab.primary)
+        assert not lab.primary.seal.is_foreign
+        assert lab.sync().warnings == []
+
+
+@pytest.mark.slow
+def test_the_database_and_seal_of_another_copy_are_noticed(closed, model):
+    """Which went on with as many changes."""
+    copy = closed.with_name("copy")
+    shutil.copytree(closed, copy)
+    for home, number in ((closed, 1), (copy, 2)):
+        with opened(home, model) as lab:
+            lab.primary.execute(f"UPDATE messages SET content = 'x' WHERE id = {number}")
+            lab.sync()
+    for name in ("aico.db", "aico.db.seal"):
+        shutil.copy(copy / name, closed / name)
+    for full in (False, True):
+        with opened(closed, model) as lab:
+            with pytest.raises(CorruptDatabase, match="from another copy of this home"):
+                lab.sync(full=full)
+            assert lab.sql("SELECT content FROM raw.messages WHERE id = 1").fetchone() == ("x",)
+
+
+def test_an_older_log_with_its_note_is_told(closed, model):
+    """Even if no change of the feed shows that; the note alone has no effect."""
+    names = "aico.db-wal", "aico.db.tail"
+    with opened(closed, model) as lab:
+        lab.primary.execute("INSERT INTO feed_consumers VALUES ('x', 0)")
+        older = {name: (closed / name).read_bytes() for name in names}
+    with opened(closed, model) as lab:
+        lab.primary.execute("DELETE FROM feed_consumers WHERE consumer = 'x'")
+    (closed / names[1]).write_bytes(older[names[1]])
+    with opened(closed, model) as lab:
+        assert lab.sync().warnings == []
+    for name in names:
+        (closed / name).write_bytes(older[name])
+    with opened(closed, model) as lab:
+        assert "nothing to compare with: feed_consumers" in lab.sync().warnings[0]

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from aico_lab import config
+from aico_lab import charts, config
+from aico_lab.adapters.lmdb_readonly import MAGIC, MAGIC_AT, read_lmdb
 from aico_lab.config import Settings
 from aico_lab.errors import KeyMissing, WrongKey
 from aico_lab.home import handover
 from aico_lab.home.handover import inheritable, received
 from aico_lab.home.keys import Keys, signed
 from aico_lab.lab import Lab
+from aico_lab.schema.backup import copy_files
 from tests.messages import add, message
 from tests.notebooks import write_notebook
 
@@ -152,3 +154,28 @@ def test_a_command_of_a_script_opens_the_home_without_a_passphrase(home):
             env=environment, pass_fds=descriptors, capture_output=True, text=True, check=True,
         )  # fmt: skip
     assert set(ran.stdout.split()) == {"True"}
+
+
+def test_processes_that_open_no_home_get_no_passphrase(tmp_path, monkeypatch):
+    """Those that bundle the script of charts, copy a database, or read LMDB files."""
+    given: list[dict[str, str]] = []
+
+    def start(*_: object, env: dict[str, str], **__: object) -> None:
+        given.append(env)
+        raise InterruptedError
+
+    monkeypatch.setenv(config.PASSPHRASE_VARIABLE, PASSPHRASE)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "not bundled yet")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: True)
+    lmdb = tmp_path / "data.mdb"
+    lmdb.write_bytes(bytes(MAGIC_AT) + MAGIC)
+    for run in (
+        charts.script,
+        lambda: copy_files(lmdb, tmp_path / "copy"),
+        lambda: next(iter(read_lmdb(lmdb, "turns"))),
+    ):
+        with pytest.raises(InterruptedError):
+            run()
+    assert len(given) == 3
+    assert all("PATH" in env and PASSPHRASE not in env.values() for env in given)

@@ -22,9 +22,11 @@ from aico_lab.etl.snapshots import published
 from aico_lab.home.credentials import create_key_file
 from aico_lab.home.folder import Home
 from aico_lab.home.keys import Keys, create_keys
+from aico_lab.home.staged import seal_of, staged
 from aico_lab.key_rotation import stores
 from aico_lab.key_rotation.adding import add_credential, remove_credential
-from aico_lab.key_rotation.rotation import rotate
+from aico_lab.key_rotation.rotation import _Rotation, rotate
+from aico_lab.key_rotation.slots import changing
 from aico_lab.lab import Lab
 from aico_lab.schema.backup import back_up, backups_of
 from tests.messages import add, message
@@ -281,4 +283,32 @@ def test_the_new_file_is_sealed_and_damage_keeps_the_old_key(folder, settings):
         rotate(folder, settings)
     assert "rotation" not in folder.read_marker()
     assert keys_of(settings).master == key
+    assert left_over(folder) == []
+
+
+def test_a_seal_is_put_in_place_only_after_its_database(folder, settings):
+    """A rotation that was killed before leaves the seal of the former key as it is."""
+    with changing(folder, settings) as (marker, keys):
+        _Rotation(folder, marker, keys, lambda _: None)._write("preparing")
+    seal_of(staged(folder.path, "libsql")).write_bytes(b"of a copy that was left half")
+    with Lab.open(settings.home, key_file=settings.key_file) as lab:
+        assert lab.primary.fetch_one("SELECT count(*) FROM messages") == (12,)
+
+
+@pytest.mark.slow
+def test_a_rotation_that_was_killed_before_its_seal_is_put_in_place_is_finished(
+    folder, settings, monkeypatch
+):
+    """Though nobody has opened the home meanwhile."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = content(settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(stores, "put_seal_in_place", die)
+        with pytest.raises(KeyboardInterrupt):
+            rotate(folder, settings)
+    assert rotate(folder, settings).resumed
+    assert content(settings) == before
     assert left_over(folder) == []

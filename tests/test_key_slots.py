@@ -110,7 +110,9 @@ def test_a_recovery_key_is_taken_as_people_type_it_and_a_typing_error_is_said(fo
     wrong = recovery[:-1] + ("q" if recovery[-1] != "q" else "p")
     with pytest.raises(WrongKey, match="typing error"):
         opened(folder, passphrase=wrong)
-    assert recovery.rpartition("-")[2] not in folder.marker.read_text()
+    stored = folder.marker.read_text()
+    assert recovery[:11] not in stored
+    assert recovery.replace("-", "")[:10] not in stored
     assert recovery not in repr(slots.read_recovery_key(recovery))
     other = slots.new_recovery_key()
     with pytest.raises(WrongKey, match="does not open"):

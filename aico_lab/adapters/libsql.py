@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import time
 import weakref
 from pathlib import Path
@@ -65,6 +66,7 @@ FRAME = 4_120  # bytes of a page in the log
 BULK_CACHE_KIB = 65_536
 BULK_CHECKPOINT_PAGES = 16_000
 CLOSING = 0.5  # seconds that a connection waits for a writer, to seal what was written
+_COMMIT = re.compile(r"\s*(COMMIT|END)\b", re.IGNORECASE)
 PAUSE = 0.015  # maximum seconds between two tries
 
 
@@ -118,8 +120,7 @@ class Connection:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run one statement."""
         self._patiently(lambda: self._start(sql, parameters))
-        if self.seal is not None and self._depth == 0 and kind_of(sql) == "write":
-            self._note_commit()
+        self._note_statement(sql)
 
     def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one query and return all its rows."""
@@ -128,7 +129,9 @@ class Connection:
             rows: list[Row] | None = self._call(self._start(sql, parameters).fetchall)
             return rows or []  # None for a statement that is not a query
 
-        return self._patiently(run)
+        rows = self._patiently(run)
+        self._note_statement(sql)
+        return rows
 
     def fetch_dicts(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Run one query and return its rows as dictionaries by column name."""
@@ -138,7 +141,9 @@ class Connection:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in self._call(cursor.fetchall) or ()]
 
-        return self._patiently(run)
+        rows = self._patiently(run)
+        self._note_statement(sql)
+        return rows
 
     def fetch_one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """Run one query and return its first row, or None."""
@@ -228,6 +233,14 @@ class Connection:
     def _cut_log(self) -> None:
         # A log that begins anew keeps its size otherwise, which would not tell when to seal it.
         self.fetch_all("PRAGMA journal_size_limit = 0")
+
+    def _note_statement(self, sql: str) -> None:
+        """Note what a statement outside a transaction has committed."""
+        if self.seal is None or self._depth:
+            return
+        kind = kind_of(sql)
+        if kind in ("write", "other") or (kind == "control" and _COMMIT.match(sql)):
+            self._note_commit()
 
     def _note_commit(self) -> None:
         """Note that something was committed, and seal the pages of a long write-ahead log."""

@@ -159,14 +159,15 @@ class WriteAheadLog:
                 log = os.open(self._path, os.O_RDONLY)
                 self._opened = log, os.open(self._note, os.O_WRONLY | os.O_CREAT, 0o600)
             log, note = self._opened
-            header = b""
-            while header != (header := os.pread(log, _HEADER, 0)):  # it may begin anew meanwhile
-                found = self._read(log, committed=True)
+            noted, found = None, self._read(log, committed=True)
+            # It may begin anew, or others commit, meanwhile; their note may be overwritten here.
+            while noted != (noted := (found.salts, len(found.pages))):
                 body = _NOTE.pack(
                     found.salts[0] << 32 | found.salts[1], len(found.pages),
                     found.ends.get(len(found.pages), b""), time.time_ns() // 1_000_000, seq,
                 )  # fmt: skip
                 os.pwrite(note, body + self._tag(body), 0)
+                found = self._read(log)
         except (OSError, struct.error):
             return  # on a full disk, or in a damaged file: only a loss of this commit is unnoticed
 

@@ -3,9 +3,10 @@
 libSQL's cipher has no authentication, so a changed byte decrypts to other values. Beside the file,
 its *seal* therefore keeps a code of every page: keyed BLAKE2b of the page's number and its
 decrypted content. Pages reach the file only in a checkpoint, so the connections of this program
-make none before they have sealed the pages of the write-ahead log. A page of the log is sealed only
-if the page that it replaces is still the sealed one: a change of a damaged page vouches for
-nothing.
+make none before they have sealed the pages of the write-ahead log. A page of the log is *suspect*
+if the page that it replaces is not the sealed one, since a change of a damaged page vouches for
+nothing; and if its commit was not noted: SQLite's checksums have no key, so that anybody can write
+a log. A suspect page keeps its former code until a review.
 
 The seal also names the last entry of the change feed, and the last sealed frame of the log; a note
 beside the log names the last commit (see `aico_lab.adapters.libsql_log`). A code over all of it
@@ -19,16 +20,14 @@ it (H), the seal (S) and the note (N), these states are told apart:
 - *sealed*: no frame of the log is behind S. N is absent, or not behind S.
 - *written*: the log has frames behind S, and holds what N names, if there is one. They may be
   followed by commits of a program that does not seal, or was killed before it wrote its note.
-- *foreign*: F has a change that S does not name, since another program wrote it, or moved the log
-  of a killed one into the file; or N names frames of a log that is gone, and pages of F changed. S
-  then keeps that: a review decides about the pages that differ, until one has explained them all.
+- *foreign*: a page is suspect; or F has a change that S does not name, since another program wrote
+  it, or moved the log of a killed one into the file; or N names frames of a log that is gone, and
+  pages of F changed. S then keeps that, until a review has decided about all pages that differ.
 - *lost*: H ends before S or N, or begins otherwise; or the log lacks what N names, and F has not
   got it. S keeps that, until a person accepts it.
 
 The last transaction of a log may be that of a writer that was killed while it committed; the next
-one writes over it. So S names the frames before it, too, and the checksum of the last one. A page
-that is damaged, or foreign, when a commit changes it keeps its former code, while all others are
-sealed.
+one writes over it. So S names the frames before it, too, and the checksum of the last one.
 """
 
 from __future__ import annotations
@@ -62,6 +61,13 @@ FRESH: Final = 1
 INTERIOR: Final = 2
 """The flag of a page that leads to other pages of a table or an index."""
 
+SUSPECT: Final = 4
+"""The flag of a page whose content nobody vouches for; it keeps its former code."""
+
+REPORTS: Final = 5
+"""The maximum number of reviews that wait for being told by a sync."""
+
+_NOTING: Final = 0.25  # seconds between a commit and its note, at most, on a busy machine
 _TAG: Final = 32
 _BATCH: Final = 256  # pages read at a time: 1 MB
 _IMMUTABLE: Final = "?mode=ro&immutable=1"
@@ -124,12 +130,16 @@ class SealedFrames(NamedTuple):
             note.frames <= self.before or note.checksum.hex() == self.checksum
         )
 
+    def within(self, log: Frames) -> int:
+        """Return how many frames of a log are sealed."""
+        if log.salts != self.salts:
+            return 0
+        kept = log.ends_with(self.frames, bytes.fromhex(self.checksum))
+        return self.frames if kept else self.before
+
     def split(self, log: Frames) -> tuple[set[int], set[int]]:
         """Return the pages of sealed frames of a log, and of its frames that are not sealed."""
-        known = 0
-        if log.salts == self.salts:
-            kept = log.ends_with(self.frames, bytes.fromhex(self.checksum))
-            known = self.frames if kept else self.before
+        known = self.within(log)
         return set(log.pages[:known]), set(log.pages[known:])
 
 
@@ -144,10 +154,11 @@ class Seal:
         sealed_at: When it was written, in seconds since 1970.
         deep_at: When the last deep check ended, in seconds since 1970; None if there was none.
         deep_ok: Whether that check found everything sound.
-        foreign: Whether another program, which does not seal, has written rows that were not
-            reviewed yet.
+        foreign: How often something was found since the last review that nobody of this program
+            vouches for; 0 if nothing.
         lost: What was found missing in a database that is older than its seal; None if nothing.
         entries: The entries of all pages in order, each of `ENTRY` bytes.
+        reports: What reviews found that no sync has told yet.
     """
 
     head: FeedHead
@@ -156,9 +167,10 @@ class Seal:
     sealed_at: float
     deep_at: float | None
     deep_ok: bool
-    foreign: bool
+    foreign: int
     lost: str | None
     entries: bytes
+    reports: tuple[str, ...] = ()
 
     @property
     def pages(self) -> int:
@@ -168,6 +180,11 @@ class Seal:
     def code(self, number: int) -> bytes:
         """Return the code of a page; empty if the page is not sealed."""
         return self.entries[(number - 1) * ENTRY + 1 : number * ENTRY]
+
+    def suspected(self, number: int) -> bytes:
+        """Return the entry of a page that becomes suspect."""
+        former = self.entries[(number - 1) * ENTRY : number * ENTRY] or bytes(ENTRY)
+        return bytes([former[0] | FRESH | SUSPECT]) + former[1:]
 
     @property
     def has_fresh(self) -> bool:
@@ -233,6 +250,7 @@ class PageSeal:
         read = json.loads(header)
         salts, *frames = read["log"]
         read["head"], read["log"] = FeedHead(**read["head"]), SealedFrames(tuple(salts), *frames)
+        read["reports"] = tuple(read.get("reports", ()))
         seal = Seal(**read, entries=entries)
         self._was_read = same, seal
         return seal
@@ -257,11 +275,37 @@ class PageSeal:
             and (note is None or self.log.holds(note))
             and self._lost_changes(seal, note, through) is None
             and not self._is_moved(seal, through)
+            and not self._not_noted(seal, self.log.read())
         ):
             return None
         with suppress(DatabaseLocked), self._locked(patience) as own:
-            return self._settled(own, self.log.holds).lost
+            seal = self._settled(own, self.log.holds)
+            # At once: when this program commits next, its note covers the whole log.
+            if seal.lost is None and self._not_noted(seal, self.log.read(), patience=_NOTING):
+                self._seal_log(own, seal)
+            return seal.lost
         return None
+
+    def _not_noted(self, seal: Seal, log: Frames, *, patience: float = 0.0) -> list[int]:
+        """Return the pages of frames that are neither sealed nor noted.
+
+        Args:
+            seal: The seal.
+            log: The log.
+            patience: Seconds to wait for a program that has just committed, and notes that next.
+        """
+        until = time.monotonic() + patience
+        while True:
+            vouched, note = seal.log.within(log), self._newer_note(seal)
+            if (
+                note is not None
+                and note.salts == log.salts
+                and log.ends_with(note.frames, note.checksum)
+            ):
+                vouched = max(vouched, note.frames)
+            if vouched == len(log.pages) or time.monotonic() >= until:
+                return log.pages[vouched:]
+            time.sleep(_NOTING / 50)
 
     def look(self, through: Connection) -> tuple[str | None, dict[int, bytes]]:
         """Return what is missing, and the pages that differ, in a home that cannot be written.
@@ -273,6 +317,7 @@ class PageSeal:
         note = self._newer_note(seal)
         lost = seal.lost or self._lost_changes(seal, note, through)
         changed = {} if lost else self._differing(through, None)
+        changed |= dict.fromkeys(self._not_noted(seal, self.log.read(), patience=_NOTING), b"")
         if note is not None and not (lost or changed or self.log.holds(note)):
             lost = f"what was committed until {_minute(note.at)} is damaged or gone"
         return lost, changed
@@ -300,7 +345,7 @@ class PageSeal:
         if lost is not None:
             seal = replace(seal, lost=lost)
         elif is_moved:
-            seal = replace(seal, foreign=True, head=self._head(own))
+            seal = replace(seal, foreign=seal.foreign + 1, head=self._head(own))
         else:
             return seal
         self._write(seal)
@@ -311,11 +356,12 @@ class PageSeal:
         (last,) = connection.fetch_one(LAST_CHANGE) or (0,)
         if last <= seal.head.seq:
             return False
-        # Unreadable while another program moves the log into it; then the next look finds it.
-        with suppress(StorageError), self._connect(_IMMUTABLE) as base:
-            (last,) = base.fetch_one(LAST_CHANGE) or (0,)
-            return bool(last > seal.head.seq)
-        return False
+        try:
+            with self._connect(_IMMUTABLE) as base:
+                (last,) = base.fetch_one(LAST_CHANGE) or (0,)
+        except StorageError:  # as while another program moves the log into it
+            return True
+        return bool(last > seal.head.seq)
 
     def _lost_changes(self, seal: Seal, note: Note | None, connection: Connection) -> str | None:
         """Return what is missing according to the change feed; None if nothing is."""
@@ -333,8 +379,8 @@ class PageSeal:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether another program, which does not seal, has written what was not reviewed yet."""
-        return self.read().foreign
+        """Whether something was not reviewed yet that nobody of this program vouches for."""
+        return bool(self.read().foreign)
 
     def has_schema_of(self, connection: Connection) -> bool:
         """Return whether the definitions of all tables are those that were sealed."""
@@ -351,9 +397,14 @@ class PageSeal:
         return log.salts == note.salts and log.ends_with(note.frames, note.checksum)
 
     def _newer_note(self, seal: Seal) -> Note | None:
-        """Return the note of the last commit if that is not sealed yet."""
+        """Return the note of the last commit if that is not sealed yet.
+
+        An older one, which was put back together with an older log, vouches for nothing.
+        """
         note = self.log.noted()
-        return None if note is None or seal.log.has(note) else note
+        if note is None or seal.log.has(note) or note.at < int(seal.sealed_at * 1_000):
+            return None
+        return note
 
     def renew(
         self,
@@ -362,7 +413,7 @@ class PageSeal:
         synced: bool = False,
         deep: bool | None = None,
         patience: float = 1.0,
-    ) -> tuple[int, ...]:
+    ) -> None:
         """Seal the pages of the write-ahead log that are not sealed yet, and make a checkpoint.
 
         Args:
@@ -371,9 +422,6 @@ class PageSeal:
             deep: The outcome of a deep check that has just ended.
             patience: Seconds to wait for a writer.
 
-        Returns:
-            The pages whose former content was damaged, by no program; they keep their code.
-
         Raises:
             CorruptDatabase: Something is missing in the file.
             DatabaseLocked: Another connection wrote for longer than `patience`.
@@ -381,55 +429,61 @@ class PageSeal:
         """
         required = synced or deep is not None
         if not required and not self.read().log.split(self.log.read())[1]:
-            return ()
+            return
         with self._locked(patience) as own:
             # That the log has each of its frames undamaged is checked by whoever opens it.
-            seal, log = self._settled(own, self._reaches), self.log.read()
+            seal = self._settled(own, self._reaches)
             if seal.lost is not None:
                 raise older(seal.lost)
-            sealed, unsealed = seal.log.split(log)
-            if not unsealed and not required:
-                return ()
-            news = self._entries(own, unsealed)
-            damaged = self._damaged_before(seal, news, sealed)
-            for number in damaged:  # to be examined by the next sync
-                former = seal.entries[(number - 1) * ENTRY : number * ENTRY]
-                news[number] = bytes([former[0] | FRESH]) + former[1:]
-            (pages,) = own.fetch_one("PRAGMA page_count") or (0,)
-            entries = _updated(seal.entries, news, pages)
-            if synced and not damaged:
-                entries[::ENTRY] = entries[::ENTRY].translate(_NOT_FRESH)
-            now = time.time()
-            seal = replace(
-                seal, entries=bytes(entries), sealed_at=now, log=SealedFrames.of(log),
-                head=self._head(own), schema=self._schema(own) if 1 in unsealed else seal.schema,
-            )  # fmt: skip
-            if deep is not None:
-                seal = replace(seal, deep_at=now, deep_ok=deep and not damaged)
-            self._write(seal)
-            self.log.forget()  # what was noted is sealed
+            if not required and not seal.log.split(self.log.read())[1]:
+                return
+            self._seal_log(own, seal, synced=synced, deep=deep)
             # Nobody can commit now, so that no frame is copied into the file that is not sealed.
             through.fetch_all("PRAGMA wal_checkpoint(PASSIVE)")
-        return () if seal.foreign else damaged
+
+    def _seal_log(
+        self, own: Connection, seal: Seal, *, synced: bool = False, deep: bool | None = None
+    ) -> None:
+        """Seal the pages of the log that are not suspect, while nobody can write; see `renew`."""
+        log = self.log.read()
+        sealed, unsealed = seal.log.split(log)
+        news = self._entries(own, unsealed)
+        former = {*seal.flagged(SUSPECT)}
+        suspect = {*self._changed_before(seal, news, sealed)}
+        suspect |= news.keys() & self._not_noted(seal, log, patience=_NOTING)
+        is_new = bool(suspect - former)
+        suspect |= former
+        news |= {number: seal.suspected(number) for number in suspect & news.keys()}
+        (pages,) = own.fetch_one("PRAGMA page_count") or (0,)
+        entries = _updated(seal.entries, news, pages)
+        if synced and not suspect:
+            entries[::ENTRY] = entries[::ENTRY].translate(_NOT_FRESH)
+        now = time.time()
+        seal = replace(
+            seal, entries=bytes(entries), sealed_at=now, log=SealedFrames.of(log),
+            head=self._head(own), foreign=seal.foreign + is_new,
+            schema=self._schema(own) if 1 in unsealed - suspect else seal.schema,
+        )  # fmt: skip
+        if deep is not None:
+            seal = replace(seal, deep_at=now, deep_ok=deep and not suspect)
+        self._write(seal)
+        self.log.forget()  # what was noted is sealed
 
     def has_news(self) -> bool:
         """Return whether pages were written since the last sync."""
         seal = self.read()
         return seal.has_fresh or bool(seal.log.split(self.log.read())[1])
 
-    def find_damaged(self, through: Connection) -> tuple[int, ...]:
-        """Return the pages of the log that is not sealed yet whose former content was damaged.
+    def suspect_log(self, through: Connection) -> None:
+        """Seal the log if it replaces a page that is not the sealed one, which is then suspect.
 
         Args:
             through: A connection that is in no transaction.
         """
-        if self.is_foreign:
-            return ()
         seal = self.read()
         sealed, unsealed = seal.log.split(self.log.read())
-        if not self._damaged_before(seal, self._entries(through, unsealed), sealed):
-            return ()
-        return self.renew(through)  # looks again, while nobody can write
+        if self._changed_before(seal, self._entries(through, unsealed), sealed):
+            self.renew(through)  # looks again, while nobody can write
 
     def make_anew(self, through: Connection) -> None:
         """Seal every page as it is now, whatever it was.
@@ -449,7 +503,7 @@ class PageSeal:
                     sealed_at=time.time(),
                     deep_at=None,
                     deep_ok=False,
-                    foreign=False,
+                    foreign=0,
                     lost=None,
                     entries=entries,
                 )
@@ -457,26 +511,51 @@ class PageSeal:
             self.log.forget()
             through.fetch_all("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def accept(self, through: Connection, reviewed: Mapping[int, bytes]) -> None:
+    def accept(
+        self, through: Connection, reviewed: Mapping[int, bytes], before: Seal, report: str | None
+    ) -> None:
         """Seal pages that were reviewed, unless they have changed since.
 
         Args:
             through: A connection that is in no transaction.
             reviewed: The entries of the pages, by number, as they were before the review.
+            before: The seal, as it was before that.
+            report: What the next sync tells of it.
         """
         with self._locked(through.busy_timeout) as own:
-            seal, now = self.read(), self._entries(own, reviewed)
-            same = {number: entry for number, entry in now.items() if reviewed[number] == entry}
+            seal = self.read()
+            as_before = [number for number in seal.flagged(SUSPECT) if number not in reviewed]
+            now = self._entries(own, {*reviewed, *as_before})
+            same = {
+                number: entry
+                for number, entry in now.items()
+                if entry[1:] == reviewed.get(number, b"\0" + seal.code(number))[1:]
+            }
             (pages,) = own.fetch_one("PRAGMA page_count") or (0,)
             seal = replace(seal, entries=bytes(_updated(seal.entries, same, pages)))
-            sealed, unsealed = seal.log.split(self.log.read())
-            foreign = (
-                len(same) < len(reviewed)
+            is_open = (
+                seal.foreign != before.foreign
+                or len(same) < len([number for number in reviewed if number <= pages])
+                or bool(seal.flagged(SUSPECT))
                 or self._is_moved(seal, own)
-                # Such a page was left out of the review.
-                or bool(self._damaged_before(seal, self._entries(own, unsealed), sealed))
             )
-            self._write(replace(seal, foreign=foreign))
+            reports = (*seal.reports, *filter(None, [report]))[-REPORTS:]
+            foreign = max(seal.foreign, 1) if is_open else 0
+            schema = self._schema(own) if report else seal.schema
+            self._write(replace(seal, foreign=foreign, reports=reports, schema=schema))
+
+    def take_reports(self, through: Connection) -> tuple[str, ...]:
+        """Return what reviews found since the last call.
+
+        Args:
+            through: A connection that is in no transaction.
+        """
+        if not self.read().reports:
+            return ()
+        with self._locked(through.busy_timeout):
+            seal = self.read()
+            self._write(replace(seal, reports=()))
+        return seal.reports
 
     def examine(
         self, through: Connection, numbers: Collection[int] | None = None
@@ -519,7 +598,7 @@ class PageSeal:
         missing = {number: b"" for number in wanted if pages < number <= least}
         return found | missing
 
-    def _damaged_before(
+    def _changed_before(
         self, seal: Seal, news: Mapping[int, bytes], sealed: Collection[int]
     ) -> tuple[int, ...]:
         """Return the pages whose content in the file, before the log, is not the sealed one.

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, cast
 
+from aico_lab.config import without_secrets
 from aico_lab.errors import CorruptDatabase, LibraryMissing, NotADatabase
 
 if TYPE_CHECKING:
@@ -49,7 +50,11 @@ def read_lmdb(path: Path, database: str) -> Iterator[tuple[bytes, bytes]]:
             raise NotADatabase(f"{path.name} is not an LMDB file: name another one.")
     command = [sys.executable, "-P", "-m", __name__, str(path), database]
     with subprocess.Popen(  # noqa: S603 - this program, with a path and no shell
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=without_secrets(),
     ) as process:
         last: bytes | None = None
         for key, value in _pairs(cast("IO[bytes]", process.stdout)):

@@ -44,6 +44,7 @@ from aico_lab.charts.theme import (
     theme,
     variables,
 )
+from aico_lab.config import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -128,7 +129,10 @@ def _start_bundling() -> Callable[[], str]:
     with contextlib.suppress(OSError):
         return functools.partial(_in_function, kept.read_text(encoding="utf-8"))
     process = subprocess.Popen(  # noqa: S603 - this Python, with our own code
-        [sys.executable, "-P", "-c", _BUNDLE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-P", "-c", _BUNDLE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=without_secrets(),
     )
     assert process.stdin is not None  # noqa: S101 - for mypy
     process.stdin.write(source)

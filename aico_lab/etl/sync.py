@@ -266,25 +266,32 @@ class _SyncRun:
         self.followed: list[Contract] = []  # contracts of all tables, or none
 
     def _refuse_older(self, cursor: feed.Cursor, target: feed.Cursor) -> None:
-        """Raise if the database is older than the last sync, unless a person has accepted that.
+        """Raise if changes that were synced are gone, unless a person has accepted that.
 
-        A seal that was exchanged for an older one, too, does not show it; the warehouse does.
+        A seal that was exchanged, too, does not show it; the warehouse does.
 
         Raises:
-            CorruptDatabase: Changes that were synced are gone.
+            CorruptDatabase: The database is older than the last sync, or from another copy.
         """
-        gone = cursor.seq - target.seq
-        if self._primary.seal is None or cursor.database_id != target.database_id or gone <= 0:
+        if self._primary.seal is None or cursor.database_id != target.database_id:
             return
+        gone = cursor.seq - target.seq
         synced_at = self._warehouse.synced_at
+        when = f"{synced_at[:16].replace('T', ' ')} UTC"
+        if gone > 0:
+            lost = "1 change of a row is" if gone == 1 else f"{gone:,} changes of rows are"
+            found = f"aico.db is older than the last sync, on {when} ({lost} gone)"
+        elif not feed.has_change_of(self._primary, cursor):
+            found = (
+                "aico.db and its seal are from another copy of this home than the warehouse (the "
+                f"last change that was synced, on {when}, is not in it)"
+            )
+        else:
+            return
         if not self._primary.fetch_one(
             "SELECT 1 FROM integrity_log WHERE event = 'sealed' AND at > ?", [synced_at]
         ):
-            lost = "1 change of a row is" if gone == 1 else f"{gone:,} changes of rows are"
-            raise CorruptDatabase(
-                f"aico.db is older than the last sync, on {synced_at[:16].replace('T', ' ')} UTC "
-                f"({lost} gone): {ACCEPT}."
-            )
+            raise CorruptDatabase(f"{found}: {ACCEPT}.")
 
     def load(
         self,

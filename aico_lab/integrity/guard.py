@@ -13,6 +13,7 @@ from aico_lab.schema.core import CORE
 
 if TYPE_CHECKING:
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.adapters.libsql_seal import Seal
     from aico_lab.storage import Storage
 
 SAMPLE: Final = 512
@@ -21,8 +22,14 @@ SAMPLE: Final = 512
 SMALL_SAMPLE: Final = 16
 """Pages that a sync without work checks."""
 
-NAMED: Final = 5
-"""The maximum number of pages that an error names."""
+UNCOMPARED: Final = "nothing to compare with"
+"""The beginning of the part of a record about what could not be reviewed."""
+
+OUTSIDE: Final = (
+    "aico.db was changed outside aico_lab, by another program, by one that was killed, or on the "
+    "disk"
+)
+"""The beginning of a sentence about pages that were sealed after a review."""
 
 
 def begin(connection: Connection, key: str | None) -> None:
@@ -92,13 +99,11 @@ def seal_news(connection: Connection) -> None:
         connection: A connection that can write, and is in no transaction.
 
     Raises:
-        CorruptDatabase: A page was damaged before it was written.
+        CorruptDatabase: Something is missing in the file.
         DatabaseLocked: Another connection writes for too long.
     """
-    if connection.seal is not None and (
-        altered := connection.seal.renew(connection, patience=connection.busy_timeout)
-    ):
-        raise damaged(_changed_pages(altered))
+    if connection.seal is not None:
+        connection.seal.renew(connection, patience=connection.busy_timeout)
 
 
 def seal_anew(connection: Connection, seal: PageSeal, reason: str) -> None:
@@ -111,6 +116,15 @@ def seal_anew(connection: Connection, seal: PageSeal, reason: str) -> None:
 
 def _record(connection: Connection, event: str, reason: str, pages: int) -> None:
     connection.execute(f"INSERT INTO integrity_log VALUES ({NOW}, ?, ?, ?)", [event, reason, pages])
+
+
+def last_uncompared(connection: Connection) -> str:
+    """Return a clause about the last change outside this package that nothing was compared with."""
+    found = connection.fetch_one(
+        "SELECT substr(at, 1, 10), reason FROM integrity_log WHERE event = 'reviewed' "
+        f"AND instr(reason, '{UNCOMPARED}') ORDER BY rowid DESC LIMIT 1"
+    )
+    return "; on {}, it was changed outside aico_lab ({})".format(*found) if found else ""
 
 
 def _raise_if_lost(lost: str | None) -> None:
@@ -140,15 +154,12 @@ def examine_unwritable(storage: Storage) -> int:
     lost, changed = seal.look(storage.primary)
     _raise_if_lost(lost)
     if changed:
-        raise damaged(
-            f"{_counted(len(changed))} not as sealed; where the home can be written, `aico-lab "
-            "verify --deep` tells damage from what another program wrote"
+        pages = "1 page is" if len(changed) == 1 else f"{len(changed):,} pages are"
+        raise CorruptDatabase(
+            f"{pages} not as sealed in aico.db: where the home can be written, `aico-lab verify "
+            "--deep` tells damage from what another program wrote."
         )
     return seal.read().pages
-
-
-def _counted(pages: int) -> str:
-    return "1 page is" if pages == 1 else f"{pages:,} pages are"
 
 
 class SyncGuard:
@@ -168,15 +179,14 @@ class SyncGuard:
         Raises:
             CorruptDatabase: A page is not as it was sealed, and no program with the key wrote it.
         """
-        if self._seal is None:
-            return
         primary = self._storage.primary
+        if self._seal is None:
+            self._check_unwritable()
+            return
         _raise_if_lost(self._seal.settle(primary))
-        altered: tuple[int, ...] = ()
         with suppress(DatabaseLocked):  # its own connection seals what a writer is writing
-            altered = self._seal.find_damaged(primary)
-        if altered:
-            raise damaged(_changed_pages(altered))
+            if not self._seal.is_foreign:
+                self._seal.suspect_log(primary)
         if full or self._seal.is_foreign:
             with suppress(DatabaseLocked):  # a page that a commit has changed is not reviewed
                 self._seal.renew(primary)
@@ -192,6 +202,12 @@ class SyncGuard:
         chosen = {(start + number) % seal.pages + 1 for number in range(min(sample, seal.pages))}
         # The pages that lead to rows, too: if one is damaged, a row seems to be deleted.
         self._examine(chosen | needed)
+
+    def _check_unwritable(self) -> None:
+        key = self._storage.keys.libsql()
+        seal = PageSeal(self._storage.primary.path, key) if key is not None else None
+        if seal is not None and seal.exists:
+            _raise_if_lost(seal.look(self._storage.primary)[0])
 
     def all(self) -> None:
         """Check every page once.
@@ -209,19 +225,24 @@ class SyncGuard:
             with suppress(DatabaseLocked):  # then the next sync checks more pages than it needs
                 self._seal.renew(self._storage.primary, synced=True)
 
-    def _examine(self, numbers: set[int] | tuple[int, ...] | None) -> None:
+    def reports(self) -> list[str]:
+        """Return what was changed outside this package, and was not told by a sync yet."""
+        if self._seal is None:
+            return []
+        with suppress(DatabaseLocked):  # then the next sync tells it
+            return [*self._seal.take_reports(self._storage.primary)]
+        return []
+
+    def _examine(self, numbers: set[int] | None) -> None:
         if self._seal is None:
             return
+        before = self._seal.read()
         primary = self._storage.primary
         changed = self._seal.examine(primary, numbers)
         if changed and numbers is not None:
             changed = self._seal.examine(primary)  # all of them, for one review
-        if changed or (numbers is None and self._seal.is_foreign):
-            accept_if_explained(self._storage, self._seal, changed)
-
-
-def _changed_pages(numbers: tuple[int, ...]) -> str:
-    return f"pages {', '.join(map(str, numbers[:NAMED]))} changed on the disk"
+        if changed or (numbers is None and before.foreign):
+            accept_if_sound(self._storage, self._seal, changed, before)
 
 
 def damaged(found: str) -> CorruptDatabase:
@@ -229,13 +250,19 @@ def damaged(found: str) -> CorruptDatabase:
     return CorruptDatabase(f"aico.db was damaged or altered ({found}): {ACCEPT}.")
 
 
-def accept_if_explained(storage: Storage, seal: PageSeal, changed: dict[int, bytes]) -> None:
-    """Seal pages that another program wrote, or raise if that does not explain all of them.
+def accept_if_sound(
+    storage: Storage, seal: PageSeal, changed: dict[int, bytes], before: Seal
+) -> str | None:
+    """Seal pages that another program wrote, or raise if they may be damaged.
 
     Args:
         storage: The databases.
         seal: The seal of the primary database.
         changed: The entries of the pages.
+        before: What the seal was before they were found.
+
+    Returns:
+        What was changed; None if nothing was.
 
     Raises:
         CorruptDatabase: At least one page is damaged, or may be.
@@ -245,10 +272,12 @@ def accept_if_explained(storage: Storage, seal: PageSeal, changed: dict[int, byt
     # Another connection than the sync's own, whose snapshot is open.
     with storage.open_primary() as connection:
         if not changed:
-            seal.accept(connection, changed)
-            return
+            seal.accept(connection, changed, before, None)
+            return None
         found = review(connection, storage.reader, seal, changed)
-        if found.unexplained:
+        if found.damage:
             raise damaged(found.describe())
-        seal.accept(connection, changed)
-        _record(connection, "reviewed", found.describe(), len(changed))
+        said = found.describe()
+        seal.accept(connection, changed, before, f"{OUTSIDE}: {said}.")
+        _record(connection, "reviewed", said, len(changed))
+        return said

@@ -1,9 +1,10 @@
-"""Find out whether pages that differ from the seal were written by another program.
+"""Find out whether pages that differ from the seal are damaged.
 
-Another program that has the key writes rows, and the change feed names them. So if the file is
-sound, and every row that the feed does not name is as it was when the warehouse copied it, such
-pages hold only what was written. The warehouse's files are authenticated. Before the first sync
-there is nothing to compare with, and a sound file is accepted.
+Another program that has the key writes pages that can be decrypted and fit together, and the change
+feed names the rows. So damage is what breaks the structure of the file or an index, and a row that
+differs from the warehouse, whose files are authenticated, though the feed does not name it. All
+else is accepted, but told: also what nothing can be compared with, such as the pages of a table
+without a feed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
-from aico_lab.adapters.sql_text import folded, quoted, tokens
+from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import AicoLabError, NeverSynced, NotPermitted, StorageError
 from aico_lab.etl.verify import verify
-from aico_lab.schema import feed, versions
-from aico_lab.schema.core import CORE
+from aico_lab.integrity.guard import UNCOMPARED
+from aico_lab.schema import feed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 SCHEMA: Final = "the schema"
 """The name of the pages that define tables; the first one is also the header of the file."""
 
+NOWHERE: Final = "rows that do not exist"
+
+_OF_THE_FEED: Final = ("change_log", "sqlite_sequence")
+"""The tables of the feed itself: if an entry is gone, its row differs without a recorded change."""
+
 SHADOWS: Final = ("_data", "_idx", "_docsize", "_config")
 """The ends of names of the tables of a full-text index, which checks itself."""
 
@@ -40,11 +46,13 @@ class PageReview:
 
     Attributes:
         pages: The number of pages by table or index; '' for free pages, 'the schema' for that.
-        unexplained: The reasons why the pages may be damaged; none if a program wrote them.
+        damage: What is damaged; none if a program with the key may have written the pages.
+        uncompared: What nothing could be compared with.
     """
 
     pages: dict[str, int]
-    unexplained: tuple[str, ...]
+    damage: tuple[str, ...] = ()
+    uncompared: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return a one-line description."""
@@ -52,14 +60,18 @@ class PageReview:
             f"{count:,} of {name or 'no table'}" for name, count in sorted(self.pages.items())
         )
         total = sum(self.pages.values())
-        pages = f"{total:,} {'page' if total == 1 else 'pages'} changed: {where}" if total else ""
-        return "; ".join(filter(None, [pages, *self.unexplained]))
+        pages = f"{total:,} {'page' if total == 1 else 'pages'}: {where}"
+        if self.damage:
+            return "; ".join([pages, *self.damage])
+        if self.uncompared:
+            return f"{pages}; {UNCOMPARED}: {', '.join(self.uncompared)}"
+        return f"{pages}; every row is as it was synced, or recorded as changed since"
 
 
 def review(
     primary: Connection, reader: Reader, seal: PageSeal, numbers: Collection[int]
 ) -> PageReview:
-    """PageReview pages of the primary database that differ from the seal.
+    """Review pages of the primary database that differ from the seal.
 
     Args:
         primary: A connection to the database that is in no transaction.
@@ -68,54 +80,39 @@ def review(
         numbers: The pages.
     """
     try:
-        foreign = seal.is_foreign
-        unsound = find_unsoundness(primary)
+        unsound = _broken_structure(primary)
         pages = _owners(primary, numbers)
+        if unsound:
+            return PageReview(pages, (unsound,))
         tracked = feed.tracked_tables(primary)
-        indexes: dict[str, str] = dict(
-            primary.fetch_all("SELECT name, tbl_name FROM sqlite_master WHERE type = 'index'")
-        )
-        full_text = _full_text_indexes(primary)
-        explained = {*indexes, *(f"{t}{end}" for t in full_text for end in SHADOWS)}
-        explained |= {"", "sqlite_sequence", *_written_by_triggers(primary)}
+        indexes = primary.fetch_all("SELECT name FROM sqlite_master WHERE type = 'index'")
+        compared = {name for (name,) in indexes} | tracked.keys() | {"", *_OF_THE_FEED}
+        compared |= {f"{t}{end}" for t in _full_text_indexes(primary) for end in SHADOWS}
         if seal.has_schema_of(primary):
-            explained.add(SCHEMA)
-        if foreign:  # such as an earlier version of this one, or one that moved its log
-            explained |= _own_tables(primary) - tracked.keys()
+            compared.add(SCHEMA)
+        uncompared = sorted(pages.keys() - compared)
+        if primary.fetch_all("PRAGMA foreign_key_check"):
+            uncompared.append(f"rows that refer to {NOWHERE}")
     except StorageError as error:
-        return PageReview({"unreadable pages": len(numbers)}, (str(error).rstrip("."),))
-    reasons = [unsound] if unsound else []
-    if not foreign:
-        reasons.append("no program has recorded a change")
-    if rows := tracked.keys() & pages.keys():
-        reasons += _differing(primary, reader, rows)
-        explained |= rows
-    reasons += [
-        f"no record of changes is kept of {name}" for name in sorted(pages.keys() - explained)
-    ]
-    return PageReview(pages, tuple(reasons))
-
-
-def _own_tables(primary: Connection) -> set[str]:
-    """Return the tables of this package, some of which have no triggers for the change feed."""
-    statements = [
-        *feed.TABLES,
-        *versions.BOOKKEEPING,
-        *(one for schema in CORE for version in schema.versions.values()
-          for one in version.sql_statements),
-    ]  # fmt: skip
-    words = {folded(word) for statement in statements for word in tokens(statement)}
-    tables = primary.fetch_all("SELECT name FROM sqlite_master WHERE type = 'table'")
-    return {name for (name,) in tables if folded(name) in words}
+        if error.transient:
+            raise
+        return PageReview({"unreadable tables": len(numbers)}, (str(error).rstrip("."),))
+    damage, rows = _differing(primary, reader, tracked.keys() & pages.keys())
+    return PageReview(pages, tuple(damage), (*uncompared, *rows))
 
 
 def find_unsoundness(primary: Connection) -> str | None:
     """Return the first fault of the file's structure, its indexes or references; None if sound."""
+    if primary.fetch_all("PRAGMA foreign_key_check"):
+        return f"rows refer to {NOWHERE}"
+    return _broken_structure(primary)
+
+
+def _broken_structure(primary: Connection) -> str | None:
+    """Return the first fault of the file's structure or of its indexes; None if sound."""
     found = primary.fetch_all("PRAGMA integrity_check(1)")
     if found != [("ok",)]:
         return on_one_line(found[0][0])[:SHOWN]
-    if primary.fetch_all("PRAGMA foreign_key_check"):
-        return "rows refer to rows that do not exist"
     for table in _full_text_indexes(primary):
         name = quoted(table)
         try:
@@ -126,14 +123,6 @@ def find_unsoundness(primary: Connection) -> str | None:
         except StorageError:
             return f"the full-text index {table} is damaged"
     return None
-
-
-def _written_by_triggers(primary: Connection) -> set[str]:
-    """Return the tables that triggers name, such as that of the change feed."""
-    triggers = primary.fetch_all("SELECT sql FROM sqlite_master WHERE type = 'trigger'")
-    words = {folded(word) for (sql,) in triggers for word in tokens(sql)}
-    tables = primary.fetch_all("SELECT name FROM sqlite_master WHERE type = 'table'")
-    return {name for (name,) in tables if folded(name) in words}
 
 
 def _full_text_indexes(primary: Connection) -> list[str]:
@@ -160,17 +149,30 @@ def _owners(primary: Connection, numbers: Collection[int]) -> dict[str, int]:
     return dict(Counter(named.get(number, "") for number in numbers))
 
 
-def _differing(primary: Connection, reader: Reader, tables: Collection[str]) -> list[str]:
-    """Return a reason for each table whose rows are not those of the newest snapshot."""
+def _differing(
+    primary: Connection, reader: Reader, tables: set[str]
+) -> tuple[list[str], list[str]]:
+    """Compare the rows of tables with the newest snapshot.
+
+    Returns:
+        A reason for each table with rows that were changed by no program, and what nothing could be
+        compared with.
+    """
+    if not tables:
+        return [], []
+    named = ", ".join(sorted(tables))
     try:
         proof = verify(primary, reader)
-    except NeverSynced:  # nothing was copied that a damage could differ from
-        return []
+    except NeverSynced:
+        return [], [f"{named}, before the first sync"]
     except AicoLabError as error:
-        return [f"the rows cannot be compared with the warehouse ({str(error).rstrip('.')})"]
-    return [
-        f"of {table}, {proof.tables[table].differing:,} rows are not those that were synced, and "
-        "no change of them was recorded"
-        for table in sorted(tables)
-        if table in proof.tables and not proof.tables[table].ok
+        return [], [f"{named} ({str(error).rstrip('.')})"]
+    compared = {table: proof.tables[table] for table in sorted(tables) if table in proof.tables}
+    damage = [
+        f"of {table}, {one.differing:,} rows are not those that were synced, and no change of them "
+        "was recorded"
+        for table, one in compared.items()
+        if one.differing
     ]
+    others = [table for table, one in compared.items() if not one.ok and not one.differing]
+    return damage, others + sorted(tables - compared.keys())

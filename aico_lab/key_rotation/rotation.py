@@ -31,7 +31,7 @@ from aico_lab.home.in_use import folder_of, rotation_lock
 from aico_lab.home.keys import SWITCHING, Keys, carry, new_master, signed, slots_of
 from aico_lab.home.known import note_encrypted
 from aico_lab.home.slots import wrap
-from aico_lab.home.staged import staged
+from aico_lab.home.staged import put_seal_in_place, staged
 from aico_lab.key_rotation import stores
 from aico_lab.key_rotation.slots import changing
 from aico_lab.schema.backup import backups_of
@@ -119,7 +119,9 @@ class _Rotation:
     def run(self) -> None:
         """Do everything that is left to do."""
         decided = self._phase() == SWITCHING and not staged(self._home.path, "libsql").exists()
-        if not decided:
+        if decided:
+            put_seal_in_place(self._home.path)
+        else:
             self._prepare_and_decide()
         for store in _OTHERS:
             if decided and store in _RENEWED and staged(self._home.path, store).exists():

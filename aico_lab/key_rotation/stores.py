@@ -126,9 +126,9 @@ def _stage_database(
         with os_errors(target):
             for suffix in ("-wal", "-shm", "-journal", ".tail"):
                 partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
+            _put(partial, target)
             if is_sealed:
                 _put(seal_of(partial), seal_of(target))
-            _put(partial, target)
     except BaseException:
         for left in partial.parent.glob(f"{partial.name}*"):
             left.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aico_lab.adapters.sql_text import folded, named, quoted, tokens
+from aico_lab.config import without_secrets
 from aico_lab.errors import CorruptDatabase, DiskFull, NotPermitted
 from aico_lab.home.files import os_errors, sync_folder
 
@@ -172,7 +173,10 @@ def copy_files(source: Path, target: Path) -> None:
     for file in files:
         pairs += [str(file), str(target.with_name(file.name.replace(source.name, target.name)))]
     copied = subprocess.run(  # noqa: S603 - this interpreter, and our own paths
-        [sys.executable, "-I", "-S", "-c", _COPY, *pairs], check=False, capture_output=True
+        [sys.executable, "-I", "-S", "-c", _COPY, *pairs],
+        check=False,
+        capture_output=True,
+        env=without_secrets(),
     )
     if copied.returncode:
         raise NotPermitted(f"No copy could be written to {target.parent}: check that folder.")

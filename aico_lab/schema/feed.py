@@ -345,6 +345,18 @@ def continues(connection: Connection, cursor: Cursor) -> bool:
     return cursor.anchor == _anchor(connection, cursor.seq)
 
 
+def has_change_of(connection: Connection, cursor: Cursor) -> bool:
+    """Return whether the change at a cursor is the one that was there, or none is there any more.
+
+    Its key does not count: an erasure and the end of a table's feed remove keys.
+    """
+    now = _anchor(connection, cursor.seq)
+    if "" in (now, cursor.anchor) or "pruned" in (now, cursor.anchor):
+        return True
+    (table, _, *rest), (former, _, *others) = json.loads(now), json.loads(cursor.anchor)
+    return [table, *rest] == [former, *others]
+
+
 def acknowledge(connection: Connection, consumer: str, seq: int) -> None:
     """Store that a consumer has processed the changes up to `seq`, and prune the log."""
     with connection.transaction():
