@@ -109,7 +109,7 @@ class Node:
         self.fuse: int | None = None
         self.saved: tuple[Path, list[tuple[str, str]]] | None = None
         self.journal: list[tuple[str, str]] = []
-        self.is_revoked = False
+        self.is_revoked = self.is_restored = False
         self.connect()
         self.keys = self.federation.create_keys()
 
@@ -161,6 +161,8 @@ class Node:
     def restore(self) -> bool:
         if self.saved is None:
             return False
+        self.world._note_queued(self)
+        self.is_restored = True
         self.connection.close()
         for end in ("-wal", "-shm"):
             self.adapter.path.with_name(f"lab.db{end}").unlink(missing_ok=True)
@@ -246,6 +248,7 @@ class World:
         self.unpublished: set[tuple[str, str]] = set()
         self.ever_gone: set[str] = set()
         self.gone: set[str] = set()
+        self.queued: set[str] = set()
         self.where: dict[str, tuple[str, str]] = {}
         self.preferences_set = 0
         devices = self.rng.choice([2, 3, 3, 4])
@@ -322,11 +325,11 @@ class World:
                 case "user":
                     run("UPDATE users SET name = ? WHERE user_id = ?", [new, user])
                 case "delete user" if user != "u0":
-                    run("DELETE FROM users WHERE user_id = ?", [user])
-                    self.gone.add(user)
+                    if not has_user:  # it comes and goes, which is no deletion for others
+                        run("INSERT INTO users VALUES (?, ?, ?, NULL)", [user, new, date])
+                    self._delete_all(node, "users", "user_id", user)
                 case "delete channel" if channel != "c0":
-                    run("DELETE FROM channels WHERE channel_id = ?", [channel])
-                    self.gone.add(channel)
+                    self._delete_all(node, "channels", "channel_id", channel)
                 case "preference":
                     run(
                         "INSERT INTO preferences VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -411,6 +414,24 @@ class World:
         if "preference" in what:
             self.preferences_set += 1
 
+    def _delete_all(self, node: Node, table: str, column: str, key: str) -> None:
+        """Delete a user or channel, and so its messages, of which the device knows some."""
+        known = node.connection.fetch_all(
+            f"SELECT message_id FROM messages WHERE {column} = ?", [key]
+        )
+        self.ever_gone |= {message for (message,) in known}
+        was_sent = "SELECT 1 FROM sync_rows WHERE table_name = ? AND row_key = ?"
+        if node.is_restored or node.one(was_sent, [table, key]):
+            self.gone.add(key)
+        node.connection.execute(f"DELETE FROM {table} WHERE {column} = ?", [key])
+
+    def _note_queued(self, node: Node) -> None:
+        """Note the messages that a device keeps for a person, before it is set back."""
+        for (message,) in node.connection.fetch_all(
+            "SELECT row_key FROM sync_conflicts WHERE table_name = 'messages' AND kind = 'deleted'"
+        ):
+            self.queued.add(message)
+
     def _message(  # noqa: PLR0917
         self, node: Node, message: str, channel: str, user: str | None, content: str, date: str
     ) -> None:
@@ -446,7 +467,8 @@ class World:
     def resolve(self, node: Node) -> None:
         if (found := node.federation.conflicts()) and not node.is_revoked:
             keep = self.rng.choice(["mine", "theirs"])
-            with contextlib.suppress(ConstraintViolated, UnknownName):  # by a change meanwhile
+            # By a change meanwhile, or because the row it refers to is on another device.
+            with contextlib.suppress(ConstraintViolated, UnknownName, InvalidValue):
                 node.federation.resolve(self.rng.choice(found).number, keep)
                 self.count["resolved"] += 1
 
@@ -637,12 +659,12 @@ class World:
         trusted = {node.name for node in live}
         there = contents["messages"].keys()
         present = {message for message, name in self.published if name in trusted}
-        lost = {
-            message
-            for message in present - self.ever_gone - there
-            if not self.gone & {*self.where[message]}
-        }
-        assert not lost, ("lost", sorted(lost)[:5])
+        lost = present - self.ever_gone - there
+        for node in self.nodes:
+            self._note_queued(node)
+        unasked = {one for one in lost if not self.gone & {*self.where[one]}} | lost - self.queued
+        assert not unasked, ("lost", sorted(unasked)[:5])
+        self.count["queued"] += len(lost)
         absent = {message for message, name in self.unpublished if name in trusted}
         assert not absent & there, ("resurrected", sorted(absent & there)[:5])
         for node in self.nodes:

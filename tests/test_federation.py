@@ -181,6 +181,70 @@ def test_without_its_tombstone_the_row_is_back(two, folder, tmp_path, monkeypatc
     assert came_and_went_after_a_restored_backup(two, folder, tmp_path) == [1, 1]
 
 
+CHANNEL = "INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')"
+
+
+def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
+    """Such as by an import that was undone before the devices met."""
+    a, b = two
+    a.run(USER, "eve", "Eve")
+    a.run(CHANNEL)
+    a.run(MESSAGE, "m")
+    for sql in (CHANNEL, MESSAGE.replace("?", "'m'")):
+        b.run("INSERT INTO users VALUES ('eve', 'Eve', '2024', NULL) ON CONFLICT DO NOTHING")
+        b.run(sql)
+    b.run("DELETE FROM users WHERE user_id = 'eve'")
+    b.run("DELETE FROM channels")
+    meet(folder, b, a)
+    for one in (a, b):
+        assert one.one("SELECT count(*) FROM messages") == 1
+        assert one.conflicts() == []
+
+
+@pytest.fixture
+def orphaned(two, make, folder):
+    """Three devices; one deleted a user, and so the rows of another one, which it did not know."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(USER, "eve", "Eve")
+    a.run(CHANNEL)
+    a.run(MESSAGE, "known")
+    meet(folder, a, b, c)
+    b.run(MESSAGE, "unknown")
+    b.run("UPDATE messages SET content = 'of b' WHERE message_id = 'unknown'")
+    a.run("DELETE FROM users WHERE user_id = 'eve'")
+    meet(folder, a, b, c)
+    return a, b, c
+
+
+def test_rows_that_another_device_deleted_without_knowing_are_kept_for_a_person(orphaned, folder):
+    a, b, _ = orphaned
+    for one in orphaned:
+        assert one.one("SELECT count(*) FROM messages") == 0
+    found = {one.key: one for one in b.conflicts()}
+    assert found.keys() == {"eve", "unknown"}
+    assert (found["unknown"].kind, found["unknown"].lost["content"]) == ("deleted", "of b")
+    with pytest.raises(InvalidValue, match="'eve' of users, which was deleted"):
+        a.resolve(a.conflicts()[0].number, "theirs")
+    b.resolve(found["unknown"].number, "mine")
+    meet(folder, *orphaned)
+    for one in orphaned:
+        assert one.one("SELECT group_concat(message_id) FROM messages") == "unknown"
+        assert one.conflicts() == []
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+
+
+def test_that_rows_stay_deleted_is_decided_for_all_devices(orphaned, folder):
+    a, b, c = orphaned
+    for one in b.conflicts():
+        b.resolve(one.number, "theirs" if one.key == "unknown" else "mine")
+    meet(folder, a, b, c)
+    for one in orphaned:
+        assert one.one("SELECT count(*) FROM messages") == 0
+        assert one.conflicts() == []
+    assert b.one("SELECT count(*) FROM users WHERE user_id = 'eve'") == 0
+
+
 def test_what_a_restored_home_sent_in_lost_bundles_is_sent_again(two, folder, tmp_path):
     a, b = two
     a.run(USER, "eve", "Eve")

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from aico_lab.federation import applying, epochs, receiving, sealing, spool, tables
+from aico_lab.federation import applying, epochs, receiving, replica, sealing, spool, tables
 from aico_lab.federation.sealing import collect
 from aico_lab.schema.core import people
 from tests.federated import World
@@ -41,6 +41,14 @@ def _lww(monkeypatch):
 
 def _wall_clock_only(monkeypatch):
     monkeypatch.setattr(sealing, "next_stamp", lambda at, _: at * 1000)
+
+
+def _what_came_and_went_leaves_tombstones(monkeypatch):
+    monkeypatch.setattr(replica.Replica, "has_forgotten", lambda _: True)
+
+
+def _what_others_deleted_is_lost(monkeypatch):
+    monkeypatch.setattr(applying._Applying, "_keep_unknown", lambda *_: None)
 
 
 def _orphans_stay_local(monkeypatch):
@@ -131,6 +139,8 @@ def _history_is_written_again(connection):
 MUTANTS = {
     _lww: 0,
     _wall_clock_only: 1,
+    _what_came_and_went_leaves_tombstones: 0,
+    _what_others_deleted_is_lost: 0,
     _orphans_stay_local: 3,
     _replaces_rows: 0,
     _own_forgotten_files_are_skipped: 4,

@@ -36,6 +36,7 @@ from aico_lab.federation.sealing import (
     seal,
     write_statements,
 )
+from aico_lab.federation.tables import select_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -142,6 +143,8 @@ def _changes_of(device_id: str, replica: Replica) -> Iterator[_Applying]:
         # Cascades, and rows without a parent, are changes of this device.
         write_statements(replica, applying.answers)
         seal(replica)
+        for table, lost in applying.lost:
+            conflicts.queue(replica, table, lost, kind="deleted")
 
 
 def _last_change(replica: Replica) -> int:
@@ -169,6 +172,8 @@ class _Applying:
     Attributes:
         written: The rows that have exactly the content of their stored version.
         answers: Statements of this device on those of the bundle.
+        lost: Rows that went because a row that they refer to was deleted, by a device that did not
+            know of them.
     """
 
     def __init__(self, replica: Replica) -> None:
@@ -176,6 +181,8 @@ class _Applying:
         self._connection = replica.connection
         self.written: set[tuple[str, str]] = set()
         self.answers: list[control.Statement] = []
+        self.lost: list[tuple[FederatedTable, RowChange]] = []
+        self._before: dict[tuple[str, str], Version] = {}
 
     def merge(self, changes: Changes, ctx: Ctx) -> None:
         """Write those versions that are greater than the stored ones; then delete rows."""
@@ -185,6 +192,7 @@ class _Applying:
                 gone[table.name] = self._upsert(table, changes[table.name], ctx)
         for table in reversed(self._replica.tables.values()):
             if gone.get(table.name):
+                self._keep_unknown(table, gone[table.name], ctx)
                 self._delete(table, gone[table.name])
         if "personality_profiles" in changes:
             conflicts.queue_profiles(self._replica)
@@ -208,6 +216,8 @@ class _Applying:
             versions[change.key] = change.version
             if fate == "delete":
                 gone.append(change.key)
+                if not self._deleters_knew(table, full, missing, change.version):
+                    self.lost.append((table, change))
                 self._connection.execute(
                     "INSERT INTO sync_dirty VALUES (?, ?, ?, 1, 0, 0) ON CONFLICT DO NOTHING",
                     [table.name, change.key, self._replica.now()],
@@ -248,7 +258,7 @@ class _Applying:
                 and old.is_alive
                 and old.cl == new.cl
                 and old.digest != new.digest
-                and not ctx.has(old.stream, old.n)
+                and not conflicts.had(self._replica, ctx, old.stream, old.n)
             ):
                 if there is None:
                     there, _ = physical(self._connection, table, [one.key for one in changes])
@@ -256,10 +266,13 @@ class _Applying:
                     conflicts.queue(
                         self._replica, table, RowChange(change.key, old, there[change.key])
                     )
+            if old:
+                self._before.setdefault((table.name, change.key), old)
             known[change.key] = new
             chosen[change.key] = change
         if table.queues_conflicts:
-            conflicts.close_seen(self._replica, table.name, list(chosen), ctx)
+            versions = {key: change.version for key, change in chosen.items()}
+            conflicts.close_seen(self._replica, table.name, versions, ctx)
         return list(chosen.values())
 
     def _missing_parents(self, table: FederatedTable, fulls: Sequence[Full]) -> Missing:
@@ -282,6 +295,61 @@ class _Applying:
             for key in absent:
                 missing[parent.position, key] = key in known and not known[key].is_alive
         return missing
+
+    def _deleters_knew(
+        self, table: FederatedTable, full: Full, missing: Missing, version: Version
+    ) -> bool:
+        """Return whether a device that deleted a parent of a row had the row."""
+        return any(
+            conflicts.knew(self._replica, deleted, version)
+            for parent in table.parents
+            if (parent.position, key := full[parent.position]) in missing and not parent.is_cleared
+            for deleted in stored_versions(self._connection, parent.table, [key]).values()
+        )
+
+    def _keep_unknown(self, table: FederatedTable, keys: Sequence[str], ctx: Ctx) -> None:
+        """Note the rows that go with deleted ones without their author's knowing of them.
+
+        The deleted ones are noted, too: without them those rows cannot come back.
+        """
+        if above := self._unknown_below(table, keys, ctx):
+            self._note_lost(table, {key: self._before.get((table.name, key)) for key in above})
+
+    def _unknown_below(self, table: FederatedTable, keys: Sequence[str], ctx: Ctx) -> list[str]:
+        """Note the rows below some rows; return the keys of those that have any."""
+        above: set[str] = set()
+        for child in self._replica.tables.values():
+            full = (*child.keys, *child.columns)
+            for parent in child.parents:
+                if parent.table != table.name or parent.is_cleared or child.name == table.name:
+                    continue
+                column = f"t.{quoted(full[parent.position])}"
+                rows = self._connection.fetch_all(
+                    f"SELECT {select_key(child, 't')}, {column}, cl, stamp, digest, stream, n "
+                    f"FROM {child.name} AS t LEFT JOIN sync_rows AS r ON r.table_name = ? "
+                    f"AND r.row_key = {select_key(child, 't')} LEFT JOIN sync_streams "
+                    f"USING (stream_id) WHERE {column} IN (SELECT value FROM json_each(?))",
+                    [child.name, json.dumps(list(keys))],
+                )
+                deeper = self._unknown_below(child, [row[0] for row in rows], ctx) if rows else []
+                lost = {}
+                for key, parent_key, *version in rows:
+                    known = Version(*version) if version[0] else None
+                    if key in deeper or not (
+                        known and conflicts.had(self._replica, ctx, known.stream, known.n)
+                    ):
+                        lost[key] = known
+                        above.add(parent_key)
+                self._note_lost(child, lost)
+        return sorted(above)
+
+    def _note_lost(self, table: FederatedTable, lost: dict[str, Version | None]) -> None:
+        there, _ = physical(self._connection, table, list(lost) if table.queues_conflicts else [])
+        never_sent = Version(1, 0, "", f"{self._replica.device_id}.{'0' * 8}", 0)
+        self.lost += [
+            (table, RowChange(key, lost[key] or never_sent, content))
+            for key, content in there.items()
+        ]
 
     def _write(self, table: FederatedTable, rows: dict[str, Full]) -> dict[str, str]:
         """Insert or update rows; return the refused ones, with reasons."""

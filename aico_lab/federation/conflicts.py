@@ -1,7 +1,9 @@
 """Rows that two devices changed without knowing of each other: the losing version is kept.
 
 A person decides by `Federation.resolve`, which writes a new version; it ends the conflict on every
-device, because its author had seen both versions.
+device, because its author had seen both versions. A row that went because another device deleted a
+row that it refers to, without knowing of it, is kept as well; its conflict ends when the row comes
+back, or when its deletion is confirmed, both by a greater causal length.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class RowConflict:
         kept: The row as it is now; empty if it was deleted.
         found_at: When the conflict was found, UTC.
         kind: 'row'; or 'personality' for a version of a companion's personality, where `kept` is
-            another one, which has the same number or is also active, and counts as the active one.
+            another one, which has the same number or is also active, and counts as the active one;
+            or 'deleted' for a row that went with one that it refers to.
     """
 
     number: int
@@ -61,28 +64,54 @@ class RowConflict:
 
 
 def knew(replica: Replica, version: Version, other: Version) -> bool:
-    """Return whether the author of a version had taken in another one."""
+    """Return whether the author of a version had taken in another one of the same row."""
     if version.stream == other.stream:
-        return version.n >= other.n
+        # Two bundles of one number are of a copied home, whose copies do not know of each other.
+        return version.n > other.n and len(_hashes(replica, other.stream, other.n)) < 2
     row = replica.connection.fetch_one(
         "SELECT ctx FROM sync_chain WHERE stream = ? AND n = ?", [version.stream, version.n]
     )
     if row is not None and row[0] == UNKNOWN_CTX:  # the author of the state knew all that it has
         return True
-    return row is not None and Ctx(json.loads(row[0])).has(other.stream, other.n)
+    return row is not None and had(replica, Ctx(json.loads(row[0])), other.stream, other.n)
 
 
-def queue(replica: Replica, table: FederatedTable, loser: RowChange) -> None:
+def had(replica: Replica, ctx: Ctx, stream: str, n: int) -> bool:
+    """Return whether all bundles `n` of a stream had been taken in; copied homes write several."""
+    if not ctx.has(stream, n):
+        return False
+    hashes = _hashes(replica, stream, n)
+    if len(hashes) < 2:
+        return True
+    before = replica.connection.fetch_all(
+        "WITH RECURSIVE before(n, hash) AS (SELECT n, hash FROM sync_chain WHERE stream = ?1 "
+        "AND hash IN (SELECT value FROM json_each(?2)) UNION SELECT c.n - 1, c.prev "
+        "FROM before JOIN sync_chain AS c ON c.stream = ?1 AND c.n = before.n "
+        "AND c.hash = before.hash WHERE c.n > ?3) SELECT hash FROM before WHERE n = ?3",
+        [stream, json.dumps(ctx[stream][1]), n],
+    )
+    return hashes <= {hash_ for (hash_,) in before}
+
+
+def _hashes(replica: Replica, stream: str, n: int) -> set[str]:
+    rows = replica.connection.fetch_all(
+        "SELECT hash FROM sync_chain WHERE stream = ? AND n = ?", [stream, n]
+    )
+    return {hash_ for (hash_,) in rows}
+
+
+def queue(replica: Replica, table: FederatedTable, loser: RowChange, *, kind: str = "row") -> None:
     """Keep a losing version for a person, if its table's conflicts are queued."""
     if not table.queues_conflicts:
         return
     version = loser.version
     inserted = replica.connection.fetch_one(
-        "INSERT INTO sync_conflicts (table_name, row_key, loser, content, state, found_at) "
-        f"VALUES (?, ?, ?, ?, 'open', {NOW}) ON CONFLICT DO NOTHING RETURNING conflict_id",
+        "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, state, found_at) "
+        f"VALUES (?, ?, ?, ?, ?, 'open', {NOW}) ON CONFLICT DO NOTHING RETURNING conflict_id",
         [
-            table.name, loser.key, json.dumps([version.stream, version.n, version.stamp]),
-            json.dumps(to_columns(table, loser.content or ())),
+            table.name, loser.key,
+            json.dumps([version.stream, version.n, version.stamp, version.cl]),
+            json.dumps(to_columns(table, loser.content or ())), kind,
         ],
     )  # fmt: skip
     if inserted:
@@ -116,7 +145,8 @@ def queue_profiles(replica: Replica) -> None:
             "(SELECT 1 FROM sync_conflicts WHERE table_name = ?1 AND row_key = ?2 "
             "AND kind = 'personality') RETURNING conflict_id",
             [
-                _PROFILES, key, json.dumps([version.stream, version.n, version.stamp]),
+                _PROFILES, key,
+                json.dumps([version.stream, version.n, version.stamp, version.cl]),
                 json.dumps(to_columns(table, there[key])),
             ],
         )  # fmt: skip
@@ -144,20 +174,17 @@ def _choose_profile(replica: Replica, loser: str, *, keeps_lost: bool) -> None:
     )
 
 
-def close_seen(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> None:
+def close_seen(replica: Replica, table: str, versions: Mapping[str, Version], ctx: Ctx) -> None:
     """End the conflicts of rows whose losing versions the author of new ones had seen."""
-    for number, loser in replica.connection.fetch_all(
-        "SELECT conflict_id, loser FROM sync_conflicts WHERE state = 'open' AND table_name = ? "
-        "AND row_key IN (SELECT value FROM json_each(?))",
-        [table, json.dumps(list(keys))],
+    for number, key, loser, kind in replica.connection.fetch_all(
+        "SELECT conflict_id, row_key, loser, kind FROM sync_conflicts WHERE state = 'open' "
+        "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
+        [table, json.dumps(list(versions))],
     ):
-        stream, n, _ = json.loads(loser)
-        if ctx.has(stream, n):
-            replica.connection.execute(
-                f"UPDATE sync_conflicts SET state = 'decided', decided_at = {NOW} "
-                "WHERE conflict_id = ?",
-                [number],
-            )
+        stream, n, _, cl = json.loads(loser)
+        # That a device deletes a row with its parent is nobody's decision.
+        if versions[key].cl > cl + 1 if kind == "deleted" else had(replica, ctx, stream, n):
+            _decide(replica, number)
 
 
 def open_conflicts(replica: Replica) -> list[RowConflict]:
@@ -177,6 +204,55 @@ def open_conflicts(replica: Replica) -> list[RowConflict]:
         device = json.loads(loser)[0].partition(".")[0]
         found.append(RowConflict(number, name, key, device, lost, kept, found_at, kind))
     return found
+
+
+def _bring_back(
+    replica: Replica, table: FederatedTable, key: str, values: Mapping[str, Any]
+) -> None:
+    """Write a row that went with one that it refers to, and that one before it.
+
+    Raises:
+        InvalidValue: This device does not have the row that it refers to.
+    """
+    columns = (*table.keys, *table.columns)
+    full = [*key_values(table, key), *(values.get(column) for column in table.columns)]
+    for parent in table.parents:
+        above, parent_key = replica.tables[parent.table], full[parent.position]
+        if parent_key is None or physical(replica.connection, above, [parent_key])[0]:
+            continue
+        if parent.is_cleared:
+            full[parent.position] = None
+            continue
+        row = replica.connection.fetch_one(
+            "SELECT conflict_id, content FROM sync_conflicts WHERE state = 'open' "
+            "AND kind = 'deleted' AND table_name = ? AND row_key = ?",
+            [parent.table, parent_key],
+        )
+        if row is None:
+            raise InvalidValue(
+                f"It refers to {parent_key!r} of {parent.table}, which was deleted: decide on the "
+                "device whose row it is."
+            )
+        stored = json.loads(row[1])
+        _bring_back(
+            replica, above, parent_key,
+            {column: from_json(value) for column, value in stored.items()},
+        )  # fmt: skip
+        _decide(replica, row[0])
+    sets = ", ".join(f"{quoted(c)} = excluded.{quoted(c)}" for c in table.columns)
+    replica.connection.execute(
+        f"INSERT INTO {table.name} ({', '.join(map(quoted, columns))}) "
+        f"VALUES ({', '.join('?' * len(columns))}) "
+        f"ON CONFLICT ({', '.join(map(quoted, table.keys))}) DO UPDATE SET {sets}",
+        full,
+    )
+
+
+def _decide(replica: Replica, number: int) -> None:
+    replica.connection.execute(
+        f"UPDATE sync_conflicts SET state = 'decided', decided_at = {NOW} WHERE conflict_id = ?",
+        [number],
+    )
 
 
 def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> None:
@@ -213,7 +289,10 @@ def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> Non
             f"Rows of {table.name} have no column {min(unknown)!r} that can be changed: "
             f"choose among {', '.join(table.columns)}."
         )
-    if chosen:
+    if conflict.kind == "deleted":
+        if chosen:
+            _bring_back(replica, table, conflict.key, {**conflict.lost, **chosen})
+    elif chosen:
         sets = ", ".join(f"{quoted(column)} = ?" for column in chosen)
         where = " AND ".join(f"{quoted(column)} = ?" for column in table.keys)
         replica.connection.execute(
@@ -225,7 +304,4 @@ def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> Non
         "DO UPDATE SET is_forced = 1",
         [table.name, conflict.key, replica.now()],
     )
-    replica.connection.execute(
-        f"UPDATE sync_conflicts SET state = 'decided', decided_at = {NOW} WHERE conflict_id = ?",
-        [number],
-    )
+    _decide(replica, number)

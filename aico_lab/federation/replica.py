@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from aico_lab.adapters import age
 from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import SchemaError
-from aico_lab.federation.bundles import Ctx
+from aico_lab.federation.bundles import Ctx, FileName
 from aico_lab.federation.tables import BASE, CLASSES, closed, read_tables
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.registry import SchemaRegistry
@@ -212,6 +212,19 @@ class Replica:
         )
 
     # Streams
+
+    def has_forgotten(self) -> bool:
+        """Return whether it got bundles of this device that it does not know.
+
+        It was restored from a backup then, or copied, and has not taken them in yet.
+        """
+        own = f"{self.device_id}."
+        unknown = {name for name in self.spool.names() if name.startswith(own)}
+        for stream, n, hash_ in self.connection.fetch_all(
+            "SELECT stream, n, hash FROM sync_chain WHERE stream GLOB ?", [f"{own}*"]
+        ):
+            unknown.discard(str(FileName(stream, n, hash_)))
+        return bool(unknown)
 
     def stream(self, class_: str) -> str:
         """Return the stream of this device's bundles of a class, which begins on first use."""

@@ -218,10 +218,15 @@ def _compared(
         _leave_out(replica, table.name, key, "its text has a NUL, or is not UTF-8")
     known = stored_versions(replica.connection, table.name, list(named))
     found = []
+    has_forgotten: bool | None = None
     for key, (at, is_deleted, is_forced) in named.items():
         if key in unreadable:
             continue
         content, old = there.get(key), known.get(key)
+        if old is None and content is None:  # it came and went between two bundles
+            if has_forgotten is None:
+                has_forgotten = replica.has_forgotten()
+            is_deleted = is_deleted and has_forgotten  # noqa: PLW2901
         digest = "" if content is None else digest_of(table, key, content)
         cl = _next_length(old, digest, is_deleted=is_deleted, is_forced=is_forced)
         if cl is not None:
@@ -238,15 +243,18 @@ def _next_length(
     Args:
         old: Its stored version.
         digest: The digest of its content now, or nothing if it does not exist.
-        is_deleted: Whether it existed since its change was noted.
+        is_deleted: Whether it existed, and this device may have published it.
         is_forced: Whether it is sent although it is as stored.
     """
     if old is None:
-        # A row that came and went between two bundles leaves a tombstone, too: before this home
-        # was restored from a backup, it may have been published.
+        # A row that came and went between two bundles leaves nothing, since its tombstone would
+        # delete a row of another device with this key. But before this home was restored from a
+        # backup, it may have been published.
         return 1 if digest else 2 if is_deleted else None
     if bool(digest) != old.is_alive:
         return old.cl + 1
+    if is_forced and not digest:  # greater than what a device wrote because a parent was deleted
+        return old.cl + 2
     return old.cl if digest != old.digest or is_forced else None
 
 
@@ -321,9 +329,10 @@ def write(
             store_versions(connection, table, {one.key: one.version for one in rows})
             connection.execute(
                 "UPDATE sync_conflicts SET state = 'decided', decided_at = "
-                "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') WHERE state = 'open' "
-                "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
-                [table, json.dumps([one.key for one in rows])],
+                "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') FROM json_each(?) AS j WHERE "
+                "state = 'open' AND table_name = ? AND row_key = j.value ->> 0 "
+                "AND (kind != 'deleted' OR loser ->> 3 + 1 < j.value ->> 1)",
+                [json.dumps([[one.key, one.version.cl] for one in rows]), table],
             )
             forget_content(replica, table, [one.key for one in rows if one.content is None])
     add_to_chain(replica, name, header)
@@ -346,11 +355,15 @@ def _needs(replica: Replica, class_: str) -> list[str]:
 
 
 def forget_content(replica: Replica, table: str, keys: Sequence[str]) -> None:
-    """Remove what is stored of deleted rows beside the tables."""
-    for stored in ("sync_conflicts", "sync_parked", "sync_unsendable"):
+    """Remove what is stored of deleted rows beside the tables, but not what a person decides."""
+    for stored, but in (
+        ("sync_conflicts", "AND kind != 'deleted'"),
+        ("sync_parked", ""),
+        ("sync_unsendable", ""),
+    ):
         replica.connection.execute(
             f"DELETE FROM {stored} WHERE table_name = ? "
-            "AND row_key IN (SELECT value FROM json_each(?))",
+            f"AND row_key IN (SELECT value FROM json_each(?)) {but}",
             [table, json.dumps(list(keys))],
         )
 

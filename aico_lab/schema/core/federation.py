@@ -81,14 +81,15 @@ _TABLES: Final = {
         parent_key TEXT
     )""",
     # The losing version of a row that two devices changed without knowing of each other; or a
-    # version of a personality beside one of another device that has its number, or is also active.
+    # version of a personality beside one of another device that has its number, or is also active;
+    # or a row that went because a row that it refers to was deleted, by a device without it.
     "sync_conflicts": """(
         conflict_id INTEGER PRIMARY KEY AUTOINCREMENT,
         table_name TEXT NOT NULL,
         row_key TEXT NOT NULL,
         loser TEXT NOT NULL,
         content JSON TEXT NOT NULL,
-        kind TEXT NOT NULL DEFAULT 'row' CHECK (kind IN ('row', 'personality')),
+        kind TEXT NOT NULL DEFAULT 'row' CHECK (kind IN ('row', 'personality', 'deleted')),
         state TEXT NOT NULL CHECK (state IN ('open', 'decided')),
         found_at TIMESTAMP TEXT NOT NULL,
         decided_at TIMESTAMP TEXT,
