@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from aico_lab.embeddings.segment_words import REMEDY
 from aico_lab.errors import (
     AicoLabError,
     CorruptDatabase,
+    DeviceRevoked,
     DiskFull,
     ErasureIncomplete,
     HomeBusy,
@@ -435,10 +437,23 @@ def _check_devices(lab: Lab) -> str:
     trusted = facts.pop("trusted")
     if not facts:
         return "this home is on one device only"
-    found = ", ".join(f"{count:,} {name}" for name, count in facts.items() if count)
+    if lab.devices.federation.is_outside:
+        raise DeviceRevoked(
+            "The other devices trust this one no longer, so its changes go nowhere: let one of "
+            "them add it again."
+        )
+    found = ", ".join(
+        _counted(count, name) for name, count in facts.items() if isinstance(count, int) and count
+    )
     return f"{trusted:,} trusted; {found or 'nothing waits'}" + (
         ": see `aico-lab federate status`" if found else ""
     )
+
+
+def _counted(count: int, names: str) -> str:
+    """Return a number with its noun: '1 file waiting', '2 files waiting'."""
+    noun = names if count > 1 else re.sub(r"s\b", "", names, count=1)
+    return f"{count:,} {noun}"
 
 
 def _check_erasures(lab: Lab) -> str:

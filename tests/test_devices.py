@@ -319,9 +319,16 @@ def test_a_step_of_a_pipeline_exchanges_changes(lab, tmp_path):
         run_pipeline(lab, load_pipeline(str(tmp_path / "bad.toml")))
 
 
+def test_who_cannot_join_is_told_before_the_other_device_is_looked_for(devices):
+    with pytest.raises(InvalidValue, match="has devices already"):
+        devices.check_join("1234-5678", "phone")
+
+
 def test_the_health_of_a_home_knows_of_its_devices(lab):
     assert health._check_devices(lab) == "1 trusted; nothing waits"
     assert health.describe(lab)["devices"]["trusted"] == 1
+    assert health._counted(1, "files waiting") == "1 file waiting"
+    assert health._counted(2, "files waiting") == "2 files waiting"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"verified": {"proof": {"rows": []}}}'])

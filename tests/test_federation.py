@@ -429,8 +429,9 @@ def test_the_loser_is_kept_until_a_person_decides_on_any_device(two, folder):
     assert (found.lost["name"], found.kept["name"]) == ("from a", "from b")
     with pytest.raises(UnknownName):
         a.resolve(99, "mine")
-    with pytest.raises(InvalidValue):
-        a.resolve(found.number, {"nme": "x"})
+    for bad in ({"nme": "x"}, {"name": ["x"]}):
+        with pytest.raises(InvalidValue):
+            a.resolve(found.number, bad)
     a.resolve(found.number, "mine")
     meet(folder, a, b)
     assert (a.name, b.name, a.conflicts(), b.conflicts()) == ("from a", "from a", [], [])
@@ -444,6 +445,23 @@ def test_to_keep_the_winner_ends_the_conflict_everywhere(two, folder):
     a.resolve(a.conflicts()[0].number, "theirs")
     meet(folder, a, b)
     assert (a.name, b.name, a.conflicts(), b.conflicts()) == ("from b", "from b", [], [])
+
+
+def test_copies_of_a_home_keep_what_they_lose_to_each_other(two, folder, tmp_path):
+    """They have written different bundles of one number; each device keeps the loser of a row."""
+    a, b = two
+    a.replica.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    copy = Device(
+        LibSQLAdapter(tmp_path / "copy" / "lab.db").connect(), tmp_path / "copy" / "federation"
+    )
+    for one, name, at in ((a, "from a", 1), (copy, "from the copy", 2)):
+        one.run(RENAME, name, at=1_800_000_000_000 + at)
+        one.seal()
+    meet(folder, a, copy, b)
+    for one in (a, copy, b):
+        assert one.name == "from the copy"
+        assert [found.lost["name"] for found in one.conflicts()] == ["from a"]
 
 
 def test_of_two_active_personalities_a_person_chooses_one(two, folder):
@@ -483,6 +501,22 @@ def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
         a.set_policy(b.replica.device_id, people="none")
 
 
+def test_a_device_that_is_added_without_a_class_cannot_read_it(two, make, folder):
+    a, b = two
+    a.run("INSERT INTO memories VALUES ('m', 'ada', 'secret', 'fact', 1, '2024', NULL)")
+    meet(folder, a, b)
+    c = make("c")
+    keys = c.create_keys()
+    c.join(json.loads(json.dumps(a.invite(keys, "desktop", policy={"memories": "none"}))))
+    meet(folder, a, b, c)
+    assert (c.name, c.one("SELECT count(*) FROM memories")) == ("Ada", 0)
+    a.set_policy(keys.device_id, memories="full")
+    meet(folder, a, b, c)
+    assert c.one("SELECT content FROM memories") == "secret"
+    with pytest.raises(UnknownName):
+        a.invite(keys, "desktop", policy={"poems": "none"})
+
+
 def test_a_revoked_device_is_told_and_not_heard(two, folder):
     a, b = two
     a.revoke(b.replica.device_id)
@@ -495,6 +529,7 @@ def test_a_revoked_device_is_told_and_not_heard(two, folder):
     meet(folder, a)
     assert a.one("SELECT count(*) FROM users") == 1
     assert [device.trust_level for device in a.devices()] == [2, 0]
+    assert (a.status().is_revoked, b.status().is_revoked) == (False, True)
 
 
 def test_a_revoked_device_joins_again_under_new_keys(two, folder):
@@ -731,6 +766,60 @@ def test_an_emptied_folder_deletes_nothing(two, folder):
     assert (a.name, b.name) == ("Ada", "Ada")
 
 
+@pytest.mark.parametrize("damage", [b"", b"half", None], ids=["empty", "cut off", "changed"])
+def test_a_damaged_file_of_the_folder_is_repaired_by_its_author(two, folder, damage):
+    a, b = two
+    a.run(RENAME, "newer")
+    before = set(folder.glob("*/*"))
+    a.sync(folder)
+    (path,) = set(folder.glob("*/*")) - before
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]) if damage is None else damage)
+    os.utime(path, (1, 1))
+    b.sync(folder)
+    name = f"{path.parent.name}/{path.name}"
+    assert b.status().refused == ((name, "it is incomplete, or was changed"),)
+    assert a.sync(folder).exchanged.sent == 1
+    assert path.read_bytes() == whole
+    b.sync(folder)
+    assert (b.name, b.status().refused) == ("newer", ())
+    assert a.sync(folder).exchanged.sent == b.sync(folder).exchanged.sent == 0
+
+
+def test_names_of_files_that_anybody_chose_mislead_nobody(two, folder):
+    a, _ = two
+    stream = next(folder.glob("*/")) / "\x1b[31mred\nfake.age"
+    stream.write_bytes(b"")
+    ((name, _),) = a.sync(folder).exchanged.refused
+    assert name.endswith("/\\x1b[31mred\\nfake.age")
+    for other in ("federation-notes.txt", "federation-conflicted copy"):
+        (folder / other).touch()
+    a.sync(folder)  # such a name is no mark of other devices
+
+
+def test_files_of_unknown_devices_stay_where_they_are(two, folder):
+    a, _ = two
+    before = a.replica.spool.names()
+    junk = b"random"
+    stream = folder / "0123456789abcdef.01234567"
+    stream.mkdir()
+    (stream / f"00000001-{hash_of(junk)}.age").write_bytes(junk)
+    assert [why for _, why in a.sync(folder).exchanged.refused] == ["its device is unknown"]
+    assert a.replica.spool.names() == before
+    assert len(a.status().refused) == 1
+
+
+def test_bundles_of_a_device_come_with_the_bundle_that_makes_it_known(two, make, folder):
+    a, b = two
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, c)
+    c.run(RENAME, "from c")
+    c.sync(folder)
+    b.sync(folder)
+    assert b.name == "from c"
+
+
 def test_a_row_with_a_nul_is_named_and_stays(two, folder):
     a, b = two
     a.run(
@@ -875,6 +964,8 @@ def test_other_bad_files_are_refused(two, folder):
         (f"{stream}/notes.txt", "its name is not that of a bundle")
     ]
     assert a.take_in().refused == [(name, "it is not encrypted, or is damaged")]
+    assert name not in a.replica.spool.names()
+    assert a.exchange(folder).received == 0
     assert parse_name(name).device == b.replica.device_id
 
 

@@ -67,7 +67,7 @@ def shared(tmp_path, monkeypatch):
 def ways(request, shared):
     """Return the two ends of a way between two devices."""
     if request.param == "folder":
-        return pairing.FolderPost.begin(shared), lambda: pairing.FolderPost.find(shared)
+        return pairing.FolderPost.begin(shared, "d0"), lambda: pairing.FolderPost.find(shared)
     post = nearby.ListeningPost()
     return post, lambda: nearby.ConnectedPost(f"127.0.0.1:{post.port}")
 
@@ -104,7 +104,7 @@ def test_a_device_that_the_person_does_not_trust_is_told_so(ways):
 def test_the_messages_show_neither_keys_nor_names(shared):
     """Somebody who has the folder sees random bytes only."""
     kept = []
-    with pairing.FolderPost.begin(shared) as post:
+    with pairing.FolderPost.begin(shared, "d0") as post:
         write = post.write
         post.write = lambda number, message: (kept.append(message), write(number, message))
         admitted = admit(post)
@@ -123,7 +123,7 @@ def test_the_messages_show_neither_keys_nor_names(shared):
                b'{"part": "53' + b"00" * 32 + b'"}', b'{"part": "42"}']
 )  # fmt: skip
 def test_an_answer_that_is_no_device_s_is_refused(shared, answer):
-    with pairing.FolderPost.begin(shared) as post:
+    with pairing.FolderPost.begin(shared, "d0") as post:
         admitted = admit(post)
         other = pairing.FolderPost.find(shared)
         other.write(2, answer)
@@ -153,44 +153,51 @@ def test_a_changed_invitation_is_refused(ways):
 def test_a_code_that_nobody_answers_leaves_nothing_in_the_folder(shared, monkeypatch):
     monkeypatch.setattr(pairing, "PATIENCE", 0.05)
     with pytest.raises(PairingFailed, match="in time"):
-        admit(pairing.FolderPost.begin(shared)).result()
+        admit(pairing.FolderPost.begin(shared, "d0")).result()
     assert list(shared.iterdir()) == []
 
 
 def test_an_old_message_is_not_answered_and_goes(shared):
-    pairing.FolderPost.begin(shared).write(1, b"{}")
+    pairing.FolderPost.begin(shared, "d0").write(1, b"{}")
     (old,) = shared.iterdir()
     os.utime(old, (time.time() - 700,) * 2)
     with pytest.raises(PairingFailed, match="No device waits"):
         pairing.FolderPost.find(shared, 0)
-    pairing.FolderPost.begin(shared)
+    pairing.FolderPost.begin(shared, "d0")
     assert not old.exists()
 
 
 def test_of_two_waiting_devices_none_is_chosen(shared):
-    for _ in range(2):
-        pairing.FolderPost.begin(shared).write(1, b"{}")
+    for device in ("d0", "d1"):
+        pairing.FolderPost.begin(shared, device).write(1, b"{}")
     with pytest.raises(PairingFailed, match="Several devices wait"):
         pairing.FolderPost.find(shared, 0)
+
+
+def test_what_a_killed_device_left_does_not_stand_in_its_way(shared):
+    for _ in range(2):
+        pairing.FolderPost.begin(shared, "d0").write(1, b"{}")
+    assert len(list(shared.iterdir())) == 1
+    pairing.FolderPost.find(shared, 0)
 
 
 @pytest.mark.parametrize("code", ["", "1234567", "123456789", "1234-567x", "１２３４５６７８"])  # noqa: RUF001
 def test_a_code_has_eight_digits(shared, code):
     with pytest.raises(InvalidValue, match="8 digits"):
-        pairing.ask(pairing.FolderPost.begin(shared), code, KEYS, "phone")
+        pairing.ask(pairing.FolderPost.begin(shared, "d0"), code, KEYS, "phone")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\x1b[2Jb", "a\u202eb"])
 def test_a_name_can_be_shown_in_a_terminal(shared, name):
     with pytest.raises(InvalidValue, match="visible"):
-        pairing.ask(pairing.FolderPost.begin(shared), CODE, KEYS, name)
+        pairing.ask(pairing.FolderPost.begin(shared, "d0"), CODE, KEYS, name)
 
 
 def test_a_person_who_breaks_off_at_the_question_leaves_nobody_waiting(shared):
     def broken_off(name, _):
         raise OSError(name)  # as Control-C would
 
-    post = pairing.FolderPost.begin(shared)
+    post = pairing.FolderPost.begin(shared, "d0")
     admitted = InThread(lambda: pairing.admit(post, CODE, broken_off, None))
     with pytest.raises(PairingFailed, match="did not add"):
         ask(pairing.FolderPost.find(shared))

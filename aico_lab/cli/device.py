@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from aico_lab.federation.pairing import Post
     from aico_lab.federation.replica import DeviceKeys
     from aico_lab.federation.syncing import FederatedDevice
-    from aico_lab.lab import Lab
 
 device = typer.Typer(
     help="Let a person's devices hold the same conversations.", no_args_is_help=True
@@ -76,6 +75,13 @@ def device_add(
     receive_only: Annotated[
         bool, typer.Option("--receive-only", help="Take in no changes of the device.")
     ] = False,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASS=none",
+            help="A class that it is not to hold, such as conversations; may be repeated.",
+        ),
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Trust the device that has the code, and do not ask.")
     ] = False,
@@ -92,18 +98,21 @@ def device_add(
 
     if not yes and not sys.stdin.isatty():
         raise InvalidValue("There is no terminal to ask for trust: add --yes.")
-    code = pairing.new_code()
+    code, classes = pairing.new_code(), read_pairs(policy, "--policy")
+    level: Literal[1, 2] = 1 if receive_only else 2
 
     def confirm(name: str, keys: DeviceKeys) -> bool:
         return yes or _ask(name, keys)
 
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
+        lab.devices.federation.check_policy(classes)
         if folder is not None:
             shared = lab.devices.use_folder(folder)
-            with pairing.FolderPost.begin(shared) as post:
+            this = lab.devices.federation.replica.device_id
+            with pairing.FolderPost.begin(shared, this) as post:
                 _show_code(code, f"--folder {shared}")
-                added = _add(lab, post, code, confirm, receive_only=receive_only)
+                added = lab.devices.add(post, code, confirm, level=level, policy=classes)
         else:
             with (
                 nearby.ListeningPost(port) as listening,
@@ -111,7 +120,7 @@ def device_add(
             ):
                 where = f"--address {nearby.own_address()}:{listening.port}"
                 _show_code(code, f"[{where}]" if is_announced else where)
-                added = _add(lab, listening, code, confirm, receive_only=receive_only)
+                added = lab.devices.add(listening, code, confirm, level=level, policy=classes)
     if json:
         emit(added)
     else:
@@ -136,6 +145,7 @@ def device_join(
     if folder is not None and address is not None:
         raise InvalidValue("Use only one of --folder and --address.")
     with open_lab(home, key_file) as lab:
+        lab.devices.check_join(code, name or _machine())
         way: AbstractContextManager[Post] = (
             nearby.ConnectedPost(address)
             if folder is None
@@ -165,16 +175,26 @@ def device_policy(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Choose the classes of rows that a device holds; it keeps what it has."""
+    """Choose the classes of rows that a device holds; it keeps what it has, and its keys.
+
+    To keep a class away from a new device, add it with `device add --policy`.
+    """
     policy = read_pairs(classes, "a policy")
     with open_lab(home, key_file) as lab:
         found = lab.devices.find(name)
         lab.devices.federation.set_policy(found.device_id, **policy)  # type: ignore[arg-type]
         found = lab.devices.find(found.device_id)
+        without = sorted({*lab.devices.federation.replica.classes} - {*found.classes})
     if json:
         emit(found)
-    else:
-        say(f"{found.name} holds {', '.join(found.classes)}, from the next exchange on.")
+        return
+    say(
+        f"{found.name} holds {', '.join(found.classes)}"
+        + (f", and not {', '.join(without)}" if without else "")
+        + ", from the next exchange on."
+    )
+    if without:
+        note("It keeps what it has, and can read what was sent until now, also if it comes later.")
 
 
 @device.command("rename")
@@ -214,12 +234,6 @@ def device_revoke(
         emit(found)
     else:
         say(f"{found.name} is revoked; the others learn of it by `aico-lab federate sync`.")
-
-
-def _add(
-    lab: Lab, post: Post, code: str, confirm: object, *, receive_only: bool
-) -> FederatedDevice:
-    return lab.devices.add(post, code, confirm, level=1 if receive_only else 2)  # type: ignore[arg-type]
 
 
 def _show_code(code: str, way: str) -> None:

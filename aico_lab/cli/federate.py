@@ -88,6 +88,8 @@ def federate_status(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
     """Show what was exchanged, and what waits."""
+    from aico_lab.metrics.engine.claims import counted
+
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         status = lab.devices.federation.status()
@@ -95,7 +97,7 @@ def federate_status(
         emit(status)
         return
     for one in status.devices:
-        show(f"{one.device_id}  {one.name:<16} {one.bundles:,} bundles taken in")
+        show(f"{one.device_id}  {one.name:<16} {counted(one.bundles, 'bundles')} taken in")
     for title, rows in (
         ("waiting", status.waiting),
         ("refused", status.refused),
@@ -105,9 +107,12 @@ def federate_status(
         for row in rows:
             show(f"{title}: {' '.join(row)}")
     if status.conflicts:
-        say(f"{status.conflicts:,} conflicts: see `aico-lab federate conflicts`.")
+        say(f"{counted(status.conflicts, 'conflicts')}: see `aico-lab federate conflicts`.")
     say(
-        "Changes wait for `aico-lab federate sync`."
+        "The other devices trust this one no longer: its changes go nowhere until one of them "
+        "adds it again."
+        if status.is_revoked
+        else "Changes wait for `aico-lab federate sync`."
         if status.unsent
         else "All changes of this device are in bundles."
     )
@@ -163,11 +168,13 @@ def federate_conflicts(
         emit(found)
         return
     for one in found:
-        show(f"{one.number}  {one.table} {one.key}")
+        gone = " went with a row that another device deleted" if one.kind == "deleted" else ""
+        show(f"{one.number}  {one.table} {one.key}{gone}")
         for column in sorted(one.lost.keys() | one.kept.keys()):
             kept, lost = one.kept.get(column), one.lost.get(column)
             if kept != lost:
-                show(f"   {column}: {_value(kept)} is kept, {_value(lost)} lost "
+                is_kept = "" if gone else f"{_value(kept)} is kept, "
+                show(f"   {column}: {is_kept}{_value(lost)} lost "
                      f"({names.get(one.device_id, one.device_id)})")  # fmt: skip
     if not found:
         say("There is no conflict.")

@@ -25,9 +25,10 @@ from aico_lab.federation.rows import (
     stored_versions,
     to_columns,
 )
+from aico_lab.federation.tables import affinity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from aico_lab.federation.replica import Replica
     from aico_lab.federation.tables import FederatedTable
@@ -67,7 +68,7 @@ def knew(replica: Replica, version: Version, other: Version) -> bool:
     """Return whether the author of a version had taken in another one of the same row."""
     if version.stream == other.stream:
         # Two bundles of one number are of a copied home, whose copies do not know of each other.
-        return version.n > other.n and len(_hashes(replica, other.stream, other.n)) < 2
+        return version.n > other.n and len(_hashes(replica, other.stream, other.n)) == 1
     row = replica.connection.fetch_one(
         "SELECT ctx FROM sync_chain WHERE stream = ? AND n = ?", [version.stream, version.n]
     )
@@ -81,7 +82,7 @@ def had(replica: Replica, ctx: Ctx, stream: str, n: int) -> bool:
     if not ctx.has(stream, n):
         return False
     hashes = _hashes(replica, stream, n)
-    if len(hashes) < 2:
+    if len(hashes) <= 1:
         return True
     before = replica.connection.fetch_all(
         "WITH RECURSIVE before(n, hash) AS (SELECT n, hash FROM sync_chain WHERE stream = ?1 "
@@ -248,6 +249,24 @@ def _bring_back(
     )
 
 
+def _check_types(replica: Replica, table: FederatedTable, chosen: Mapping[str, Any]) -> None:
+    """Raise InvalidValue if a value is of a type that its column never has."""
+    declared: dict[str, str] = dict(
+        replica.connection.fetch_all(
+            "SELECT name, upper(type) FROM pragma_table_info(?)", [table.name]
+        )
+    )
+    types: dict[str, tuple[type, ...]] = {
+        "TEXT": (str,), "REAL": (float, int), "INTEGER": (int,), "BLOB": (str, float, int, bytes),
+    }  # fmt: skip
+    for column, value in chosen.items():
+        wanted = types[affinity(declared[column])]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
+            raise InvalidValue(
+                f"{column} of {table.name} is {declared[column]}, and {value!r} is no such value."
+            )
+
+
 def _decide(replica: Replica, number: int) -> None:
     replica.connection.execute(
         f"UPDATE sync_conflicts SET state = 'decided', decided_at = {NOW} WHERE conflict_id = ?",
@@ -289,6 +308,8 @@ def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> Non
             f"Rows of {table.name} have no column {min(unknown)!r} that can be changed: "
             f"choose among {', '.join(table.columns)}."
         )
+    if not isinstance(keep, str):
+        _check_types(replica, table, chosen)
     if conflict.kind == "deleted":
         if chosen:
             _bring_back(replica, table, conflict.key, {**conflict.lost, **chosen})

@@ -18,7 +18,7 @@ from aico_lab.federation.proof import BUCKETS, RowsProof
 from aico_lab.federation.syncing import Federation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from aico_lab.federation.compacting import Compacted
     from aico_lab.federation.pairing import Post
@@ -90,6 +90,7 @@ class Devices:
         confirm: Callable[[str, DeviceKeys], bool],
         *,
         level: Literal[1, 2] = 2,
+        policy: Mapping[str, str] | None = None,
     ) -> FederatedDevice:
         """Wait for a device that joins with a code, and trust it.
 
@@ -98,18 +99,22 @@ class Devices:
             code: The code, which is shown to the person and typed on the other device.
             confirm: Returns whether the person trusts a device of this name and these keys.
             level: 2 for full trust, 1 for a device that only receives.
+            policy: 'full' or 'none' for classes that it is to hold or not.
 
         Raises:
+            UnknownName: There is no such class.
+            InvalidValue: The policy is none.
             PairingFailed: No device joined, its code was wrong, or the person did not trust it.
         """
         from aico_lab.federation import pairing
 
         _ = self.federation.federation_id
+        self.federation.check_policy(policy or {})
         keys = pairing.admit(
             post,
             code,
             confirm,
-            lambda keys, name: self.federation.invite(keys, name, level=level),
+            lambda keys, name: self.federation.invite(keys, name, level=level, policy=policy),
         )
         return self.find(keys.device_id)
 
@@ -127,12 +132,23 @@ class Devices:
         """
         from aico_lab.federation import pairing
 
-        federation = self.federation
-        if federation.is_begun and not federation.is_outside:
-            raise InvalidValue("This home has devices already: see `aico-lab device list`.")
-        invitation = pairing.ask(post, code, federation.create_keys(), name)
-        federation.join(invitation)
+        self.check_join(code, name)
+        invitation = pairing.ask(post, code, self.federation.create_keys(), name)
+        self.federation.join(invitation)
         return self.find(str(invitation["from"]))
+
+    def check_join(self, code: str, name: str) -> None:
+        """Check what can be known before the other device is looked for, which takes minutes.
+
+        Raises:
+            InvalidValue: This home has a federation already, or it is no code, or no name.
+        """
+        from aico_lab.federation import control, pairing
+
+        if self.federation.is_begun and not self.federation.is_outside:
+            raise InvalidValue("This home has devices already: see `aico-lab device list`.")
+        pairing.digits_of(code)
+        control.check_name(name)
 
     def sync(
         self, *, folder: Path | None = None, lan: bool = False, address: str | None = None
@@ -201,7 +217,9 @@ def read_values(file: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(file.expanduser().read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InvalidValue(f"{file} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
         raise InvalidValue(f"{file} cannot be read as JSON: {error}.") from error
     if not isinstance(found, dict):
         raise InvalidValue(f"{file} holds no JSON object.")

@@ -152,7 +152,7 @@ def sync(federation: Federation, address: str | None = None) -> dict[str, Synced
             failed = error
     if not done:
         raise failed or DeviceUnreachable(
-            "No device answers in the local network: run `aico-lab federate serve` on another "
+            "No device answers in the local network: run `federate serve` on another "
             "device, and give the address that it shows with --address."
         )
     return done

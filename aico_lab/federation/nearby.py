@@ -179,7 +179,7 @@ class ConnectedPost:
                 return
         where = address or "the local network"
         raise DeviceUnreachable(
-            f"No device answers at {where}: run `aico-lab device add` on the other device, and "
+            f"No device answers at {where}: run `device add` on the other device, and "
             "give the address that it shows with --address."
         )
 

@@ -39,7 +39,7 @@ LARGEST_MESSAGE: Final = 16 << 20
 _POLL: Final = 0.3
 _DIGITS: Final = 8
 _PREFIX: Final = "pairing-"
-_WRONG: Final = "The code is wrong, and is no longer valid: begin again with `aico-lab device add`."
+_WRONG: Final = "The code is wrong, and is no longer valid: begin again with `device add`."
 
 
 class Post(Protocol):
@@ -72,11 +72,16 @@ class FolderPost:
         self._joins = joins
 
     @classmethod
-    def begin(cls, folder: Path) -> FolderPost:
-        """Return the way of a new pairing, and remove those that are no longer valid."""
-        for path in set(folder.glob(f"{_PREFIX}*")) - set(_valid(folder)):
+    def begin(cls, folder: Path, device_id: str) -> FolderPost:
+        """Return the way of a new pairing of a device.
+
+        Those that are no longer valid are removed, and earlier ones of the device, which may have
+        been killed.
+        """
+        valid = set(_valid(folder)) - set(folder.glob(f"{_PREFIX}{device_id}.*"))
+        for path in set(folder.glob(f"{_PREFIX}*")) - valid:
             path.unlink(missing_ok=True)
-        return cls(folder, secrets.token_hex(8), joins=False)
+        return cls(folder, f"{device_id}.{secrets.token_hex(4)}", joins=False)
 
     @classmethod
     def find(cls, folder: Path, seconds: float = PATIENCE) -> FolderPost:
@@ -92,14 +97,15 @@ class FolderPost:
             waiting = asked - {name[:-2] for name in names if name.endswith(("-2", "-3"))}
             if len(waiting) > 1:
                 raise PairingFailed(
-                    f"Several devices wait for another one in {folder}: begin again on one of them."
+                    f"Several devices wait for another one in {folder}: end `device add` on all "
+                    "but one. After one that was killed, begin again on it, or wait 10 minutes."
                 )
             if waiting:
                 return cls(folder, waiting.pop(), joins=True)
             if time.monotonic() > until:
                 raise PairingFailed(
-                    f"No device waits for this one in {folder}: run `aico-lab device add` on the "
-                    "other device, and wait until the folder has the same files here."
+                    f"No device waits for this one in {folder}: run `device add` on the other "
+                    "device, and wait until the folder has the same files here."
                 )
             time.sleep(_POLL)
 
@@ -160,7 +166,7 @@ def admit(
     Raises:
         PairingFailed: No device answered, its code was wrong, or the person did not trust it.
     """
-    exchange = SPAKE2_A(_digits(code))
+    exchange = SPAKE2_A(digits_of(code))
     mine = exchange.start()
     post.write(1, _written(part=mine))
     answer = _read(post.read(2, PATIENCE))
@@ -198,7 +204,7 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
         PairingFailed: The code is wrong, or the other device did not answer or refused.
     """
     check_name(name)
-    exchange = SPAKE2_B(_digits(code))
+    exchange = SPAKE2_B(digits_of(code))
     mine = exchange.start()
     question = _read(post.read(1, PATIENCE))
     secret = _Secret(_finish(exchange, question), _bytes(question, "part"), mine)
@@ -249,7 +255,7 @@ class _Secret:
         return HKDF(SHA256(), 32, self._parts, info).derive(self._key)
 
 
-def _digits(code: str) -> bytes:
+def digits_of(code: str) -> bytes:
     """Return the digits of a code.
 
     Raises:

@@ -49,6 +49,15 @@ class TakenIn:
     refused: list[tuple[str, str]] = field(default_factory=list)
     waiting: list[tuple[str, str]] = field(default_factory=list)
 
+    def followed_by(self, later: TakenIn) -> TakenIn:
+        """Return the result of both."""
+        return TakenIn(
+            self.bundles + later.bundles,
+            self.rows + later.rows,
+            self.refused + later.refused,
+            later.waiting,
+        )
+
 
 class Receiver:
     """Takes in what is in the spool."""
@@ -94,6 +103,7 @@ class Receiver:
                     self._reasons.pop(name, None)
         retry_parked(self._replica)
         self._done.waiting = sorted((str(name), why) for name, why in self._reasons.items())
+        self._replica.keep("waiting", self._done.waiting)
         return self._done
 
     def _pending(self) -> set[FileName]:
@@ -145,7 +155,9 @@ class Receiver:
 
         The bundles before it may be gone, replaced by those of a device that it makes known.
         """
-        early = [one for one in header.statements if one.get("kind") in ("approve", "epoch")]
+        # With its policy, or a new device would get the keys of classes that it does not hold.
+        kinds = ("approve", "set", "epoch")
+        early = [one for one in header.statements if one.get("kind") in kinds]
         if early and name.n > 1 and self._replica.level(name.device) > 1:
             with contextlib.suppress(Refused), self._connection.transaction():
                 control.obey(self._replica, early, name.device)
@@ -182,6 +194,7 @@ class Receiver:
                 [str(name), str(refused)],
             )
             self._replica.publish_event("federation.refused", {"file": str(name)})
+        self._replica.spool.remove([str(name)])
 
     def _obstacle(self, name: FileName, header: Header) -> str | None:
         """Return the reason why a bundle cannot be taken in now, or None."""

@@ -23,6 +23,8 @@ from aico_lab.schema.registry import SchemaRegistry
 from aico_lab.schema.versions import current_versions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aico_lab.adapters.libsql import Connection
     from aico_lab.federation.spool import Spool
     from aico_lab.federation.tables import FederatedTable
@@ -79,6 +81,16 @@ class Replica:
             "DO UPDATE SET value = excluded.value",
             [key, value],
         )
+
+    def keep(self, key: str, files: Sequence[tuple[str, str]]) -> None:
+        """Store names of files with reasons, for `files`."""
+        text = json.dumps(files)
+        if text != (self.get(key) or "[]"):
+            self.put(key, text)
+
+    def files(self, key: str) -> dict[str, str]:
+        """Return the names of files that were kept, with reasons."""
+        return dict(json.loads(self.get(key) or "[]"))
 
     def create_keys(self) -> DeviceKeys:
         """Create and store the device's keys, unless it has some; return the public ones.

@@ -1,12 +1,15 @@
 """The folder of bundles of a home, and the copying of files between it and a shared folder.
 
 Both have the same layout. Files are never changed: a file is there whole, or it is not there. Files
-are copied under a name that begins with a dot, and then renamed.
+are copied under a name that begins with a dot, and then renamed. What a cloud drive or a crash cut
+off in the shared folder is copied again: a file there is compared if its size or time is not that
+of the file here, which gets the time of an equal one.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 from dataclasses import dataclass, field
@@ -17,11 +20,13 @@ from aico_lab.federation.bundles import LARGEST_FILE, FileName, Refused, hash_of
 from aico_lab.home.files import private_files, sync_folder, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
     from pathlib import Path
 
 _PENDING: Final = ".pending-"
-_MARK: Final = "federation-"
+_MARK: Final = re.compile("federation-([0-9a-f]{32})")
+_PRECISION: Final = 1_000_000
+"""Nanoseconds by which the times of equal files may differ between file systems."""
 
 
 @dataclass
@@ -40,6 +45,15 @@ class Exchanged:
     refused: list[tuple[str, str]] = field(default_factory=list)
     removed: int = 0
 
+    def followed_by(self, later: Exchanged) -> Exchanged:
+        """Return the result of both; what was refused may be whole later, or of a known device."""
+        return Exchanged(
+            self.received + later.received,
+            self.sent + later.sent,
+            later.refused,
+            self.removed + later.removed,
+        )
+
 
 class Spool:
     """The bundles of a home: those of this device and those that were received."""
@@ -51,9 +65,12 @@ class Spool:
         """Return the names of all bundles, such as `<stream>/<number>-<hash>.age`."""
         return {name for name, _ in _files(self.folder) if _is_name(name)}
 
+    def _statuses(self) -> dict[str, os.stat_result]:
+        return {name: status for name, status in _files(self.folder) if _is_name(name)}
+
     def size(self) -> int:
         """Return the size of all bundles in bytes."""
-        return sum(size for name, size in _files(self.folder) if _is_name(name))
+        return sum(one.st_size for one in self._statuses().values())
 
     def read(self, name: str) -> bytes:
         """Return the content of a bundle's file."""
@@ -94,13 +111,22 @@ class Spool:
         for name in self.names() & {*names}:
             (self.folder / name).unlink(missing_ok=True)
 
-    def exchange(self, folder: Path, federation: str, junk: set[str], gone: set[str]) -> Exchanged:
-        """Copy the missing files from a shared folder, and to it.
+    def exchange(
+        self,
+        folder: Path,
+        federation: str,
+        *,
+        devices: Container[str],
+        junk: set[str],
+        gone: set[str],
+    ) -> Exchanged:
+        """Copy the missing files from a shared folder, and to it; repair damaged ones there.
 
         Args:
             folder: The shared folder.
             federation: The id of the federation, by which the folder is marked.
-            junk: Files that were refused, and are not passed on.
+            devices: The ids of its devices; files of others are left where they are.
+            junk: Files that were refused, and are neither fetched nor passed on.
             gone: Files that others replace, and are removed.
 
         Raises:
@@ -110,16 +136,22 @@ class Spool:
         done = Exchanged()
         try:
             _mark(folder, federation)
-            here, there = self.names(), dict(_files(folder))
-            for name in sorted(there.keys() - here - gone):
+            here, there = self._statuses(), dict(_files(folder))
+            for name in sorted(there.keys() - here.keys() - gone - junk):
                 try:
-                    parse_name(name)
+                    if parse_name(name).device not in devices:
+                        raise Refused("its device is unknown", is_final=False)
                     self.take(name, _content(folder / name))
+                    self._note_time(folder, name)
                     done.received += 1
                 except Refused as refused:
-                    done.refused.append((name, str(refused)))
-            for name in sorted(here - there.keys() - junk - gone):
+                    done.refused.append((printable(name), str(refused)))
+            for name in sorted(here.keys() - junk - gone):
+                if name in there and (_are_alike(here[name], there[name])
+                                      or self._is_whole(folder, name)):  # fmt: skip
+                    continue
                 _copy(folder, name, self.read(name))
+                self._note_time(folder, name)
                 done.sent += 1
             for name in sorted(there.keys() & gone):
                 (folder / name).unlink(missing_ok=True)
@@ -131,14 +163,41 @@ class Spool:
             ) from error
         return done
 
+    def _is_whole(self, folder: Path, name: str) -> bool:
+        """Return whether a file of a shared folder is as here; then it is known by its time."""
+        here, there = self.folder / name, folder / name
+        if here.stat().st_size != there.stat().st_size or here.read_bytes() != there.read_bytes():
+            return False
+        self._note_time(folder, name)
+        return True
+
+    def _note_time(self, folder: Path, name: str) -> None:
+        time_ns = (folder / name).stat().st_mtime_ns
+        os.utime(self.folder / name, ns=(time_ns, time_ns))
+
     def _write(self, path: Path, content: bytes) -> None:
         with private_files():
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
 
 
-def _files(folder: Path) -> Iterator[tuple[str, int]]:
-    """Yield the names and sizes of the visible regular files one folder below another."""
+def _are_alike(here: os.stat_result, there: os.stat_result) -> bool:
+    """Return whether two files with the same name need not be compared."""
+    return (
+        here.st_size == there.st_size
+        and here.st_mtime_ns // _PRECISION == there.st_mtime_ns // _PRECISION
+    )
+
+
+def printable(name: str) -> str:
+    """Return the name of a file that anybody may have chosen without what a terminal obeys."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in name
+    )
+
+
+def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the names and states of the visible regular files one folder below another."""
     if not folder.is_dir():
         return
     with os.scandir(folder) as outer:
@@ -152,7 +211,7 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
                     # A link could lead anywhere, and a pipe would never end.
                     status = file.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
-                        yield f"{entry.name}/{file.name}", status.st_size
+                        yield f"{entry.name}/{file.name}", status
 
 
 def _is_name(name: str) -> bool:
@@ -173,15 +232,14 @@ def _content(path: Path) -> bytes:
 
 def _mark(folder: Path, federation: str) -> None:
     """Mark a folder as that of a federation, unless it is."""
-    marks = {path.name.removeprefix(_MARK) for path in folder.iterdir()
-             if path.name.startswith(_MARK)}  # fmt: skip
+    marks = {found[1] for path in folder.iterdir() if (found := _MARK.fullmatch(path.name))}
     if marks - {federation}:
         raise FolderUnusable(
             f"{folder} is the folder of other devices that do not trust this one: choose another "
             "folder, or let one of them add this device."
         )
     if not marks:
-        (folder / f"{_MARK}{federation}").touch()
+        (folder / f"federation-{federation}").touch()
 
 
 def _copy(folder: Path, name: str, content: bytes) -> None:

@@ -87,8 +87,10 @@ class FederationStatus:
 
     Attributes:
         devices: All devices, also revoked ones.
+        is_revoked: Whether the other devices trust this one no longer.
         waiting: Files that cannot be taken in yet, each with the reason.
-        refused: Files that never will be, each with the reason.
+        refused: Files that never will be, and those in the shared folder that are incomplete or no
+            bundles of a known device, each with the reason.
         parked: Rows that wait, as table, key and reason.
         unsendable: Rows that cannot be sent, as table, key and reason.
         conflicts: The number of open conflicts.
@@ -96,6 +98,7 @@ class FederationStatus:
     """
 
     devices: tuple[FederatedDevice, ...]
+    is_revoked: bool
     waiting: tuple[tuple[str, str], ...]
     refused: tuple[tuple[str, str], ...]
     parked: tuple[tuple[str, str, str], ...]
@@ -224,7 +227,14 @@ class Federation:
         with self.replica.connection.transaction():
             return self.replica.create_keys()
 
-    def invite(self, device: DeviceKeys, name: str, *, level: Literal[1, 2] = 2) -> dict[str, Any]:
+    def invite(
+        self,
+        device: DeviceKeys,
+        name: str,
+        *,
+        level: Literal[1, 2] = 2,
+        policy: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Trust another device, and return the invitation that it joins with.
 
         The invitation must reach the device by an authenticated way.
@@ -233,12 +243,18 @@ class Federation:
             device: Its public keys.
             name: Its name.
             level: 2 for full trust, 1 for a device that only receives.
+            policy: 'full' or 'none' for classes, as for `set_policy`; it never gets the keys of
+                those that it does not hold.
 
         Raises:
-            InvalidValue: The device was revoked.
+            UnknownName: There is no such class.
+            InvalidValue: The device was revoked, or the policy is none.
         """
-        statement = control.approval(device, name, level=level)
-        self._state(statement)
+        statements = [control.approval(device, name, level=level)]
+        if policy:
+            self.check_policy(policy)
+            statements.append(self._policy(device.device_id, policy))
+        self._state(*statements)
         if self.replica.level(device.device_id) == 0:
             raise InvalidValue("This device was revoked: let it forget its keys, and add it again.")
         with self.replica.connection.transaction():
@@ -304,12 +320,18 @@ class Federation:
         """
         with self._exclusive():
             junk = self.replica.connection.fetch_all("SELECT file FROM sync_refused")
-            return self.replica.spool.exchange(
+            devices = self.replica.connection.fetch_all(
+                "SELECT device_id FROM devices WHERE recipient IS NOT NULL"
+            )
+            done = self.replica.spool.exchange(
                 folder,
                 self.federation_id,
-                {name for (name,) in junk},
-                replaced.names(self.replica),
+                devices={id_ for (id_,) in devices},
+                junk={name for (name,) in junk},
+                gone=replaced.names(self.replica),
             )
+            self.replica.keep("refused", done.refused)
+            return done
 
     def sync(self, folder: Path) -> Synced:
         """Exchange changes with the other devices by way of a shared folder.
@@ -329,19 +351,14 @@ class Federation:
         Raises:
             DeviceRevoked: The other devices no longer trust this one.
         """
-        exchanged = exchange()
+        first = exchange()
         taken_in, sealed = self.bring_up_to_date()
-        again = exchange()
-        return Synced(
-            Exchanged(
-                exchanged.received + again.received,
-                exchanged.sent + again.sent,
-                sorted({*exchanged.refused, *again.refused}),
-                exchanged.removed + again.removed,
-            ),
-            taken_in,
-            sealed,
-        )
+        exchanged = first.followed_by(exchange())
+        if exchanged.received > first.received:  # of devices that it has only now come to know
+            more, later = self.bring_up_to_date()
+            taken_in, sealed = taken_in.followed_by(more), Sealed(sealed.rows + later.rows)
+            exchanged = exchanged.followed_by(exchange())
+        return Synced(exchanged, taken_in, sealed)
 
     def bring_up_to_date(self) -> tuple[TakenIn, Sealed]:
         """Take in what was received, and seal what changed here.
@@ -453,6 +470,16 @@ class Federation:
             InvalidValue: A value is neither 'full' nor 'none', or the class is the base.
         """
         self._require(device_id)
+        self.check_policy(classes)
+        self._state(self._policy(device_id, classes))
+
+    def check_policy(self, classes: Mapping[str, str]) -> None:
+        """Check the choice of classes of a device.
+
+        Raises:
+            UnknownName: There is no such class.
+            InvalidValue: A value is neither 'full' nor 'none', or the class is the base.
+        """
         for class_, value in classes.items():
             if class_ not in self.replica.classes:
                 raise UnknownName(
@@ -462,13 +489,16 @@ class Federation:
                 raise InvalidValue(
                     f"{class_}={value} is no policy: write full or none, and full for {BASE}."
                 )
+
+    def _policy(self, device_id: str, classes: Mapping[str, str]) -> control.Statement:
+        """Return the statement of a device's policy in which some classes are changed."""
         row = self.replica.connection.fetch_one(
             "SELECT sync_policy FROM devices WHERE device_id = ?", [device_id]
         )
         policy = {**json.loads((row and row[0]) or "{}"), **classes}
         stamp = self._next_stamp(device_id, "policy")
         text = json.dumps(policy, sort_keys=True)
-        self._state(control.setting(device_id, "policy", text, stamp))
+        return control.setting(device_id, "policy", text, stamp)
 
     def devices(self) -> list[FederatedDevice]:
         """Return all devices of the federation, also revoked ones, by name."""
@@ -514,14 +544,18 @@ class Federation:
             str(FileName(*row))
             for row in connection.fetch_all("SELECT stream, n, hash FROM sync_chain")
         }
-        refused = tuple(connection.fetch_all("SELECT file, reason FROM sync_refused ORDER BY 1"))
-        waiting = sorted(names - known - {name for name, _ in refused})
+        refused: dict[str, str] = dict(
+            connection.fetch_all("SELECT file, reason FROM sync_refused ORDER BY 1")
+        )
+        waiting = sorted(names - known - refused.keys())
+        reasons = self.replica.files("waiting")
         head = connection.fetch_one("SELECT coalesce(max(seq), 0) FROM change_log")
         cursor = json.loads(self.replica.get("cursor") or '{"seq": 0}')
         return FederationStatus(
             tuple(self.devices()),
-            tuple((name, "it was not taken in") for name in waiting),
-            refused,
+            self.is_outside,
+            tuple((name, reasons.get(name, "it comes next")) for name in waiting),
+            tuple((refused | self.replica.files("refused")).items()),
             tuple(connection.fetch_all(
                 "SELECT table_name, row_key, reason FROM sync_parked ORDER BY 1, 2"
             )),
@@ -554,15 +588,15 @@ class Federation:
         )
         return [AuditEntry(*row) for row in rows]
 
-    def _state(self, statement: control.Statement) -> None:
-        """Apply a statement of this device, and send it."""
+    def _state(self, *statements: control.Statement) -> None:
+        """Apply statements of this device, and send them."""
         with self._exclusive(), self.replica.connection.transaction():
             seal(self.replica)
-            self._write(statement)
+            self._write(*statements)
 
-    def _write(self, statement: control.Statement) -> None:
-        control.obey(self.replica, [statement], self.replica.device_id)
-        write_statements(self.replica, [statement])
+    def _write(self, *statements: control.Statement) -> None:
+        control.obey(self.replica, statements, self.replica.device_id)
+        write_statements(self.replica, statements)
 
     def _next_stamp(self, device_id: str, field: str) -> int:
         row = self.replica.connection.fetch_one(

@@ -154,7 +154,7 @@ def _read(
         keys,
         columns,
         tuple(_value_of(connection, default) for _, _, default in found),
-        tuple(_REFUSED[_affinity(type_)] for _, type_, _ in found),
+        tuple(_REFUSED[affinity(type_)] for _, type_, _ in found),
         tuple(
             Parent(full.index(column), parent, on_delete == "SET NULL")
             for parent, column, on_delete in connection.fetch_all(
@@ -173,7 +173,7 @@ def _value_of(connection: Connection, default: str | None) -> object:
     return row[0] if row else None
 
 
-def _affinity(type_: str) -> str:
+def affinity(type_: str) -> str:
     """Return the affinity of a declared type by SQLite's rules."""
     if "INT" in type_:
         return "INTEGER"
