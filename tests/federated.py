@@ -589,9 +589,34 @@ class World:
                 self.nodes[0].save()
                 self.nodes.insert(1, late)
                 self.count["joined"] += 1
+        self.cross()
         self.settle()
         self.check()
         return self.count
+
+    def cross(self) -> None:
+        """Let a device write of users whom another one deletes without knowing of that.
+
+        One of the users has come and gone there, which is no deletion.
+        """
+        first, *_, other = [*self.nodes[:1], *(one for one in self.nodes if not one.is_revoked)]
+        user_sql = "INSERT INTO users VALUES (?, 'x', ?, NULL) ON CONFLICT DO NOTHING"
+        date = DATE.format(0, 0)
+        for user in ("u1", "passing") if other is not first else ():
+            message = f"m-crossing-{user}"
+            with other.editing():
+                other.connection.execute(user_sql, [user, date])
+                other.connection.execute(
+                    "INSERT INTO channels (channel_id, name, created_at) VALUES ('c0', 'x', ?) "
+                    "ON CONFLICT DO NOTHING",
+                    [date],
+                )
+                self._message(other, message, "c0", user, "x", date)
+            self.where[message] = ("c0", user)
+            other.journal.append(("in", message))
+            with first.editing():
+                first.connection.execute(user_sql, [user, date])
+                self._delete_all(first, "users", "user_id", user)
 
     def settle(self) -> None:
         self.with_faults = False

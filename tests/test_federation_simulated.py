@@ -8,7 +8,16 @@ import re
 
 import pytest
 
-from aico_lab.federation import applying, epochs, receiving, replica, sealing, spool, tables
+from aico_lab.federation import (
+    applying,
+    conflicts,
+    epochs,
+    receiving,
+    replica,
+    sealing,
+    spool,
+    tables,
+)
 from aico_lab.federation.sealing import collect
 from aico_lab.schema.core import people
 from tests.federated import World
@@ -48,7 +57,13 @@ def _what_came_and_went_leaves_tombstones(monkeypatch):
 
 
 def _what_others_deleted_is_lost(monkeypatch):
-    monkeypatch.setattr(applying._Applying, "_keep_unknown", lambda *_: None)
+    queue = conflicts.queue
+
+    def others(*row, kind="row"):
+        if kind != "deleted":
+            queue(*row, kind=kind)
+
+    monkeypatch.setattr(conflicts, "queue", others)
 
 
 def _orphans_stay_local(monkeypatch):
