@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from aico_lab import health
-from aico_lab.errors import FolderUnusable, InvalidValue, NotFederated, UnknownName
+from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, NotFederated, UnknownName
+from aico_lab.federation.syncing import Federation
 from aico_lab.lab import Lab
 from aico_lab.pipeline import load_pipeline, run_pipeline
 from tests import effort
@@ -324,9 +325,12 @@ def test_who_cannot_join_is_told_before_the_other_device_is_looked_for(devices):
         devices.check_join("1234-5678", "phone")
 
 
-def test_the_health_of_a_home_knows_of_its_devices(lab):
+def test_the_health_of_a_home_knows_of_its_devices(lab, monkeypatch):
     assert health._check_devices(lab) == "1 trusted; nothing waits"
     assert health.describe(lab)["devices"]["trusted"] == 1
+    with monkeypatch.context() as revoked, pytest.raises(DeviceRevoked, match="go nowhere"):
+        revoked.setattr(Federation, "is_outside", True)
+        health._check_devices(lab)
     assert health._counted(1, "files waiting") == "1 file waiting"
     assert health._counted(2, "files waiting") == "2 files waiting"
 

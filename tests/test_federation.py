@@ -786,6 +786,15 @@ def test_a_damaged_file_of_the_folder_is_repaired_by_its_author(two, folder, dam
     assert a.sync(folder).exchanged.sent == b.sync(folder).exchanged.sent == 0
 
 
+def test_a_file_that_is_damaged_on_a_device_does_not_replace_a_whole_one(two, folder):
+    a, _ = two
+    name = min(a.replica.spool.names())
+    whole = (folder / name).read_bytes()
+    (a.replica.spool.folder / name).write_bytes(b"damaged")
+    assert a.sync(folder).exchanged.refused == [(name, "it is damaged on this device")]
+    assert (folder / name).read_bytes() == whole
+
+
 def test_names_of_files_that_anybody_chose_mislead_nobody(two, folder):
     a, _ = two
     stream = next(folder.glob("*/")) / "\x1b[31mred\nfake.age"

@@ -251,9 +251,11 @@ def _machine() -> str:
 
 
 def _described(one: FederatedDevice) -> str:
+    from aico_lab.metrics.engine.claims import counted
+
     trust = ("revoked", "receives only", "trusted")[one.trust_level]
     this = ", this device" if one.is_this else ""
+    bundles = counted(one.bundles, "bundles")
     return (
-        f"{one.device_id}  {one.name:<16} {trust}{this}, {one.bundles:,} bundles, "
-        f"holds {', '.join(one.classes)}"
+        f"{one.device_id}  {one.name:<16} {trust}{this}, {bundles}, holds {', '.join(one.classes)}"
     )

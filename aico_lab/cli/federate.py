@@ -212,13 +212,16 @@ def federate_compact(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
     """Replace all bundles by new ones without changed and erased texts."""
+    from aico_lab.metrics.engine.claims import counted
+
     with open_lab(home, key_file) as lab:
         done = lab.devices.compact()
     if json:
         emit(done)
         return
     say(
-        f"{done.bundles:,} bundles with {done.rows:,} rows replace {done.replaced:,}: "
+        f"{counted(done.bundles, 'bundles')} with {counted(done.rows, 'rows')} replace "
+        f"{done.replaced:,}: "
         f"{done.before:,} bytes before, {done.after:,} now."
         if done.replaced
         else "Nothing was exchanged since the last time."
@@ -244,8 +247,13 @@ def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
     for way, one in done.items():
         for file, reason in (*one.exchanged.refused, *one.taken_in.refused):
             note(f"{file} was refused: {reason}.")
+        files: dict[str, list[str]] = {}
         for file, reason in one.taken_in.waiting:
-            note(f"{file} waits: {reason}.")
+            files.setdefault(reason, []).append(file)
+        for reason, some in files.items():
+            note(f"{some[0]} waits: {reason}.")
+            if len(some) > 1:
+                note(f"So do {len(some) - 1:,} more: see `aico-lab federate status`.")
         if not quiet:
             say(
                 f"{way}: {one.exchanged.received:,} files received, {one.exchanged.sent:,} sent; "

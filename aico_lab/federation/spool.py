@@ -150,7 +150,11 @@ class Spool:
                 if name in there and (_are_alike(here[name], there[name])
                                       or self._is_whole(folder, name)):  # fmt: skip
                     continue
-                _copy(folder, name, self.read(name))
+                content = self.read(name)
+                if hash_of(content) != parse_name(name).hash:
+                    done.refused.append((name, "it is damaged on this device"))
+                    continue
+                _copy(folder, name, content)
                 self._note_time(folder, name)
                 done.sent += 1
             for name in sorted(there.keys() & gone):
