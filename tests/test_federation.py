@@ -213,6 +213,7 @@ def orphaned(two, make, folder):
     b.run(MESSAGE, "unknown")
     b.run("UPDATE messages SET content = 'of b' WHERE message_id = 'unknown'")
     a.run("DELETE FROM users WHERE user_id = 'eve'")
+    a.run("DELETE FROM channels")
     meet(folder, a, b, c)
     return a, b, c
 
@@ -222,7 +223,7 @@ def test_rows_that_another_device_deleted_without_knowing_are_kept_for_a_person(
     for one in orphaned:
         assert one.one("SELECT count(*) FROM messages") == 0
     found = {one.key: one for one in b.conflicts()}
-    assert found.keys() == {"eve", "unknown"}
+    assert found.keys() == {"eve", "c", "unknown"}
     assert (found["unknown"].kind, found["unknown"].lost["content"]) == ("deleted", "of b")
     with pytest.raises(InvalidValue, match="'eve' of users, which was deleted"):
         a.resolve(a.conflicts()[0].number, "theirs")

@@ -190,10 +190,11 @@ class _Applying:
         for table in self._replica.tables.values():
             if table.name in changes:
                 gone[table.name] = self._upsert(table, changes[table.name], ctx)
-        for table in reversed(self._replica.tables.values()):
-            if gone.get(table.name):
-                self._keep_unknown(table, gone[table.name], ctx)
-                self._delete(table, gone[table.name])
+        below_first = [one for one in reversed(self._replica.tables.values()) if gone.get(one.name)]
+        for table in below_first:
+            self._keep_unknown(table, gone[table.name], ctx)
+        for table in below_first:
+            self._delete(table, gone[table.name])
         if "personality_profiles" in changes:
             conflicts.queue_profiles(self._replica)
 
