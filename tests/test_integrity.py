@@ -309,7 +309,7 @@ def test_doctor_mentions_the_last_deep_check(closed, model, in_process):
     options = "--home", str(closed), "--key-file", str(model / "key")
     with opened(closed, model) as lab:
         assert "was not run yet" in _check_seal(lab)
-    assert "Everything is sound." in in_process("verify", "--deep", *options).stdout
+    assert "No damage was found." in in_process("verify", "--deep", *options).stdout
     with opened(closed, model) as lab:
         assert re.search("last deep check, on .*, found nothing", _check_seal(lab))
         lab.primary.seal.renew(lab.primary, deep=False)
