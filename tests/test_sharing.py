@@ -61,6 +61,9 @@ def model(tmp_path_factory):
     with Lab.create(folder / "home", key_file=folder / "key") as lab:
         lab.import_from("jsonl", file)
         lab.primary.execute("UPDATE users SET name = 'Fritzi Anderl' WHERE user_id = 'Fritzi3'")
+        lab.primary.execute(
+            "UPDATE channels SET name = 'Blixtorp Family' WHERE channel_id = 'room-3'"
+        )
         lab.sync(only="warehouse")
         yield lab
 
@@ -332,6 +335,7 @@ def test_metadata_that_could_name_somebody_are_left_out():
 def test_ids_of_places_are_removed_from_texts(model):
     redactor = TextRedactor(*_names(model.storage))
     assert redactor.redact("see talk-0-1 in room-3") == "see [NAME] in [NAME]"
+    assert redactor.redact("in our blixtorp family") == "in our [NAME]"
 
 
 def test_an_answer_to_another_conversation_leads_to_its_pseudonym():
