@@ -817,6 +817,72 @@ def test_what_another_program_writes_meanwhile_is_found_and_erased_by_the_next_s
     assert files_with(plain.home.path, *CANARIES) == set()
 
 
+LONG = f"{SECRET}, and nobody else has ever heard of it, as I keep it to myself, said the keeper"
+EVENT = "INSERT INTO outbox (topic, payload, created_at) VALUES ('late', ?, '2024')"
+LATE = {
+    "event of the conversation": (EVENT, {"conversation_id": "with-person-ada"}),
+    "event of a message": (EVENT, {"message_id": "told-3"}),
+    "event with a long text": (EVENT, {"text": LONG}),
+    "feedback": (
+        "INSERT INTO feedback_events VALUES ('late', NULL, ?, NULL, 'rating', 'x', 1, '24', NULL)",
+        "with-person-ada",
+    ),
+    "answer": (
+        """INSERT INTO messages SELECT 900, 'late', channel_id, ?, NULL, 'assistant', 'zebras?',
+        '2024', NULL, NULL, NULL, 'told-3', NULL FROM messages LIMIT 1""",
+        "with-person-ada",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", [*LATE, "event of an import"])
+def test_what_is_written_meanwhile_without_the_person_goes_with_the_next_call(
+    plain, what, monkeypatch, tmp_path
+):
+    """It is found by ids, whose rows are gone already."""
+    given, statement, value = {"user": "person-ada"}, *LATE.get(what, (EVENT, {"user_id": "eve"}))
+    if what == "event of an import":
+        line = {"message_id": "e", "user_id": "eve", "role": "user", "content": "one of eve",
+                "timestamp": "2024-05-01T12:00:00Z"}  # fmt: skip
+        given = {"import_id": plain.import_from(lines(tmp_path / "a.jsonl", line)).import_id}
+    add(plain.primary, told(60, content=LONG))
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        value_ = value if isinstance(value, str) else json.dumps(value)
+        connection.execute(statement, [value_])
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete, match=r"is still in aico\.db"):
+            plain.privacy.forget(**given)
+    [done] = plain.privacy.resume()
+    assert done.receipt["mentioned"] == 0
+    assert plain.privacy.unfinished() == []
+    for table in (
+        "outbox WHERE topic = 'late'",
+        "feedback_events",
+        "messages WHERE message_id = 'late'",
+    ):
+        assert plain.primary.fetch_all(f"SELECT * FROM {table}") == []
+
+
+def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, monkeypatch):
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        add(connection, other(80, message_id="late", conversation_id="with-person-ada"))
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete):
+            plain.privacy.forget(user="person-ada")
+    assert len(plain.privacy.resume()) == 1
+    assert plain.primary.fetch_all("SELECT content FROM messages WHERE message_id = 'late'")
+
+
 def test_words_of_themes_go_although_the_texts_were_deleted_before(plain):
     plain.primary.execute("DELETE FROM messages WHERE user_id = 'person-ada'")
     plain.primary.execute(

@@ -249,10 +249,10 @@ class Forgetting:
         return True
 
     def _scope_of(self, erasure: KeptErasure) -> Scope | None:
-        """Return the scope of an unfinished erasure; None of an import, or if it is not known."""
+        """Return the scope of an unfinished erasure; None if it is not known."""
         kind = erasure.scope["kind"]
-        if kind == "before":
-            return Scope("before", erasure.scope["value"])
+        if kind in ("before", "import"):
+            return Scope(kind, erasure.scope["value"])  # type: ignore[arg-type]
         assert erasure.wanted is not None  # noqa: S101 - else it is finished
         ids = erasure.wanted["ids"].get(f"{kind}_id", ())
         scopes = (Scope(kind, one) for one in ids)  # type: ignore[arg-type]
@@ -271,8 +271,9 @@ class Forgetting:
         """
         self._progress(STEPS[0], 0, len(STEPS))
         primary.fetch_all("PRAGMA secure_delete = ON")
+        before = erasure.wanted if since is not None else None
         with primary.transaction():
-            deleted = delete(primary, scope)
+            deleted = delete(primary, scope, Patterns.of(before) if before else None)
             primary.execute(
                 "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, since_seq, until_seq) "
                 f"VALUES (?, {NOW}, ?, ?)",
@@ -283,9 +284,7 @@ class Forgetting:
                 ],
             )
             wanted = deleted.wanted()
-            if since is not None and erasure.wanted is not None:
-                wanted = joined(erasure.wanted, wanted)
-            erasure.wanted = wanted
+            erasure.wanted = joined(before, wanted) if before else wanted
             self._kept.keep(erasure)
 
     def _finish(self, erasure: KeptErasure, *, reports: bool = False) -> ErasureResult:
