@@ -257,7 +257,7 @@ def test_a_restoration_keeps_the_receipts_of_the_former_database(kept, away):
     kept.privacy.forget(user="ada")
     kept.close()
     kept.home.erasures.write_bytes(b"x")
-    with pytest.raises(CorruptDatabase, match="or remove it"):
+    with pytest.raises(CorruptDatabase, match="or remove it, so that"):
         restore(away / "a.backup", settings(kept.home.path), force=True)
     kept.home.erasures.unlink()
     restore(away / "a.backup", settings(kept.home.path), force=True)

@@ -24,7 +24,7 @@ from aico_lab.errors import (
 )
 from aico_lab.health import _check_erasures, _check_temporary
 from aico_lab.home.files import held
-from aico_lab.home.receipts import SealedErasures, is_authentic
+from aico_lab.home.receipts import KeptErasure, SealedErasures, is_authentic
 from aico_lab.importing.import_log import read_imports
 from aico_lab.importing.importer import import_batches
 from aico_lab.lab import Lab
@@ -351,6 +351,11 @@ class _KilledError(BaseException):
     """Stands for the end of a process."""
 
 
+def dies_in_test(*_arguments: object, **_options: object) -> None:
+    """Take the place of a step."""
+    raise _KilledError
+
+
 @pytest.mark.parametrize(
     "step",
     [
@@ -359,11 +364,8 @@ class _KilledError(BaseException):
     ],
 )  # fmt: skip
 def test_an_erasure_that_was_killed_is_finished_by_the_next_sync(plain, step, monkeypatch):
-    def die(*_arguments: object, **_options: object) -> None:
-        raise _KilledError
-
     with monkeypatch.context() as patched:
-        patched.setattr(forgetting, step, die)
+        patched.setattr(forgetting, step, dies_in_test)
         with pytest.raises(_KilledError):
             plain.privacy.forget(user="person-ada")
     assert len(plain.privacy.unfinished()) == 1
@@ -702,6 +704,36 @@ def test_an_erasure_whose_file_was_lost_is_finished_as_far_as_it_is_known(plain,
     assert files_with(plain.home.path, *CANARIES) == set()
     plain.primary.execute("DELETE FROM erasures")
     assert plain.privacy.resume() == []
+
+
+def test_a_restored_database_with_nothing_of_it_gets_the_receipt(plain):
+    """Else a lost `erasures.sealed` could not be written again."""
+    receipt = plain.privacy.forget(user="person-ada").receipt
+    sealed = SealedErasures(plain.home, plain.storage.keys)
+    plain.primary.execute("DELETE FROM erasures")  # as in a backup from before the person
+    with Lab.open(plain.home.path) as again:
+        assert again.privacy.receipts() == [receipt]
+        assert again.privacy.unfinished() == []
+    sealed.keep(KeptErasure(receipt["erasure_id"], receipt["scope"]))  # by an earlier version
+    plain.primary.execute("DELETE FROM erasures")
+    with Lab.open(plain.home.path) as again:
+        [second] = again.privacy.receipts()
+        assert (again.privacy.is_authentic(second), second["erased"]) == (True, {"aico.db": {}})
+
+
+def test_an_unfinished_erasure_is_finished_beside_a_database_with_nothing_of_it(plain, monkeypatch):
+    """The other stores may still have it."""
+    plain.cache.store.put("session:turns:person-ada", {"text": SECRET})
+    plain.cache.release()
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(user="person-ada")
+    plain.primary.execute("DELETE FROM erasures")
+    plain.primary.execute("UPDATE change_log SET row_key = ''")
+    [done] = plain.privacy.resume()
+    assert done.stores["cache"] == {"folders": 1}
+    assert plain.privacy.receipts() == [done.receipt]
 
 
 def test_a_damaged_file_of_erasures_is_said(plain):

@@ -8,6 +8,7 @@ with the database, which was replaced by an older one: it is carried out again.
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ from aico_lab.privacy.stores import (
     remove_restored,
 )
 from aico_lab.results import json_text
+from aico_lab.schema import feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,12 +224,11 @@ class Forgetting:
     def _prepare(self, primary: Connection, erasure: KeptErasure) -> bool:
         """Delete rows that an unfinished erasure has not deleted; return whether more is to do."""
         row = primary.fetch_one(
-            "SELECT finished_at, since_seq FROM erasures WHERE erasure_id = ?",
+            "SELECT finished_at, since_seq, receipt FROM erasures WHERE erasure_id = ?",
             [erasure.erasure_id],
         )
         if row is not None and row[0] is not None:  # killed after the last commit
-            erasure.wanted = None
-            self._kept.keep(erasure)
+            self._keep_finished(erasure, json.loads(row[2] or "null"))
             return False
         if row is not None and erasure.wanted is not None:
             again = self._scope_of(erasure)
@@ -235,18 +236,51 @@ class Forgetting:
                 self._delete(primary, erasure, again, since=row[1])  # as written meanwhile
             return True
         scope = found(primary, erasure.scope, self._key)
-        if scope is None:  # this database has nothing of it
-            with primary.transaction():
-                primary.execute(
-                    "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, finished_at, "
-                    f"since_seq, until_seq) VALUES (?, {NOW}, {NOW}, 0, 0)",
-                    [erasure.erasure_id],
-                )
-            erasure.wanted = None
-            self._kept.keep(erasure)
-            return False
-        self._delete(primary, erasure, scope)
-        return True
+        if scope is not None:
+            self._delete(primary, erasure, scope)
+            return True
+        # This database has nothing of it; other stores may, if it was not finished.
+        receipt = (
+            None if erasure.wanted is not None else erasure.receipt or self._of_nothing(erasure)
+        )
+        head = feed.head(primary).seq
+        with primary.transaction():
+            primary.execute(
+                "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, finished_at, since_seq, "
+                f"until_seq, receipt) VALUES (?1, coalesce(?2, {NOW}), ?3, ?4, ?4, ?5)",
+                [
+                    erasure.erasure_id,
+                    receipt and receipt["begun_at"],
+                    receipt and receipt["finished_at"],
+                    head,
+                    receipt and json_text(receipt),
+                ],
+            )
+        if receipt is not None:
+            self._keep_finished(erasure, receipt)
+        return receipt is None
+
+    def _of_nothing(self, erasure: KeptErasure) -> dict[str, Any]:
+        """Return a receipt which says that a restored database had nothing to erase."""
+        now = values.to_timestamp(datetime.now(UTC))
+        return signed(
+            {
+                "erasure_id": erasure.erasure_id,
+                "scope": erasure.scope,
+                "begun_at": now,
+                "finished_at": now,
+                "erased": {"aico.db": {}},
+                "searched": {"ids": 0, "sentences": 0},
+                "found": {},
+                "mentioned": 0,
+                "left": {},
+            },
+            self._key,
+        )
+
+    def _keep_finished(self, erasure: KeptErasure, receipt: dict[str, Any]) -> None:
+        erasure.wanted, erasure.receipt = None, receipt
+        self._kept.keep(erasure)
 
     def _scope_of(self, erasure: KeptErasure) -> Scope | None:
         """Return the scope of an unfinished erasure; None if it is not known."""
@@ -347,8 +381,8 @@ class Forgetting:
                 "UPDATE erasures SET finished_at = ?, receipt = ? WHERE erasure_id = ?",
                 [receipt["finished_at"], json_text(receipt), erasure.erasure_id],
             )
-        rows, erasure.wanted = erasure.wanted["rows"], None
-        self._kept.keep(erasure)
+        rows = erasure.wanted["rows"]
+        self._keep_finished(erasure, receipt)
         self._progress("search", len(STEPS), len(STEPS))
         return ErasureResult(
             erasure.erasure_id, rows, stores, result.found, result.mentioned, result.left, receipt
