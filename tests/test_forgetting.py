@@ -295,6 +295,27 @@ def test_answers_in_a_group_belong_to_whom_they_name_or_follow(plain):
     assert {one for (one,) in left} == {"names-u", "names-u-again", "of-u", "to-u"}
 
 
+def test_an_answer_in_a_thread_goes_with_what_it_answers(plain):
+    """Also if others write there; nothing else leads from it to the person."""
+    group = {"channel_id": "g", "conversation_id": "g", "metadata": None}
+    thread = group | {"conversation_id": "thread"}
+    answer = thread | {"role": "assistant", "user_id": None}
+    replies = {"to-ada": "told-20", "on": "to-ada", "to-u": "of-u"}
+    add(
+        plain.primary,
+        told(20, **group, role="user"),
+        *(other(21 + at, **answer, message_id=name) for at, name in enumerate(replies)),
+        other(30, **thread, message_id="of-u", role="user"),
+    )
+    plain.primary.execute_many(
+        "UPDATE messages SET reply_to = ? WHERE message_id = ?",
+        [(to, name) for name, to in replies.items()],
+    )
+    plain.privacy.forget(user="person-ada")
+    left = plain.primary.fetch_all("SELECT message_id FROM messages WHERE channel_id = 'g'")
+    assert {one for (one,) in left} == {"to-u", "of-u"}
+
+
 def test_everything_before_a_day_is_forgotten(plain):
     add(plain.primary, other(900, message_id="later", timestamp="2024-05-02T00:00:00.000000Z"))
     plain.privacy.forget(before="2024-05-02")

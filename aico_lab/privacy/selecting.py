@@ -56,11 +56,10 @@ _USER: Final = (
     WHERE role = 'assistant' AND user_id IS NULL
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.message_id = a.reply_to)
         AND asked IN (SELECT id FROM temp.gone_messages)""",
-    # Others answer by `reply_to`, also what the companion answered to the person.
-    f"""INSERT OR IGNORE INTO temp.answers
-    SELECT m.reply_to, m.id, m.message_id FROM messages AS m
-    JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id)
-    WHERE m.role = 'assistant' AND m.user_id IS NULL AND m.reply_to IS NOT NULL""",
+    # Others answer by `reply_to`, also what the companion answered to the person, and also in
+    # another conversation, such as a thread.
+    """INSERT OR IGNORE INTO temp.answers SELECT reply_to, id, message_id FROM messages
+    WHERE role = 'assistant' AND user_id IS NULL AND reply_to IS NOT NULL""",
     f"""{_TAKE} WHERE m.id IN (
         WITH RECURSIVE gone (id, message_id) AS (
             SELECT id, message_id FROM temp.gone_messages UNION
