@@ -528,6 +528,42 @@ def test_copies_of_the_database_in_the_home_are_removed_or_listed(plain):
     assert files_with(home, *CANARIES) == set(copies[1:])
 
 
+def test_a_killed_restoration_leaves_nothing_of_a_person_who_was_erased_before(plain):
+    """Neither a sync nor an erasure of the person, whom the home does not know any more."""
+    plain.privacy.forget(user="person-ada")
+    prepared = plain.home.path / "aico.db.restored"
+    prepared.write_text(SECRET)
+    plain.privacy.resume()
+    assert not prepared.exists()
+    prepared.write_text(SECRET)
+    with pytest.raises(UnknownName):
+        plain.privacy.forget(user="person-ada")
+    assert not prepared.exists()
+
+
+def test_files_are_listed_by_what_they_have_and_not_by_their_names(plain):
+    (plain.home.path / "notebooks").mkdir()
+    (plain.home.path / "notebooks" / "lab.json-mine.ipynb").write_text(SECRET)
+    (plain.home.path / ".aico.db.restored.seal.c78bd64d").touch()
+    left = plain.privacy.forget(user="person-ada").left
+    assert left == ["notebooks/lab.json-mine.ipynb names what was erased, or shows it."]
+
+
+def test_a_copy_before_a_migration_leaves_what_a_killed_restoration_put_aside(plain):
+    folder = plain.home.path / "backups"
+    folder.mkdir()
+    former, linked, copy = (
+        folder / f"aico-2024010{day}T000000000000Z-{why}.db.partial"
+        for day, why in enumerate(["replaced", "replaced", "upgrade"])
+    )
+    former.touch()
+    copy.touch()
+    linked.hardlink_to(plain.home.primary)  # killed before the exchange
+    with plain.primary.transaction():
+        back_up(plain.primary, "upgrade")
+    assert [path for path in (former, linked, copy) if path.exists()] == [former]
+
+
 @pytest.mark.slow
 def test_notebooks_and_backups_are_listed_and_outputs_removed_when_asked(plain):
     notebook = plain.home.path / "notebooks" / "mine.ipynb"
@@ -1031,7 +1067,7 @@ def test_values_that_equal_a_short_id_stay(plain):
 
 def test_a_person_whose_row_was_deleted_can_be_forgotten(plain):
     plain.primary.execute("DELETE FROM users WHERE user_id = 'person-ada'")
-    plain.privacy.forget(user="person-ada")
+    assert plain.privacy.forget(user="person-ada").mentioned == 0, "keys in the feed are no texts"
     keys = plain.primary.fetch_all("SELECT row_key FROM change_log WHERE table_name <> 'memories'")
     assert "person-ada" not in str(keys)
     with pytest.raises(UnknownName):

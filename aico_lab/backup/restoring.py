@@ -35,7 +35,7 @@ from aico_lab.home.receipts import SealedErasures, erasing_alone, receipt_key
 from aico_lab.home.staged import RESTORED, put_seal_in_place
 from aico_lab.integrity.guard import reseal_file
 from aico_lab.schema import feed
-from aico_lab.schema.backup import PARTIAL, backup_path
+from aico_lab.schema.backup import PARTIAL, REPLACED, backup_path
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -296,7 +296,7 @@ def _exchange(
             _lock_out(connection)
             # Nothing can change any more.
             _refuse_newer(connection, prepared, done, force=force)
-            former = backup_path(primary, "replaced")
+            former = backup_path(primary, REPLACED)
             former.parent.mkdir(mode=0o700, exist_ok=True)
             connection.seal = None  # of the file that goes
             # While both names are of the database in use, this one must not look like a backup.

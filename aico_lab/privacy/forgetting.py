@@ -8,6 +8,7 @@ with the database, which was replaced by an older one: it is carried out again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class Forgetting:
         """
         primary = self._storage.primary
         with erasing_alone(self._storage.home):
+            remove_restored(self._storage.home)
             wanted = scope.hashed(self._key)
             done, incomplete = self._finish_all(reports_of=wanted if reports else None)
             if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
@@ -149,11 +151,15 @@ class Forgetting:
     def resume(self) -> list[ErasureResult]:
         """Finish what an earlier process began, and erase again from a restored database.
 
+        What a killed restoration left, which may have what was erased since, is removed.
+
         Raises:
             ErasureBusy: Another process is erasing.
             ErasureIncomplete: A search still found something; the others are finished.
         """
         primary = self._storage.primary
+        with contextlib.suppress(DatabaseLocked):  # by who is restoring, and removes it
+            remove_restored(self._storage.home)
         if not self._unfinished(primary):
             return []
         with erasing_alone(self._storage.home):
@@ -337,7 +343,6 @@ class Forgetting:
             "cache": lambda: erase_cache(home, keys, self._release_cache),
             "reports": lambda: erase_reports(primary, home, patterns),
         }
-        remove_restored(home)
         stores: dict[str, dict[str, int]] = {}
         for number, (name, step) in enumerate(steps.items(), 1):
             self._progress(name, number, len(STEPS))
