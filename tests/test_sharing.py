@@ -255,14 +255,49 @@ def test_ids_spellings_and_every_digit_are_removed(text, expected):
     assert redactor.redact(text) == expected
 
 
-@pytest.mark.parametrize("piece", ["a", "a.", "a-", "1", "1_ ", "Ab", "a@", "1.", "+1", "@"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("zedekia'll come, Zedekia’d too", "[NAME]'ll come, [NAME]’d too"),  # noqa: RUF001
+        ("a zedekia-style joke of d'zedekia", "a [NAME]-style joke of d'[NAME]"),
+        ("zedekia-quorn, zedekiaquorn, Zedekia-Bly", "[NAME], [NAME], [NAME]"),
+        ("neil and o'neil, oneil or ada-marie", "[NAME] and [NAME], [NAME] or [NAME]"),
+        ("Gestern war Zedekias Bruder im Kino", "Gestern war [NAME]s Bruder im Kino"),
+        ("zedekiaan zedekialla zedekiaxxxx quo", "[NAME] [NAME] zedekiaxxxx quo"),
+        ("he also hopes for marketing", "he also [NAME]s for marketing"),
+        ("с Зедекией и Анной, без Ивана", "с [NAME] и [NAME], без [NAME]"),  # noqa: RUF001
+        ("ayşe'ye söyledim", "[NAME]'ye söyledim"),
+        ("我叫王小明。小明和zedekia来了", "我叫[NAME]。[NAME]和[NAME]来了"),
+        ("李雷很高兴, นี่คือสมชายนะ", "[NAME]很高兴, นี่คือ[NAME]นะ"),
+        ("민수가 왔어요. 김민수는", "[NAME]가 왔어요. [NAME]는"),
+        ("プリヤ मैं प्रिया हूँ", "プリヤ मैं [NAME] हूँ"),
+        ("in Team:Phoenixian, u/quorzel's", "in [NAME], [NAME]'s"),
+        ("my name is 陈伟; elena'll come", "my name is [NAME]; [NAME]'ll come"),
+        ("zed#quix; chat with bo! aka quxor", "[NAME]; [NAME]! aka [NAME]"),
+        ("team:phoenixians chat with bob", "team:phoenixians chat with [NAME]"),
+        ("our #blixtorp family and family", "our [NAME] and family"),
+    ],
+)
+def test_known_names_and_ids_are_removed_in_every_form(text, expected):
+    names = ["Zedekia Quorn", "Ada-Marie O'Neil", "Hope", "Mark", "Al", "Зедекия", "Анна", "Иван",
+             "Ayşe", "王小明", "สมชาย", "김민수", "प्रिया"]  # fmt: skip
+    ids = ["team:phoenixian", "u/quorzel", "zed#quix", "chat with bo", "@quxor", "李雷",
+           "#Blixtorp Family"]  # fmt: skip
+    assert TextRedactor(names, ids).redact(text) == expected
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a", "a.", "a-", "1", "1_ ", "Ab", "a@", "1.", "+1", "@", "王", "team ", "d'", "zedekias "],
+)
 def test_texts_of_one_long_run_take_linear_time(piece):
     """Twenty times the text took 400 times as long, and a pasted file half an hour."""
 
     def seconds(times: int) -> float:
         text = piece * times + "_"
         begin = time.process_time()
-        TextRedactor(["Ada"]).redact(text)
+        names = ["Ada", "Zedekia", "王小明"]
+        TextRedactor(names, [f"team {'x' * i}" for i in range(40)]).redact(text)
         return time.process_time() - begin
 
     assert seconds(40_000) < 1

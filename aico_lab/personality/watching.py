@@ -18,6 +18,7 @@ from aico_lab.constants import MS_PER_DAY
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine.intervals import FEWEST, NORMAL_95
 from aico_lab.personality.outcomes import WEEK_MS
+from aico_lab.personality.period import begin_of_period
 from aico_lab.personality.sequences import widening
 
 if TYPE_CHECKING:
@@ -37,12 +38,11 @@ _KNOWN_BY: Final = 0.25
 """The least share of the time before in which people become known; of its rest whole weeks are
 compared."""
 
-_ARRIVED: Final = 0.25
-"""The share of the people from before of whom some decision was made when that time begins: a few
-testers who came before everybody else are no side of a comparison."""
-
 _STRETCHES: Final = 20
 """The most stretches of the time since that are compared with the time before."""
+
+_FEWEST_ON_A_SIDE: Final = 5
+"""The fewest people on each side of a stretch: of fewer the error is hardly known."""
 
 Recommendation = Literal["keep", "roll back", "wait"]
 
@@ -60,7 +60,7 @@ class Change:
         high: The high end.
         margin: The largest worsening that is accepted.
         weeks: The number of whole weeks since the moment that are compared.
-        lacks: Why it can never be compared, as the time before is too short; None if it can.
+        lacks: Why it can never be compared; None if it can, or may yet.
     """
 
     outcome: str
@@ -165,16 +165,49 @@ def change_since(
     low = high = None
     if value is not None and people >= FEWEST and margin > 0 and float(np.ptp(parts)) > 0:
         student = float(special.stdtrit(people - 1, 0.975)) / NORMAL_95
-        error = student * float(np.sum(parts**2)) ** 0.5 * (people / (people - 1)) ** 0.5
+        error = student * float(np.sum(parts**2)) ** 0.5
         half = error * widening(error**-2, (_POWER / margin) ** 2)
         low, high = value - half, value + half
-    outcome, lacks, (days, needed) = log.outcome, None, days_before(log, since_ms)
-    if not longest and len(log):
-        lacks = (
-            f"the decisions before the change span {days} day{'' if days == 1 else 's'} since a "
-            f"quarter of the people were there, and {needed} are needed"
-        )
+    outcome, lacks = log.outcome, None
+    if people < FEWEST and len(log) and (weeks or not longest):
+        lacks = why_never(log, since_ms)
+        if lacks is None and weeks == _STRETCHES * longest:
+            lacks = _too_few(people, "both times that are compared")
     return Change(outcome.name, outcome.better, people, value, low, high, margin, weeks, lacks)
+
+
+def why_never(log: Log, since_ms: int) -> str | None:
+    """Return why a change at a moment could never be judged by what was before; None if it could.
+
+    Too few days or people there stay too few, whatever comes after.
+    """
+    if (why := too_short(log, since_ms)) is not None:
+        return why
+    first_ms, last_ms, longest = _time_before(log, since_ms)
+    seen = np.zeros(len(log.people), bool)
+    for weeks in range(1, longest + 1):
+        start_ms = last_ms - weeks * WEEK_MS
+        known = log.observed & _seen(log, first_ms, start_ms)
+        seen |= _votes(log, known, start_ms, last_ms)[0] > 0
+        if seen.sum() >= FEWEST:
+            return None
+    return _too_few(int(seen.sum()), "the time before the change")
+
+
+def too_short(log: Log, since_ms: int) -> str | None:
+    """Return that the time before a moment is too short to be compared; None if it is not."""
+    days, needed = days_before(log, since_ms)
+    if days >= needed:
+        return None
+    return (
+        f"the decisions before the change span {days} day{'' if days == 1 else 's'} since most of "
+        f"the people were there, and {needed} are needed"
+    )
+
+
+def _too_few(people: int, where: str) -> str:
+    some = "person has" if people == 1 else "people have"
+    return f"only {people} {some} it in {where}, and {FEWEST} are needed"
 
 
 def days_before(log: Log, since_ms: int) -> tuple[int, int]:
@@ -186,14 +219,10 @@ def days_before(log: Log, since_ms: int) -> tuple[int, int]:
 def _time_before(log: Log, since_ms: int) -> tuple[int, int, int]:
     """Return the time before a moment: its begin, its end, and the weeks of it to compare.
 
-    It begins when a quarter of the people from before had been there. Outcomes whose window reaches
-    beyond the moment are left out.
+    Outcomes whose window reaches beyond the moment are left out.
     """
     last_ms = since_ms - log.outcome.window_ms
-    came = np.full(len(log.people), since_ms)
-    np.minimum.at(came, log.person, log.time_ms)
-    came = np.sort(came[came < since_ms])
-    first_ms = int(came[int(_ARRIVED * len(came))]) if len(came) else since_ms
+    first_ms = begin_of_period(log.person, log.time_ms, since_ms)
     return first_ms, last_ms, max(int((1 - _KNOWN_BY) * (last_ms - first_ms) / WEEK_MS), 0)
 
 
@@ -221,7 +250,7 @@ def _contrast(
     before, it is cut into stretches. Of each, people count who were seen in some time before it
     began, so that newcomers do not change the mean. This time is as long on both sides: in a longer
     one more of the people who are rarely there become known. A stretch with few people on a side is
-    left out: the error of one person's mean is not known.
+    left out.
 
     Args:
         log: Decisions from before and after.
@@ -244,7 +273,7 @@ def _contrast(
                    start + length)
             for start in (since_ms + begun * WEEK_MS, last_ms - length)
         ]  # fmt: skip
-        if min(np.count_nonzero(times) for times, _ in sides) < FEWEST:
+        if min(np.count_nonzero(times) for times, _ in sides) < _FEWEST_ON_A_SIDE:
             most = max(most, int(np.count_nonzero(sides[0][0] * sides[1][0])))
             continue
         weight += length
@@ -254,7 +283,8 @@ def _contrast(
             seen[side] |= there
             middle = float(means[there].mean())
             total += sign * length * middle
-            parts += sign * length * np.where(there, means - middle, 0.0) / there.sum()
+            few = (there.sum() * (there.sum() - 1)) ** 0.5  # for the error of a mean of few
+            parts += sign * length * np.where(there, means - middle, 0.0) / few
     people = int((seen[0] & seen[1]).sum())
     return (total / weight, parts / weight, people) if people else (None, parts, most)
 
@@ -324,8 +354,7 @@ def _recommend(goal: Change, guardrails: Sequence[Change]) -> tuple[Recommendati
             if not change.weeks:
                 few = "no whole week since the change is known yet"
             elif change.people < FEWEST:
-                some = "person has" if change.people == 1 else "people have"
-                few = f"only {change.people} {some} it in both times that are compared"
+                few = _too_few(change.people, "both times that are compared")
             else:
                 few = "it does not vary"
             return "wait", f"{change.outcome} cannot be judged yet: {few}."
