@@ -327,7 +327,7 @@ def _check_temporary(lab: Lab) -> str:
     if (prepared := lab.home.path / RESTORED).exists():
         return (
             f"{prepared.name}, of a restoration that was killed or is going on; the next "
-            "`aico-lab restore` or `forget` removes it"
+            "`aico-lab sync`, `restore` or `forget` removes it"
         )
     folders = left_over(lab.home.temporary) + left_open()
     if not folders:
