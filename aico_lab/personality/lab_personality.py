@@ -381,16 +381,11 @@ class Personality:
             ChangeRefused: It was applied or refused before, its profile is another version now,
                 another change is watched, or it could not be watched. The profiles are unchanged.
             InvalidEntity: A step is out of bounds, or the new traits violate a rule.
-            NeverSynced: There is no snapshot.
         """
         change = self.show(change_id)
         if self._is_open(change):
-            goal = str(change.proposal.get("goal", "satisfaction"))
-            logs = [
-                self.decisions(name, user=change.user_id, context=change.context)
-                for name in dict.fromkeys((goal, *GUARDRAILS))
-            ]
-            if (why := unwatchable(logs)) is not None:
+            logs = change_logs(self._storage.reader, change)
+            if logs and (why := unwatchable(logs)) is not None:
                 raise ChangeRefused(f"Nothing was applied, as {why}; log on, and propose later.")
         return self.work(lambda uow: apply_change(uow, change_id), commit=not dry_run)
 

@@ -16,6 +16,9 @@ _FULL: Final = 0.67
 first waves of up to half of the people are below it, also if they are there three times as often;
 with fewer, such as 0.5, they roll harmless changes back."""
 
+_ACTIVE: Final = 0.75
+"""The quantile of the numbers of people a week that tells how many come in a week without pause."""
+
 _CHANCE: Final = 3.0
 """The difference between numbers of people a week, in standard errors, that chance explains."""
 
@@ -24,8 +27,10 @@ def begin_of_period(person: NDArray[np.int64], time_ms: NDArray[np.int64], until
     """Return the time of the first decision since when about as many people a week were there.
 
     Time is cut off at the start where the mean number of people a week was clearly lower than in
-    all weeks that follow, at the clearest place first, until there is none. Numbers of people a
-    week tell it sooner than first visits: those of people who are rarely there go on for months.
+    all weeks that follow, at the clearest place first, until there is none. Where people were there
+    as much in a quarter of the weeks before, there are pauses, and nothing is cut off. Numbers of
+    people a week tell it sooner than first visits: those of people who are rarely there go on for
+    months.
 
     Args:
         person: The person of each decision.
@@ -48,7 +53,8 @@ def begin_of_period(person: NDArray[np.int64], time_ms: NDArray[np.int64], until
         late = (people.sum() - np.cumsum(people)[:-1]) / after
         clear = (late - early) / np.sqrt(early / before + late / after)
         at = int(np.argmax(clear))
-        if clear[at] < _CHANCE or early[at] > _FULL * late[at]:
+        usual = max(early[at], float(np.quantile(people[: at + 1], _ACTIVE)))
+        if clear[at] < _CHANCE or usual > _FULL * late[at]:
             break
         people, missing = people[at + 1 :], 0.0
     return int(time_ms[ago < len(people)].min())

@@ -124,6 +124,7 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
     if guardrail:
         found = f"rule out that {log.outcome.name} worsens by {effect:.2g}{unit}"
     so_long = f"{weeks_so_far:.2g}"
+    since = " since most of them were there" if (log.time_ms < first_ms).any() else ""
     if reached:
         sentence = (
             f"To {found} with a probability of 80 %, the log is large enough: more of the "
@@ -136,7 +137,7 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
             f"To {found} with a probability of 80 %, {what}, for {enough} people over {whole} "
             f"weeks in all, at {weekly:.2g} known outcomes per person and "
             f"week as now; this log has {people} people over {so_long} "
-            f"week{'' if so_long == '1' else 's'}."
+            f"week{'' if so_long == '1' else 's'}{since}."
         )
         if people < FEWEST_PEOPLE // 2:
             sentence += f" The variances of {people} people tell this only roughly."

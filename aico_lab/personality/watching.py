@@ -9,8 +9,8 @@ or of the companion's model counts as well.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -126,12 +126,14 @@ def watch(
     others = tuple(change_since(other, since_ms) for other in guardrails)
     told, reason = _recommend(goal, others)
     end_ms = int(log.time_ms.max(initial=since_ms))
+    times = [_time_before(one, since_ms) for one in (log, *guardrails)]
     for week, look_ms in enumerate(range(since_ms + WEEK_MS, end_ms, WEEK_MS), start=1):
         if told == "roll back":
             break
-        earlier = (change_since(log, since_ms, margin, look_ms), *(
-            change_since(other, since_ms, until_ms=look_ms) for other in guardrails
-        ))  # fmt: skip
+        earlier = [
+            _change(one, since_ms, margin if one is log else None, look_ms, time)
+            for one, time in zip((log, *guardrails), times, strict=True)
+        ]
         if (before := _recommend(earlier[0], earlier[1:]))[0] == "roll back":
             told, reason = "roll back", f"{before[1]} This was clear after week {week}."
     if told == "wait" and len(np.unique(log.person)) == 1:
@@ -153,27 +155,36 @@ def change_since(
             before.
         until_ms: The time of the look: decisions count whose windows were over. None for all.
     """
+    before = _time_before(log, since_ms)
+    change = _change(log, since_ms, margin, until_ms, before)
+    lacks = None
+    if change.people < FEWEST and len(log) and (change.weeks or not before.weeks):
+        lacks = why_never(log, since_ms)
+        if lacks is None and change.weeks == _STRETCHES * before.weeks:
+            lacks = _too_few(change.people, "both times that are compared")
+    return replace(change, lacks=lacks)
+
+
+def _change(
+    log: Log, since_ms: int, margin: float | None, until_ms: int | None, before: _TimeBefore
+) -> Change:
+    """Return the change of an outcome, without why it can never be compared."""
     from scipy import special
 
     until_ms = None if until_ms is None else until_ms - log.outcome.window_ms
     known = log.observed if until_ms is None else log.observed & (log.time_ms <= until_ms)
-    before = known & (log.time_ms < since_ms)
-    margin = margin or _usual_margin(log.person[before], log.reward[before])
-    longest = _time_before(log, since_ms)[2]
-    weeks = min(_weeks_since(log, known, since_ms, until_ms), _STRETCHES * longest)
-    value, parts, people = _contrast(log, known, since_ms, weeks)
+    earlier = known & (log.time_ms < since_ms)
+    margin = margin or _usual_margin(log.person[earlier], log.reward[earlier])
+    weeks = min(_weeks_since(log, known, since_ms, until_ms), _STRETCHES * before.weeks)
+    value, parts, people = _contrast(log, known, since_ms, weeks, before)
     low = high = None
     if value is not None and people >= FEWEST and margin > 0 and float(np.ptp(parts)) > 0:
         student = float(special.stdtrit(people - 1, 0.975)) / NORMAL_95
         error = student * float(np.sum(parts**2)) ** 0.5
         half = error * widening(error**-2, (_POWER / margin) ** 2)
         low, high = value - half, value + half
-    outcome, lacks = log.outcome, None
-    if people < FEWEST and len(log) and (weeks or not longest):
-        lacks = why_never(log, since_ms)
-        if lacks is None and weeks == _STRETCHES * longest:
-            lacks = _too_few(people, "both times that are compared")
-    return Change(outcome.name, outcome.better, people, value, low, high, margin, weeks, lacks)
+    outcome = log.outcome
+    return Change(outcome.name, outcome.better, people, value, low, high, margin, weeks, None)
 
 
 def why_never(log: Log, since_ms: int) -> str | None:
@@ -216,14 +227,24 @@ def days_before(log: Log, since_ms: int) -> tuple[int, int]:
     return (since_ms - _time_before(log, since_ms)[0]) // MS_PER_DAY, needed
 
 
-def _time_before(log: Log, since_ms: int) -> tuple[int, int, int]:
-    """Return the time before a moment: its begin, its end, and the weeks of it to compare.
+class _TimeBefore(NamedTuple):
+    """The time before a moment: its begin, its end, and the weeks of it to compare."""
+
+    first_ms: int
+    last_ms: int
+    weeks: int
+
+
+def _time_before(log: Log, since_ms: int) -> _TimeBefore:
+    """Return the time before a moment.
 
     Outcomes whose window reaches beyond the moment are left out.
     """
     last_ms = since_ms - log.outcome.window_ms
     first_ms = begin_of_period(log.person, log.time_ms, since_ms)
-    return first_ms, last_ms, max(int((1 - _KNOWN_BY) * (last_ms - first_ms) / WEEK_MS), 0)
+    return _TimeBefore(
+        first_ms, last_ms, max(int((1 - _KNOWN_BY) * (last_ms - first_ms) / WEEK_MS), 0)
+    )
 
 
 def _weeks_since(
@@ -241,7 +262,7 @@ def _weeks_since(
 
 
 def _contrast(
-    log: Log, known: NDArray[np.bool_], since_ms: int, weeks: int
+    log: Log, known: NDArray[np.bool_], since_ms: int, weeks: int, before: _TimeBefore
 ) -> tuple[float | None, Floats, int]:
     """Return the difference of people's means since a moment to those before, and its parts.
 
@@ -257,6 +278,7 @@ def _contrast(
         known: Those whose outcomes count.
         since_ms: The moment.
         weeks: The number of weeks since that are compared.
+        before: The time before it.
 
     Returns:
         The difference, None without people; what each person contributes to its error; and the
@@ -264,7 +286,7 @@ def _contrast(
     """
     size, most = len(log.people), 0
     parts, seen = np.zeros(size), np.zeros((2, size), bool)
-    first_ms, last_ms, longest = _time_before(log, since_ms)
+    first_ms, last_ms, longest = before
     total = weight = 0.0
     for begun in range(0, weeks, max(longest, 1)):
         length = min(longest, weeks - begun) * WEEK_MS
