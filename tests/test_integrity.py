@@ -13,7 +13,7 @@ import pytest
 from aico_lab.adapters.libsql import Connection, LibSQLAdapter
 from aico_lab.adapters.libsql_log import _checksum
 from aico_lab.adapters.libsql_seal import PageSeal
-from aico_lab.deep_verify import _check_pages
+from aico_lab.deep_verify import _check_pages, verify_deep
 from aico_lab.errors import CorruptDatabase, StorageError
 from aico_lab.health import _check_seal, check_one
 from aico_lab.integrity.guard import SyncGuard, reseal
@@ -122,7 +122,7 @@ def test_a_full_sync_does_not_bless_damage(closed, model):
                 lab.sync(full=True)
         assert lab.sql("FROM raw.messages ORDER BY id").fetchall() == before
         assert "of messages" in pages(lab)
-        with pytest.raises(CorruptDatabase, match=r"1 page of aico\.db is not as sealed"):
+        with pytest.raises(CorruptDatabase, match=r"was damaged or altered .1 page: "):
             _check_seal(lab)
 
 
@@ -308,7 +308,7 @@ def test_doctor_mentions_the_last_deep_check(closed, model, in_process):
     """Whether it found something."""
     options = "--home", str(closed), "--key-file", str(model / "key")
     with opened(closed, model) as lab:
-        assert "was not run yet" in _check_seal(lab)
+        assert "was not run" in _check_seal(lab)
     assert "No damage was found." in in_process("verify", "--deep", *options).stdout
     with opened(closed, model) as lab:
         assert re.search("last deep check, on .*, found nothing", _check_seal(lab))
@@ -455,17 +455,31 @@ def test_what_nothing_can_be_compared_with_is_told(closed, model, other):
     with opened(closed, model) as lab:
         (told,) = lab.sync().warnings
         assert told.startswith("aico.db was changed outside aico_lab")
-        assert re.search(r"6 pages: .*nothing to compare with: feed_consumers, the", told)
+        assert re.search("6 pages; nothing to compare with: feed_consumers, the", told)
+        assert told.endswith("compare with a backup.")
         assert lab.sync().warnings == []
         for said in (_check_seal(lab), pages(lab)):
             assert re.search(r"as (it was|they were) sealed.*outside aico_lab \(6 pages", said)
+        lab.primary.execute("DROP TABLE theirs")
+        deep = verify_deep(lab)
+        assert deep.ok
+        assert [said.count("outside") for said in (str(deep), _check_seal(lab))] == [1, 0]
     with opened(closed, model) as lab:
         key = lab.storage.keys.libsql()
     with Connection(closed / "aico.db", key, busy_timeout=5) as again:
         again.execute("VACUUM")
     with opened(closed, model) as lab:
-        assert "outside aico_lab" in lab.sync(full=True).warnings[0]
+        doctor = _check_seal(lab)
+        assert "outside aico_lab" in doctor
+        assert doctor.endswith("the next `aico-lab sync` seals that")
+        (told,) = lab.sync(full=True).warnings
+        assert len(told) < 300
+        assert re.search(r"pages; nothing to compare with: \w+, \w+, \w+ and \d+ others\.", told)
+        assert "autoindex" not in told
         assert is_sound(lab)
+        assert "outside aico_lab" in _check_seal(lab)
+        reseal(lab.storage, "accepted by a person")
+        assert "outside aico_lab" not in _check_seal(lab)
 
 
 def test_own_records_that_another_program_moved_into_the_file_are_told(closed, model, other):
