@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -508,6 +509,23 @@ def test_commits_of_this_program_are_no_others(closed, model):
         lab.primary.seal.settle(lab.primary)
         assert not lab.primary.seal.is_foreign
         assert lab.sync().warnings == []
+
+
+def test_a_clock_that_was_set_back_hides_nothing(closed, model, monkeypatch):
+    """Nor makes commits of this program those of others."""
+    clock, clock_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: clock() - 3_600)
+    monkeypatch.setattr(time, "time_ns", lambda: clock_ns() - 3_600 * 10**9)
+    with opened(closed, model) as lab:
+        add(lab.primary, *[message(i) for i in range(300, 305)])
+        lab.primary.seal.settle(lab.primary)
+        assert not lab.primary.seal.is_foreign
+        killed = {name: (closed / name).read_bytes() for name in FILES}
+    for name, content in killed.items():
+        (closed / name).write_bytes(content)
+    (closed / "aico.db-wal").unlink()
+    with pytest.raises(CorruptDatabase, match="the last 5 changes"), opened(closed, model) as lab:
+        lab.sync()
 
 
 @pytest.mark.slow
