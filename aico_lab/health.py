@@ -221,8 +221,8 @@ def _check_seal(lab: Lab) -> str:
     told += told and "; `aico-lab verify --deep` tells it once more"
     if last.deep_at is None:
         return (
-            "every page is as it was sealed; since that was done for all of them, `aico-lab verify "
-            f"--deep` was not run{told}"
+            "every page is as it was sealed; `aico-lab verify --deep` was not run since all were "
+            f"sealed at once{told}"
         )
     day = datetime.fromtimestamp(last.deep_at, UTC)
     outcome = "found nothing" if last.deep_ok else "found damage"
