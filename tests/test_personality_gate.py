@@ -338,6 +338,21 @@ def test_a_tester_does_not_hide_a_drift(log, share):
     assert "over 1.3 weeks" in needed_log(replace(short, time_ms=times)).sentence
 
 
+@pytest.mark.parametrize("pause", [0, 10])
+def test_neither_growth_nor_a_pause_hides_what_was_before_it(log, pause):
+    """The estimate uses the decisions before, too."""
+    rng = np.random.default_rng(7)
+    right = made(log, rng, [0.5, 0.5], 3000, people=60, weeks=20)
+    late = right.time_ms > MONDAY + 10 * WEEK
+    size = 60 if pause else 120
+    person = np.where(late, rng.integers(0, size, 3000), right.person)
+    reward = rng.normal(0, 0.15, 3000) + 0.1 * late
+    times = right.time_ms + pause * WEEK * late
+    people = [f"p{one}" for one in range(size)]
+    log = replace(right, time_ms=times, person=person, reward=reward, people=people)
+    assert not check(log, "steady").ok
+
+
 def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
     right = made(log, np.random.default_rng(5), [0.5, 0.5], 2000, people=60)
     others = replace(right, person=right.person % 30 + np.where(np.arange(2000) < 1000, 0, 30))

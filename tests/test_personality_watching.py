@@ -197,6 +197,9 @@ def test_the_period_begins_when_most_people_are_there():
     assert begin((150, 0, 8, 3.0), (150, 4, 8, 1.0)) == pytest.approx(4, abs=0.2)
     assert begin((60, 0, 8, 1.0), end=2.7) < 0.3  # a week of which only a part is in the log
     assert begin((60, 2, 8, 1.0), end=1) == 1
+    on_and_off = [(100, week, week + 1, 1.0) for week in range(0, 8, 2)]
+    assert begin(*on_and_off, end=7.0) < 0.5
+    assert begin((100, 0, 8, 1.0), (100, 20, 22, 1.0), end=22.0) < 0.5
 
 
 @pytest.mark.parametrize("seed", [4, 7])
