@@ -249,7 +249,7 @@ def test_a_restoration_keeps_what_the_feed_does_not_have(kept, away):
         assert Study.of(lab.primary, "s").pseudonym("person", "u") == pseudonym
         assert [Path(one.path).name for one in lab.backups.list()] == ["a.backup", "b.backup"]
         lab.primary.execute("INSERT INTO outbox VALUES (1, 'said', '{}', '2024')")
-    with pytest.raises(HomeExists, match="1 undelivered events that the backup"):
+    with pytest.raises(HomeExists, match="1 undelivered event that the backup"):
         restore(away / "a.backup", settings(home), consent=True)
     restore(away / "a.backup", settings(home), force=True)
 

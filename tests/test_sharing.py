@@ -279,13 +279,15 @@ def test_ids_spellings_and_every_digit_are_removed(text, expected):
         ("zed#quix; chat with bo! aka quxor", "[NAME]; [NAME]! aka [NAME]"),
         ("team:phoenixians chat with bob", "team:phoenixians chat with [NAME]"),
         ("our #blixtorp family and family", "our [NAME] and family"),
+        ("İrem geldi. irem nerede? İREM pek", "[NAME] geldi. [NAME] nerede? [NAME] pek"),
+        ("我在家庭 群聊里, 用户_小红", "我在[NAME]里, [NAME]"),
     ],
 )
 def test_known_names_and_ids_are_removed_in_every_form(text, expected):
     names = ["Zedekia Quorn", "Ada-Marie O'Neil", "Hope", "Mark", "Al", "Зедекия", "Анна", "Иван",
-             "Ayşe", "王小明", "สมชาย", "김민수", "प्रिया"]  # fmt: skip
+             "Ayşe", "İrem Tek", "王小明", "สมชาย", "김민수", "प्रिया"]  # fmt: skip
     ids = ["team:phoenixian", "u/quorzel", "zed#quix", "chat with bo", "@quxor", "李雷",
-           "#Blixtorp Family"]  # fmt: skip
+           "#Blixtorp Family", "家庭 群聊", "用户_小红"]  # fmt: skip
     assert TextRedactor(names, ids).redact(text) == expected
 
 

@@ -356,7 +356,7 @@ def _changes_since(connection: Connection, prepared: Path, done: Rebuilt) -> str
     with connection.open_beside(prepared) as restored:
         if feed.continues(restored, now):
             events = len(_events(connection) - _events(restored))
-            return f"has {events:,} undelivered events" if events else ""
+            return f"has {events:,} undelivered event{'' if events == 1 else 's'}" if events else ""
         known = restored.fetch_one("SELECT 1 FROM change_log WHERE seq = ?", [now.seq])
     return "has other changes" if known else "may have changes"
 

@@ -126,7 +126,8 @@ _VECTORS: Final = (
 )
 _NAMES_IT: Final = {
     "outbox": _IN_PAYLOAD,
-    "dead_letters": _IN_PAYLOAD,
+    "dead_letters": f"{_IN_PAYLOAD} OR EXISTS (SELECT 1 FROM temp.gone_users AS g "
+    f"WHERE {_TELLING.format('g.user_id')} AND instr(reason, g.user_id))",
     "system_state": "key NOT IN ('database_id', 'backups') AND ("
     f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
     "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
@@ -374,8 +375,10 @@ def count_keys(connection: Connection, since: int, until: int, people: Sequence[
 def _note(connection: Connection, done: Deleted, most: int) -> None:
     """Note what to search the other stores for, with so many ids of each kind at most."""
     for column, statement in _IDS.items():
+        # Whoever writes meanwhile does so about the newest messages.
+        newest = "ORDER BY id DESC" if column == "message_id" else ""
         rows = connection.fetch_all(
-            f"SELECT CAST({column} AS BLOB) FROM ({statement} LIMIT {most})"
+            f"SELECT CAST({column} AS BLOB) FROM ({statement} {newest} LIMIT {most})"
         )
         names = [(one or b"").decode(errors="ignore") for (one,) in rows]
         done.ids[column] = [one for one in names if one]

@@ -121,6 +121,11 @@ class TextRedactor:
             one for name in names for one in _unspaced(unicodedata.normalize("NFC", name))
         ) | {id_ for id_ in ids if _RUN.fullmatch(id_)}
         self._lengths = _lengths_by_start(self._unspaced)
+        self._mixed = frozenset(
+            id_ for id_ in self._ids - self._unspaced
+            if _RUN.search(id_) and not _ALPHANUMERIC.search(id_)
+        )  # fmt: skip
+        self._mixed_lengths = _lengths_by_start(self._mixed)
         self.removed: Counter[str] = Counter()
 
     def redact(self, text: str) -> str:
@@ -128,7 +133,10 @@ class TextRedactor:
         text = unicodedata.normalize("NFC", text)
         text = self._replace(_ADDRESS, "ADDRESS", text)
         text = self._without_ids(text) if self._id_places else text
-        text = _RUN.sub(self._without_unspaced, text) if self._unspaced else text
+        if self._mixed:
+            text = self._without(text, self._mixed, self._mixed_lengths)
+        if self._unspaced:
+            text = _RUN.sub(lambda run: self._without(run[0], self._unspaced, self._lengths), text)
         text = self._without_names(text)
         return self._replace(_NUMBER, "NUMBER", text)
 
@@ -157,19 +165,19 @@ class TextRedactor:
         self.removed["NAME"] += len(found) // 2
         return "".join([*found, text[end:]])
 
-    def _without_unspaced(self, match: re.Match[str]) -> str:
-        run = match[0]
+    def _without(self, text: str, names: frozenset[str], lengths: dict[str, list[int]]) -> str:
+        """Return a text without some names, wherever they are; `lengths` is by their starts."""
         found: list[str] = []
         end = at = 0
-        while at < len(run):
-            lengths = self._lengths.get(run[at], ())
-            length = next((one for one in lengths if run[at : at + one] in self._unspaced), 0)
+        while at < len(text):
+            possible = lengths.get(text[at], ())
+            length = next((one for one in possible if text[at : at + one] in names), 0)
             if length:
-                found += [run[end:at], "[NAME]"]
+                found += [text[end:at], "[NAME]"]
                 end = at + length
             at += length or 1
         self.removed["NAME"] += len(found) // 2
-        return "".join([*found, run[end:]])
+        return "".join([*found, text[end:]])
 
     def _without_names(self, text: str) -> str:
         # Where every noun has a capital, a capital says nothing.
@@ -246,7 +254,9 @@ def _normal(id_: str) -> str:
 
 def _forms(name: str) -> Iterator[str]:
     """Yield what is removed for a name: its words, their parts, these joined, Russian cases."""
-    words = _WORD.findall(unicodedata.normalize("NFC", name).casefold())
+    # Only then without capitals: that of the Turkish İ is an i and a dot, which is no letter.
+    words = [one.casefold() for one in _WORD.findall(unicodedata.normalize("NFC", name))]
+    words += [one.replace("i\u0307", "i") for one in words if "i\u0307" in one]
     parts = [_JOINT.split(word)[::2] for word in words]
     joined = map("".join, (*parts, chain(*parts)))
     forms = [
