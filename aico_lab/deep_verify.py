@@ -12,6 +12,7 @@ from aico_lab.integrity.guard import (
     OUTSIDE,
     accept_if_sound,
     damaged,
+    end_warning,
     examine_unwritable,
     last_uncompared,
 )
@@ -68,10 +69,12 @@ def verify_deep(
         pass
     except AicoLabError as error:
         findings.append(Finding("values", ok=False, detail=str(error)))
-    findings += diagnose_stores(lab)
+    findings += diagnose_stores(lab, with_seal=False)
     ok = all(one.ok for one in findings) and all(one.ok for one in tables.values())
     if primary.seal is not None:
         try:
+            if ok:
+                end_warning(primary, primary.seal.read().pages)
             primary.seal.renew(primary, deep=ok)
         except AicoLabError as error:
             findings.append(Finding("seal", ok=False, detail=str(error)))

@@ -34,7 +34,8 @@ from aico_lab.home.keys import UNFINISHED, is_of_former_version, slots_of
 from aico_lab.home.staged import RESTORED
 from aico_lab.importing.classifying import count_dangling
 from aico_lab.importing.rescoring import count_due
-from aico_lab.integrity.guard import examine_unwritable, last_uncompared
+from aico_lab.integrity.guard import OUTSIDE, damaged, examine_unwritable, last_uncompared
+from aico_lab.integrity.review import review
 from aico_lab.lab import Lab
 from aico_lab.messages.simulated import is_simulated
 from aico_lab.messages.timestamps import plausible_times
@@ -128,8 +129,13 @@ def diagnose(settings: Settings) -> list[Finding]:
     return findings
 
 
-def diagnose_stores(lab: Lab) -> list[Finding]:
-    """Check every store of an opened home."""
+def diagnose_stores(lab: Lab, *, with_seal: bool = True) -> list[Finding]:
+    """Check every store of an opened home.
+
+    Args:
+        lab: The opened home.
+        with_seal: Compare the pages of the primary database with its seal, too.
+    """
     findings: list[Finding] = []
 
     def check(name: str, action: Callable[[Lab], str]) -> bool:
@@ -137,7 +143,8 @@ def diagnose_stores(lab: Lab) -> list[Finding]:
         return findings[-1].ok
 
     if check("primary database", _check_primary):
-        check("seal", _check_seal)
+        if with_seal:
+            check("seal", _check_seal)
         check("schema", _check_schema)
         check("sentiment", _check_sentiment)
         check("encryption", _check_encryption)
@@ -211,14 +218,17 @@ def _check_seal(lab: Lab) -> str:
         examine_unwritable(lab.storage)
         return "every page is as it was sealed"
     if changed := seal.examine(lab.primary):
-        pages = "1 page" if len(changed) == 1 else f"{len(changed):,} pages"
-        raise CorruptDatabase(
-            f"{pages} of aico.db {'is' if len(changed) == 1 else 'are'} not as sealed: run "
-            "`aico-lab verify --deep`, which tells damage from what another program wrote."
-        )
+        found = review(lab.primary, lab.storage.reader, seal, changed)
+        if found.damage:
+            raise damaged(found.describe())
+        return f"{OUTSIDE}: {found.describe()}; the next `aico-lab sync` seals that"
     last, told = seal.read(), last_uncompared(lab.primary)
+    told += told and "; `aico-lab verify --deep` tells it once more"
     if last.deep_at is None:
-        return f"every page is as it was sealed; `aico-lab verify --deep` was not run yet{told}"
+        return (
+            "every page is as it was sealed; `aico-lab verify --deep` was not run since all were "
+            f"sealed at once{told}"
+        )
     day = datetime.fromtimestamp(last.deep_at, UTC)
     outcome = "found nothing" if last.deep_ok else "found damage"
     return (
@@ -332,7 +342,7 @@ def _check_temporary(lab: Lab) -> str:
     if (prepared := lab.home.path / RESTORED).exists():
         return (
             f"{prepared.name}, of a restoration that was killed or is going on; the next "
-            "`aico-lab restore` or `forget` removes it"
+            "`aico-lab sync`, `restore` or `forget` removes it"
         )
     folders = left_over(lab.home.temporary) + left_open()
     if not folders:

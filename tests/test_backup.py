@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.backup import rebuilding, restoring, writing
+from aico_lab.backup import rebuilding, records, restoring, writing
 from aico_lab.backup.container import opened, read_heading
 from aico_lab.backup.restoring import restore
 from aico_lab.config import Settings
@@ -27,6 +27,7 @@ from aico_lab.errors import (
 )
 from aico_lab.health import diagnose
 from aico_lab.lab import Lab
+from aico_lab.privacy.study import Study
 from tests import faults
 from tests.conftest import plain_text_files
 from tests.databases import add
@@ -234,6 +235,25 @@ def test_a_home_that_went_on_from_an_older_backup_is_not_replaced_silently(kept,
         assert count(lab) == 41
 
 
+def test_a_restoration_keeps_what_the_feed_does_not_have(kept, away):
+    """Recipients, keys of studies and records of backups; undelivered events only with consent."""
+    home = kept.home.path
+    kept.backups.write(away / "a.backup")
+    kept.backups.add_recipient("new")
+    pseudonym = Study.of(kept.primary, "s").pseudonym("person", "u")
+    kept.backups.write(away / "b.backup")
+    kept.close()
+    restore(away / "a.backup", settings(home), consent=True)
+    with Lab.open(home) as lab:
+        assert len(records.recipients(lab.primary)) == 1
+        assert Study.of(lab.primary, "s").pseudonym("person", "u") == pseudonym
+        assert [Path(one.path).name for one in lab.backups.list()] == ["a.backup", "b.backup"]
+        lab.primary.execute("INSERT INTO outbox VALUES (1, 'said', '{}', '2024')")
+    with pytest.raises(HomeExists, match="1 undelivered event that the backup"):
+        restore(away / "a.backup", settings(home), consent=True)
+    restore(away / "a.backup", settings(home), force=True)
+
+
 @pytest.mark.slow
 def test_what_was_erased_since_the_backup_is_erased_again(kept, away):
     """By the receipts, which are beside the database."""
@@ -257,7 +277,7 @@ def test_a_restoration_keeps_the_receipts_of_the_former_database(kept, away):
     kept.privacy.forget(user="ada")
     kept.close()
     kept.home.erasures.write_bytes(b"x")
-    with pytest.raises(CorruptDatabase, match="or remove it"):
+    with pytest.raises(CorruptDatabase, match="or remove it, so that"):
         restore(away / "a.backup", settings(kept.home.path), force=True)
     kept.home.erasures.unlink()
     restore(away / "a.backup", settings(kept.home.path), force=True)

@@ -24,7 +24,7 @@ from aico_lab.errors import (
 )
 from aico_lab.health import _check_erasures, _check_temporary
 from aico_lab.home.files import held
-from aico_lab.home.receipts import SealedErasures, is_authentic
+from aico_lab.home.receipts import KeptErasure, SealedErasures, is_authentic
 from aico_lab.importing.import_log import read_imports
 from aico_lab.importing.importer import import_batches
 from aico_lab.lab import Lab
@@ -129,6 +129,10 @@ def files_with(home: Path, *words: str) -> set[str]:
 @pytest.mark.slow
 def test_nothing_of_a_person_is_left_in_the_files_of_a_home(plain):
     """Every store is filled, and the bytes of all files are searched afterwards."""
+    plain.primary.execute(
+        "INSERT INTO dead_letters VALUES ('c', 2, 'said', '{}', '2024', 3, 'Error', "
+        "'person-ada failed', '2024')"
+    )
     home = plain.home.path
     plain.sync()
     plain.embeddings.update()
@@ -295,6 +299,27 @@ def test_answers_in_a_group_belong_to_whom_they_name_or_follow(plain):
     assert {one for (one,) in left} == {"names-u", "names-u-again", "of-u", "to-u"}
 
 
+def test_an_answer_in_a_thread_goes_with_what_it_answers(plain):
+    """Also if others write there; nothing else leads from it to the person."""
+    group = {"channel_id": "g", "conversation_id": "g", "metadata": None}
+    thread = group | {"conversation_id": "thread"}
+    answer = thread | {"role": "assistant", "user_id": None}
+    replies = {"to-ada": "told-20", "on": "to-ada", "to-u": "of-u"}
+    add(
+        plain.primary,
+        told(20, **group, role="user"),
+        *(other(21 + at, **answer, message_id=name) for at, name in enumerate(replies)),
+        other(30, **thread, message_id="of-u", role="user"),
+    )
+    plain.primary.execute_many(
+        "UPDATE messages SET reply_to = ? WHERE message_id = ?",
+        [(to, name) for name, to in replies.items()],
+    )
+    plain.privacy.forget(user="person-ada")
+    left = plain.primary.fetch_all("SELECT message_id FROM messages WHERE channel_id = 'g'")
+    assert {one for (one,) in left} == {"to-u", "of-u"}
+
+
 def test_everything_before_a_day_is_forgotten(plain):
     add(plain.primary, other(900, message_id="later", timestamp="2024-05-02T00:00:00.000000Z"))
     plain.privacy.forget(before="2024-05-02")
@@ -351,6 +376,11 @@ class _KilledError(BaseException):
     """Stands for the end of a process."""
 
 
+def dies_in_test(*_arguments: object, **_options: object) -> None:
+    """Take the place of a step."""
+    raise _KilledError
+
+
 @pytest.mark.parametrize(
     "step",
     [
@@ -359,11 +389,8 @@ class _KilledError(BaseException):
     ],
 )  # fmt: skip
 def test_an_erasure_that_was_killed_is_finished_by_the_next_sync(plain, step, monkeypatch):
-    def die(*_arguments: object, **_options: object) -> None:
-        raise _KilledError
-
     with monkeypatch.context() as patched:
-        patched.setattr(forgetting, step, die)
+        patched.setattr(forgetting, step, dies_in_test)
         with pytest.raises(_KilledError):
             plain.privacy.forget(user="person-ada")
     assert len(plain.privacy.unfinished()) == 1
@@ -503,6 +530,42 @@ def test_copies_of_the_database_in_the_home_are_removed_or_listed(plain):
     assert result.receipt["left"] == {"backups": 2}
     assert [name in " ".join(result.left) for name in copies] == [False, True, True]
     assert files_with(home, *CANARIES) == set(copies[1:])
+
+
+def test_a_killed_restoration_leaves_nothing_of_a_person_who_was_erased_before(plain):
+    """Neither a sync nor an erasure of the person, whom the home does not know any more."""
+    plain.privacy.forget(user="person-ada")
+    prepared = plain.home.path / "aico.db.restored"
+    prepared.write_text(SECRET)
+    plain.privacy.resume()
+    assert not prepared.exists()
+    prepared.write_text(SECRET)
+    with pytest.raises(UnknownName):
+        plain.privacy.forget(user="person-ada")
+    assert not prepared.exists()
+
+
+def test_files_are_listed_by_what_they_have_and_not_by_their_names(plain):
+    (plain.home.path / "notebooks").mkdir()
+    (plain.home.path / "notebooks" / "lab.json-mine.ipynb").write_text(SECRET)
+    (plain.home.path / ".aico.db.restored.seal.c78bd64d").touch()
+    left = plain.privacy.forget(user="person-ada").left
+    assert left == ["notebooks/lab.json-mine.ipynb names what was erased, or shows it."]
+
+
+def test_a_copy_before_a_migration_leaves_what_a_killed_restoration_put_aside(plain):
+    folder = plain.home.path / "backups"
+    folder.mkdir()
+    former, linked, copy = (
+        folder / f"aico-2024010{day}T000000000000Z-{why}.db.partial"
+        for day, why in enumerate(["replaced", "replaced", "upgrade"])
+    )
+    former.touch()
+    copy.touch()
+    linked.hardlink_to(plain.home.primary)  # killed before the exchange
+    with plain.primary.transaction():
+        back_up(plain.primary, "upgrade")
+    assert [path for path in (former, linked, copy) if path.exists()] == [former]
 
 
 @pytest.mark.slow
@@ -704,6 +767,36 @@ def test_an_erasure_whose_file_was_lost_is_finished_as_far_as_it_is_known(plain,
     assert plain.privacy.resume() == []
 
 
+def test_a_restored_database_with_nothing_of_it_gets_the_receipt(plain):
+    """Else a lost `erasures.sealed` could not be written again."""
+    receipt = plain.privacy.forget(user="person-ada").receipt
+    sealed = SealedErasures(plain.home, plain.storage.keys)
+    plain.primary.execute("DELETE FROM erasures")  # as in a backup from before the person
+    with Lab.open(plain.home.path) as again:
+        assert again.privacy.receipts() == [receipt]
+        assert again.privacy.unfinished() == []
+    sealed.keep(KeptErasure(receipt["erasure_id"], receipt["scope"]))  # by an earlier version
+    plain.primary.execute("DELETE FROM erasures")
+    with Lab.open(plain.home.path) as again:
+        [second] = again.privacy.receipts()
+        assert (again.privacy.is_authentic(second), second["erased"]) == (True, {"aico.db": {}})
+
+
+def test_an_unfinished_erasure_is_finished_beside_a_database_with_nothing_of_it(plain, monkeypatch):
+    """The other stores may still have it."""
+    plain.cache.store.put("session:turns:person-ada", {"text": SECRET})
+    plain.cache.release()
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(user="person-ada")
+    plain.primary.execute("DELETE FROM erasures")
+    plain.primary.execute("UPDATE change_log SET row_key = ''")
+    [done] = plain.privacy.resume()
+    assert done.stores["cache"] == {"folders": 1}
+    assert plain.privacy.receipts() == [done.receipt]
+
+
 def test_a_damaged_file_of_erasures_is_said(plain):
     plain.privacy.forget(user="person-ada")
     plain.home.erasures.write_bytes(b"{")
@@ -817,6 +910,72 @@ def test_what_another_program_writes_meanwhile_is_found_and_erased_by_the_next_s
     assert files_with(plain.home.path, *CANARIES) == set()
 
 
+LONG = f"{SECRET}, and nobody else has ever heard of it, as I keep it to myself, said the keeper"
+EVENT = "INSERT INTO outbox (topic, payload, created_at) VALUES ('late', ?, '2024')"
+LATE = {
+    "event of the conversation": (EVENT, {"conversation_id": "with-person-ada"}),
+    "event of a message": (EVENT, {"message_id": "told-3"}),
+    "event with a long text": (EVENT, {"text": LONG}),
+    "feedback": (
+        "INSERT INTO feedback_events VALUES ('late', NULL, ?, NULL, 'rating', 'x', 1, '24', NULL)",
+        "with-person-ada",
+    ),
+    "answer": (
+        """INSERT INTO messages SELECT 900, 'late', channel_id, ?, NULL, 'assistant', 'zebras?',
+        '2024', NULL, NULL, NULL, 'told-3', NULL FROM messages LIMIT 1""",
+        "with-person-ada",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", [*LATE, "event of an import"])
+def test_what_is_written_meanwhile_without_the_person_goes_with_the_next_call(
+    plain, what, monkeypatch, tmp_path
+):
+    """It is found by ids, whose rows are gone already."""
+    given, statement, value = {"user": "person-ada"}, *LATE.get(what, (EVENT, {"user_id": "eve"}))
+    if what == "event of an import":
+        line = {"message_id": "e", "user_id": "eve", "role": "user", "content": "one of eve",
+                "timestamp": "2024-05-01T12:00:00Z"}  # fmt: skip
+        given = {"import_id": plain.import_from(lines(tmp_path / "a.jsonl", line)).import_id}
+    add(plain.primary, told(60, content=LONG))
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        value_ = value if isinstance(value, str) else json.dumps(value)
+        connection.execute(statement, [value_])
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete, match=r"is still in aico\.db"):
+            plain.privacy.forget(**given)
+    [done] = plain.privacy.resume()
+    assert done.receipt["mentioned"] == 0
+    assert plain.privacy.unfinished() == []
+    for table in (
+        "outbox WHERE topic = 'late'",
+        "feedback_events",
+        "messages WHERE message_id = 'late'",
+    ):
+        assert plain.primary.fetch_all(f"SELECT * FROM {table}") == []
+
+
+def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, monkeypatch):
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        add(connection, other(80, message_id="late", conversation_id="with-person-ada"))
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete):
+            plain.privacy.forget(user="person-ada")
+    assert len(plain.privacy.resume()) == 1
+    assert plain.primary.fetch_all("SELECT content FROM messages WHERE message_id = 'late'")
+
+
 def test_words_of_themes_go_although_the_texts_were_deleted_before(plain):
     plain.primary.execute("DELETE FROM messages WHERE user_id = 'person-ada'")
     plain.primary.execute(
@@ -912,7 +1071,7 @@ def test_values_that_equal_a_short_id_stay(plain):
 
 def test_a_person_whose_row_was_deleted_can_be_forgotten(plain):
     plain.primary.execute("DELETE FROM users WHERE user_id = 'person-ada'")
-    plain.privacy.forget(user="person-ada")
+    assert plain.privacy.forget(user="person-ada").mentioned == 0, "keys in the feed are no texts"
     keys = plain.primary.fetch_all("SELECT row_key FROM change_log WHERE table_name <> 'memories'")
     assert "person-ada" not in str(keys)
     with pytest.raises(UnknownName):

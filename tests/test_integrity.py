@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from aico_lab.adapters.libsql import Connection, LibSQLAdapter
 from aico_lab.adapters.libsql_log import _checksum
 from aico_lab.adapters.libsql_seal import PageSeal
-from aico_lab.deep_verify import _check_pages
+from aico_lab.deep_verify import _check_pages, verify_deep
 from aico_lab.errors import CorruptDatabase, StorageError
 from aico_lab.health import _check_seal, check_one
 from aico_lab.integrity.guard import SyncGuard, reseal
@@ -122,7 +123,7 @@ def test_a_full_sync_does_not_bless_damage(closed, model):
                 lab.sync(full=True)
         assert lab.sql("FROM raw.messages ORDER BY id").fetchall() == before
         assert "of messages" in pages(lab)
-        with pytest.raises(CorruptDatabase, match=r"1 page of aico\.db is not as sealed"):
+        with pytest.raises(CorruptDatabase, match=r"was damaged or altered .1 page: "):
             _check_seal(lab)
 
 
@@ -308,8 +309,8 @@ def test_doctor_mentions_the_last_deep_check(closed, model, in_process):
     """Whether it found something."""
     options = "--home", str(closed), "--key-file", str(model / "key")
     with opened(closed, model) as lab:
-        assert "was not run yet" in _check_seal(lab)
-    assert "Everything is sound." in in_process("verify", "--deep", *options).stdout
+        assert "was not run" in _check_seal(lab)
+    assert "No damage was found." in in_process("verify", "--deep", *options).stdout
     with opened(closed, model) as lab:
         assert re.search("last deep check, on .*, found nothing", _check_seal(lab))
         lab.primary.seal.renew(lab.primary, deep=False)
@@ -455,17 +456,31 @@ def test_what_nothing_can_be_compared_with_is_told(closed, model, other):
     with opened(closed, model) as lab:
         (told,) = lab.sync().warnings
         assert told.startswith("aico.db was changed outside aico_lab")
-        assert re.search(r"6 pages: .*nothing to compare with: feed_consumers, the", told)
+        assert re.search("6 pages; nothing to compare with: feed_consumers, the", told)
+        assert told.endswith("compare with a backup.")
         assert lab.sync().warnings == []
         for said in (_check_seal(lab), pages(lab)):
             assert re.search(r"as (it was|they were) sealed.*outside aico_lab \(6 pages", said)
+        lab.primary.execute("DROP TABLE theirs")
+        deep = verify_deep(lab)
+        assert deep.ok
+        assert [said.count("outside") for said in (str(deep), _check_seal(lab))] == [1, 0]
     with opened(closed, model) as lab:
         key = lab.storage.keys.libsql()
     with Connection(closed / "aico.db", key, busy_timeout=5) as again:
         again.execute("VACUUM")
     with opened(closed, model) as lab:
-        assert "outside aico_lab" in lab.sync(full=True).warnings[0]
+        doctor = _check_seal(lab)
+        assert "outside aico_lab" in doctor
+        assert doctor.endswith("the next `aico-lab sync` seals that")
+        (told,) = lab.sync(full=True).warnings
+        assert len(told) < 300
+        assert re.search(r"pages; nothing to compare with: \w+, \w+, \w+ and \d+ others\.", told)
+        assert "autoindex" not in told
         assert is_sound(lab)
+        assert "outside aico_lab" in _check_seal(lab)
+        reseal(lab.storage, "accepted by a person")
+        assert "outside aico_lab" not in _check_seal(lab)
 
 
 def test_own_records_that_another_program_moved_into_the_file_are_told(closed, model, other):
@@ -494,6 +509,23 @@ def test_commits_of_this_program_are_no_others(closed, model):
         lab.primary.seal.settle(lab.primary)
         assert not lab.primary.seal.is_foreign
         assert lab.sync().warnings == []
+
+
+def test_a_clock_that_was_set_back_hides_nothing(closed, model, monkeypatch):
+    """Nor makes commits of this program those of others."""
+    clock, clock_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: clock() - 3_600)
+    monkeypatch.setattr(time, "time_ns", lambda: clock_ns() - 3_600 * 10**9)
+    with opened(closed, model) as lab:
+        add(lab.primary, *[message(i) for i in range(300, 305)])
+        lab.primary.seal.settle(lab.primary)
+        assert not lab.primary.seal.is_foreign
+        killed = {name: (closed / name).read_bytes() for name in FILES}
+    for name, content in killed.items():
+        (closed / name).write_bytes(content)
+    (closed / "aico.db-wal").unlink()
+    with pytest.raises(CorruptDatabase, match="the last 5 changes"), opened(closed, model) as lab:
+        lab.sync()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from aico_lab.personality.gate import Support
 from aico_lab.personality.outcomes import OUTCOMES
 from aico_lab.personality.power import needed_log
 from aico_lab.personality.simulate import Simulation, World
+from aico_lab.personality.views import gate_checks
 
 WARMER = targets.fixed("warmer")
 
@@ -318,6 +319,40 @@ def test_one_early_decision_does_not_hide_a_drift(log, weeks):
     assert not check(replace(steady, time_ms=times, reward=drift), "steady").ok
 
 
+@pytest.mark.parametrize("share", [0.06, 0.12])
+def test_a_tester_does_not_hide_a_drift(log, share):
+    """Nor does it make the days before the launch count as weeks of the log."""
+    rng = np.random.default_rng(5)
+    alone = int(2000 * share)
+    right = made(log, rng, [0.5, 0.5], 2000 + alone, people=60)
+    times = right.time_ms.copy()
+    times[:alone] -= 10 * WEEK
+    person = np.where(np.arange(len(right)) < alone, 0, right.person)
+    reward = rng.normal(0, 0.15, len(right)) + 0.1 * (times > MONDAY + 4 * WEEK)
+    found = check(replace(right, time_ms=times, person=person, reward=reward), "steady")
+    assert found.known
+    assert not found.ok
+    short = made(log, rng, [0.5, 0.5], 6000, people=60, weeks=9 / 7)
+    times = short.time_ms.copy()
+    times[0] -= 10 * WEEK
+    assert "over 1.3 weeks" in needed_log(replace(short, time_ms=times)).sentence
+
+
+@pytest.mark.parametrize("pause", [0, 10])
+def test_neither_growth_nor_a_pause_hides_what_was_before_it(log, pause):
+    """The estimate uses the decisions before, too."""
+    rng = np.random.default_rng(7)
+    right = made(log, rng, [0.5, 0.5], 3000, people=60, weeks=20)
+    late = right.time_ms > MONDAY + 10 * WEEK
+    size = 60 if pause else 120
+    person = np.where(late, rng.integers(0, size, 3000), right.person)
+    reward = rng.normal(0, 0.15, 3000) + 0.1 * late
+    times = right.time_ms + pause * WEEK * late
+    people = [f"p{one}" for one in range(size)]
+    log = replace(right, time_ms=times, person=person, reward=reward, people=people)
+    assert not check(log, "steady").ok
+
+
 def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
     right = made(log, np.random.default_rng(5), [0.5, 0.5], 2000, people=60)
     others = replace(right, person=right.person % 30 + np.where(np.arange(2000) < 1000, 0, 30))
@@ -329,6 +364,11 @@ def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
         "Whether the outcome drifts over the period is not known: 0 people were there in both "
         "halves of it, and 10 are needed."
     )
+    assert not found.known
+    evaluated = evaluate(others, targets.fixed(others.arms[0]))
+    assert evaluated.verdict.supported
+    assert evaluated.verdict.reason.endswith(f" people. {found.sentence}")
+    assert gate_checks(evaluated).pl().filter(check="no drift")["ok"].item() == "not known"
 
 
 def test_in_less_than_two_weeks_a_weekend_is_no_drift_but_too_short(log):

@@ -98,8 +98,8 @@ def test_nothing_is_proposed_whose_change_could_not_be_watched(days):
     assert found.best is None
     assert found.sentence.startswith("Nothing is proposed yet: warmer is better: satisfaction +")
     assert found.sentence.endswith(
-        "; but a change could not be watched: the decisions span 14 days since a quarter of the "
-        "people were there, and 17 are needed."
+        "; but a change could not be watched: the decisions before the change span 14 days since "
+        "most of the people were there, and 17 are needed."
     )
     assert found.needed == "Log for 3 more days, and propose again."
 
@@ -171,6 +171,20 @@ def tuned(lab, log, monkeypatch):
         monkeypatch.setattr(module, "read_log", read)
     lab.decisions = decisions
     return lab
+
+
+def test_what_could_not_be_watched_any_more_is_not_applied(tuned):
+    """Since the proposal a launch made most of the people new, or most have left."""
+    tuner, log = tuned.personality, tuned.decisions["now"]
+    change_id = tuner.propose().change_id
+    last = log.time_ms >= log.time_ms.max() - 6 * 86_400_000
+    days = "decisions before the change span 5 days since most of the people were there"
+    for kept, why in ((last, days), (log.person < 5, "people have it in the time before")):
+        tuned.decisions["now"] = log.choose(kept)
+        with pytest.raises(ChangeRefused, match=f"^Nothing was applied, as .* watched: .*{why}"):
+            tuner.apply(change_id)
+    (still,) = tuner.status().proposed
+    assert (still.id, tuner.profile().traits["warmth"]) == (change_id, 0.5)
 
 
 def test_a_proposal_is_stored_applied_watched_and_rolled_back(tuned):

@@ -10,6 +10,7 @@ import pytest
 from aico_lab.bench.personality_evidence import joined
 from aico_lab.errors import InvalidValue
 from aico_lab.personality.outcomes import OUTCOMES
+from aico_lab.personality.period import begin_of_period
 from aico_lab.personality.simulate import AS_NOW, START_MS, WEEK_MS, Simulation, World
 from aico_lab.personality.watching import change_since, watch
 
@@ -53,7 +54,9 @@ def test_it_waits_while_there_is_little_to_see():
     week = watch(before.choose(before.time_ms < SINCE + 0.9 * WEEK_MS), SINCE)
     assert "judged yet: no whole week since the change is known yet." in week.reason
     few = watch(logs((0.5, 0.5), people=5)[1], SINCE)
-    assert few.reason.endswith("only 5 people have it in both times that are compared.")
+    assert few.reason.endswith(
+        "is never judged: only 5 people have it in the time before the change, and 10 are needed."
+    )
     constant = replace(before, reward=np.ones(len(before)))
     assert watch(constant, SINCE).reason.endswith("it does not vary.")
 
@@ -144,6 +147,70 @@ def test_testers_before_the_launch_are_no_side_of_a_comparison(testers):
     assert watch(worse, SINCE).recommendation == "roll back"
 
 
+def in_waves(rng, *waves):
+    """Return people and weeks of decisions of waves: people, begin, end, and times a week."""
+    parts, size = [], 0
+    for people, begin, end, often in waves:
+        person, week = at_random(rng, people, end - begin, often)
+        parts.append((person + size, week + begin))
+        size += people
+    person, week = map(np.concatenate, zip(*parts, strict=True))
+    order = np.argsort(week)
+    return person[order], week[order]
+
+
+@pytest.mark.parametrize("first", [0.3, 0.5])
+def test_a_launch_in_two_waves_does_not_roll_back(first):
+    """The second wave is less content, before the change as after it."""
+    rng = np.random.default_rng(4)
+    size = int(300 * first)
+    person, week = in_waves(rng, (size, 0, 24, 3.0), (300 - size, 4, 24, 1.0))
+    rated = np.where(person < size, 0.6, 0.5) + rng.normal(0, 0.1, len(week))
+    log = made(person, week, rated, "satisfaction")
+    for weeks in (4, 9, 15):
+        found = watch(log.choose(log.time_ms < SINCE + weeks * WEEK_MS), SINCE)
+        assert found.recommendation != "roll back", (weeks, found.reason)
+        assert abs(found.goal.value) < 0.03
+    worse = replace(log, reward=log.reward - 0.1 * (log.time_ms >= SINCE))
+    assert watch(worse, SINCE).recommendation == "roll back"
+
+
+def test_visitors_of_one_day_do_not_stop_the_watch():
+    """Else nobody is known in an equally long time, which then reaches back to that day."""
+    rng = np.random.default_rng(5)
+    person, week = in_waves(rng, (200, 0, 20, 1.0), (100, -20, -19.9, 30.0))
+    log = made(person, week, 0.6 + rng.normal(0, 0.1, len(week)), "satisfaction")
+    found = watch(log, SINCE)
+    assert found.goal.people > 100
+    assert abs(found.goal.value) < 0.02
+
+
+def test_the_period_begins_when_most_people_are_there():
+    def begin(*waves, end=8.0):
+        person, week = in_waves(np.random.default_rng(6), *waves)
+        return begin_of_period(person, np.int64(week * WEEK_MS), int(end * WEEK_MS)) / WEEK_MS
+
+    for wave in ((60, 0, 8, 0.5), (20, 0, 8, 1.0), (300, 0, 8, 3.0)):
+        assert begin(wave) < 0.5  # also if only a third of the people come in the first week
+        assert 0 <= begin((1, -30, 8, 3.0), wave) < 0.5
+        assert 0 <= begin((wave[0] // 3, -8, 8, 3.0 * wave[3]), wave) < 1
+    assert begin((150, 0, 8, 3.0), (150, 4, 8, 1.0)) == pytest.approx(4, abs=0.2)
+    assert begin((60, 0, 8, 1.0), end=2.7) < 0.3  # a week of which only a part is in the log
+    assert begin((60, 2, 8, 1.0), end=1) == 1
+    on_and_off = [(100, week, week + 1, 1.0) for week in range(0, 8, 2)]
+    assert begin(*on_and_off, end=7.0) < 0.5
+    assert begin((100, 0, 8, 1.0), (100, 20, 22, 1.0), end=22.0) < 0.5
+
+
+@pytest.mark.parametrize("seed", [4, 7])
+def test_a_quiet_home_is_judged(seed):
+    """Of each stretch there are few people on a side."""
+    rng = np.random.default_rng(seed)
+    person, week = at_random(rng, 40, 24, 0.7)
+    log = made(person, week + 4, 0.6 + rng.normal(0, 0.1, len(week)), "satisfaction")
+    assert change_since(log, SINCE).low is not None
+
+
 def test_a_stretch_with_few_people_on_a_side_is_left_out():
     """One person's mean would add nothing to the error."""
     rng = np.random.default_rng(3)
@@ -173,8 +240,8 @@ def test_too_short_a_time_before_is_told_of():
     """It never gets longer; and a short one does not serve for all weeks since."""
     _, log = logs((0.5, 0.5), weeks=30)
     few = (
-        "is never judged: the decisions before the change span 5 days since a quarter of the "
-        "people were there, and 17 are needed."
+        "is never judged: the decisions before the change span 5 days since most of the people "
+        "were there, and 17 are needed."
     )
     short = "Only the first 20 weeks since are compared, as the time before is short."
     for days, told in ((6, few), (19, short)):

@@ -475,7 +475,7 @@ def hanging(tmp_path, monkeypatch):
 def test_a_step_that_hangs_is_ended(lab, job, hanging, monkeypatch):
     """The home is as before, and the next run works."""
     add(lab.primary, message(0))
-    pipeline = job(f"{SYNC}timeout = 8")
+    pipeline = job(f"{SYNC}timeout = 16")
     with pytest.raises(StepTimedOut, match=r"Step 1 \(sync\): it was ended, since it exceeded"):
         lab.pipelines.run(pipeline)
     assert not alive(int(hanging.read_text()))

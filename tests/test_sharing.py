@@ -61,6 +61,9 @@ def model(tmp_path_factory):
     with Lab.create(folder / "home", key_file=folder / "key") as lab:
         lab.import_from("jsonl", file)
         lab.primary.execute("UPDATE users SET name = 'Fritzi Anderl' WHERE user_id = 'Fritzi3'")
+        lab.primary.execute(
+            "UPDATE channels SET name = 'Blixtorp Family' WHERE channel_id = 'room-3'"
+        )
         lab.sync(only="warehouse")
         yield lab
 
@@ -255,14 +258,51 @@ def test_ids_spellings_and_every_digit_are_removed(text, expected):
     assert redactor.redact(text) == expected
 
 
-@pytest.mark.parametrize("piece", ["a", "a.", "a-", "1", "1_ ", "Ab", "a@", "1.", "+1", "@"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("zedekia'll come, Zedekia’d too", "[NAME]'ll come, [NAME]’d too"),  # noqa: RUF001
+        ("a zedekia-style joke of d'zedekia", "a [NAME]-style joke of d'[NAME]"),
+        ("zedekia-quorn, zedekiaquorn, Zedekia-Bly", "[NAME], [NAME], [NAME]"),
+        ("neil and o'neil, oneil or ada-marie", "[NAME] and [NAME], [NAME] or [NAME]"),
+        ("Gestern war Zedekias Bruder im Kino", "Gestern war [NAME]s Bruder im Kino"),
+        ("zedekiaan zedekialla zedekiaxxxx quo", "[NAME] [NAME] zedekiaxxxx quo"),
+        ("he also hopes for marketing", "he also [NAME]s for marketing"),
+        ("с Зедекией и Анной, без Ивана", "с [NAME] и [NAME], без [NAME]"),  # noqa: RUF001
+        ("ayşe'ye söyledim", "[NAME]'ye söyledim"),
+        ("我叫王小明。小明和zedekia来了", "我叫[NAME]。[NAME]和[NAME]来了"),
+        ("李雷很高兴, นี่คือสมชายนะ", "[NAME]很高兴, นี่คือ[NAME]นะ"),
+        ("민수가 왔어요. 김민수는", "[NAME]가 왔어요. [NAME]는"),
+        ("プリヤ मैं प्रिया हूँ", "プリヤ मैं [NAME] हूँ"),
+        ("in Team:Phoenixian, u/quorzel's", "in [NAME], [NAME]'s"),
+        ("my name is 陈伟; elena'll come", "my name is [NAME]; [NAME]'ll come"),
+        ("zed#quix; chat with bo! aka quxor", "[NAME]; [NAME]! aka [NAME]"),
+        ("team:phoenixians chat with bob", "team:phoenixians chat with [NAME]"),
+        ("our #blixtorp family and family", "our [NAME] and family"),
+        ("İrem geldi. irem nerede? İREM pek", "[NAME] geldi. [NAME] nerede? [NAME] pek"),
+        ("我在家庭 群聊里, 用户_小红", "我在[NAME]里, [NAME]"),
+    ],
+)
+def test_known_names_and_ids_are_removed_in_every_form(text, expected):
+    names = ["Zedekia Quorn", "Ada-Marie O'Neil", "Hope", "Mark", "Al", "Зедекия", "Анна", "Иван",
+             "Ayşe", "İrem Tek", "王小明", "สมชาย", "김민수", "प्रिया"]  # fmt: skip
+    ids = ["team:phoenixian", "u/quorzel", "zed#quix", "chat with bo", "@quxor", "李雷",
+           "#Blixtorp Family", "家庭 群聊", "用户_小红"]  # fmt: skip
+    assert TextRedactor(names, ids).redact(text) == expected
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a", "a.", "a-", "1", "1_ ", "Ab", "a@", "1.", "+1", "@", "王", "team ", "d'", "zedekias "],
+)
 def test_texts_of_one_long_run_take_linear_time(piece):
     """Twenty times the text took 400 times as long, and a pasted file half an hour."""
 
     def seconds(times: int) -> float:
         text = piece * times + "_"
         begin = time.process_time()
-        TextRedactor(["Ada"]).redact(text)
+        names = ["Ada", "Zedekia", "王小明"]
+        TextRedactor(names, [f"team {'x' * i}" for i in range(40)]).redact(text)
         return time.process_time() - begin
 
     assert seconds(40_000) < 1
@@ -297,6 +337,7 @@ def test_metadata_that_could_name_somebody_are_left_out():
 def test_ids_of_places_are_removed_from_texts(model):
     redactor = TextRedactor(*_names(model.storage))
     assert redactor.redact("see talk-0-1 in room-3") == "see [NAME] in [NAME]"
+    assert redactor.redact("in our blixtorp family") == "in our [NAME]"
 
 
 def test_an_answer_to_another_conversation_leads_to_its_pseudonym():

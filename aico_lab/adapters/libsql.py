@@ -248,7 +248,7 @@ class Connection:
             return
         with contextlib.suppress(StorageError):  # a file without a change feed
             last = self._call(self._raw.execute, LAST_CHANGE, ()).fetchall()
-            self.seal.log.note(last[0][0] if last else 0)
+            self.seal.note(last[0][0] if last else 0)
         size = self.seal.log.size()
         if size < self._log_bytes:  # it began anew
             self._log_bytes = 0

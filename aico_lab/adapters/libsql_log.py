@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,7 +28,7 @@ _HEADER: Final = 32
 _FRAME_HEADER: Final = 24
 _LITTLE_ENDIAN: Final = 0x377F0682
 _PIECE: Final = 1_024  # frames checked at a time: 4 MB
-_NOTE: Final = struct.Struct(">2Q8sQQ")
+_NOTE: Final = struct.Struct(">2Q8s3Q")
 _TAG: Final = 16
 
 Salts = tuple[int, int]
@@ -61,6 +62,7 @@ class Note(NamedTuple):
         checksum: The checksum of the last of them.
         at: The time, in milliseconds since 1970.
         seq: The sequence number of the last change in the feed.
+        sealing: The number of the seal then; the clock may have been set back since.
     """
 
     salts: Salts
@@ -68,6 +70,7 @@ class Note(NamedTuple):
     checksum: bytes
     at: int
     seq: int
+    sealing: int
 
 
 class WriteAheadLog:
@@ -148,26 +151,29 @@ class WriteAheadLog:
         self._known = Frames((salts[0], salts[1]), pages, ends)
         return self._known
 
-    def note(self, seq: int) -> None:
+    def note(self, seq: int, sealing: Callable[[], int]) -> None:
         """Note the position of the last commit.
 
         Args:
             seq: The sequence number of the last change in the feed.
+            sealing: Returns the number of the seal.
         """
         try:
             if self._opened is None:
                 log = os.open(self._path, os.O_RDONLY)
                 self._opened = log, os.open(self._note, os.O_WRONLY | os.O_CREAT, 0o600)
             log, note = self._opened
-            noted, found = None, self._read(log, committed=True)
+            # First the seal: what is committed later is not sealed by that, or by an earlier one.
+            number, found, noted = sealing(), self._read(log, committed=True), None
             # It may begin anew, or others commit, meanwhile; their note may be overwritten here.
-            while noted != (noted := (found.salts, len(found.pages))):
+            while noted != (noted := (number, found.salts, len(found.pages))):
                 body = _NOTE.pack(
                     found.salts[0] << 32 | found.salts[1], len(found.pages),
                     found.ends.get(len(found.pages), b""), time.time_ns() // 1_000_000, seq,
+                    number,
                 )  # fmt: skip
                 os.pwrite(note, body + self._tag(body), 0)
-                found = self._read(log)
+                number, found = sealing(), self._read(log)
         except (OSError, struct.error):
             return  # on a full disk, or in a damaged file: only a loss of this commit is unnoticed
 
@@ -180,8 +186,8 @@ class WriteAheadLog:
         body, tag = content[: _NOTE.size], content[_NOTE.size :]
         if not hmac.compare_digest(self._tag(body), tag):
             return None
-        salts, frames, checksum, at, seq = _NOTE.unpack(body)
-        return Note((salts >> 32, salts & 0xFFFFFFFF), frames, checksum, at, seq)
+        salts, *others = _NOTE.unpack(body)
+        return Note((salts >> 32, salts & 0xFFFFFFFF), *others)
 
     def forget(self) -> None:
         """Forget the position that was noted; the next commit is noted again."""

@@ -151,7 +151,7 @@ class Seal:
         head: The end of the change feed.
         schema: A keyed hash of the definitions of all tables, indexes, triggers and views.
         log: The sealed frames of the write-ahead log.
-        sealed_at: When it was written, in seconds since 1970.
+        number: A number that grows whenever frames are sealed.
         deep_at: When the last deep check ended, in seconds since 1970; None if there was none.
         deep_ok: Whether that check found everything sound.
         foreign: How often something was found since the last review that nobody of this program
@@ -164,7 +164,7 @@ class Seal:
     head: FeedHead
     schema: str
     log: SealedFrames
-    sealed_at: float
+    number: int
     deep_at: float | None
     deep_ok: bool
     foreign: int
@@ -250,6 +250,8 @@ class PageSeal:
         read = json.loads(header)
         salts, *frames = read["log"]
         read["head"], read["log"] = FeedHead(**read["head"]), SealedFrames(tuple(salts), *frames)
+        if read.pop("sealed_at", None) is not None:  # before it had a number
+            read["number"] = 0
         read["reports"] = tuple(read.get("reports", ()))
         seal = Seal(**read, entries=entries)
         self._was_read = same, seal
@@ -285,6 +287,15 @@ class PageSeal:
                 self._seal_log(own, seal)
             return seal.lost
         return None
+
+    def note(self, seq: int) -> None:
+        """Note the position of a commit that was just made.
+
+        Args:
+            seq: The sequence number of the last change in the feed.
+        """
+        with suppress(CorruptDatabase):  # which stops whoever opens the file next
+            self.log.note(seq, lambda: self.read().number)
 
     def _not_noted(self, seal: Seal, log: Frames, *, patience: float = 0.0) -> list[int]:
         """Return the pages of frames that are neither sealed nor noted.
@@ -402,7 +413,7 @@ class PageSeal:
         An older one, which was put back together with an older log, vouches for nothing.
         """
         note = self.log.noted()
-        if note is None or seal.log.has(note) or note.at < int(seal.sealed_at * 1_000):
+        if note is None or seal.log.has(note) or note.sealing < seal.number:
             return None
         return note
 
@@ -458,14 +469,13 @@ class PageSeal:
         entries = _updated(seal.entries, news, pages)
         if synced and not suspect:
             entries[::ENTRY] = entries[::ENTRY].translate(_NOT_FRESH)
-        now = time.time()
         seal = replace(
-            seal, entries=bytes(entries), sealed_at=now, log=SealedFrames.of(log),
+            seal, entries=bytes(entries), log=SealedFrames.of(log), number=seal.number + 1,
             head=self._head(own), foreign=seal.foreign + is_new,
             schema=self._schema(own) if 1 in unsealed - suspect else seal.schema,
         )  # fmt: skip
         if deep is not None:
-            seal = replace(seal, deep_at=now, deep_ok=deep and not suspect)
+            seal = replace(seal, deep_at=time.time(), deep_ok=deep and not suspect)
         self._write(seal)
         self.log.forget()  # what was noted is sealed
 
@@ -495,12 +505,15 @@ class PageSeal:
             log = self.log.read()
             (pages,) = own.fetch_one("PRAGMA page_count") or (0,)
             entries = bytes(_updated(b"", self._entries(own, None), pages))
+            number = int(time.time())  # more than any former seal was renewed
+            with suppress(CorruptDatabase):
+                number = max(number, self.read().number + 1)
             self._write(
                 Seal(
                     head=self._head(own),
                     schema=self._schema(own),
                     log=SealedFrames.of(log),
-                    sealed_at=time.time(),
+                    number=number,
                     deep_at=None,
                     deep_ok=False,
                     foreign=0,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from aico_lab.adapters.age import new_identity, read_recipients
 from aico_lab.adapters.libsql import NOW
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.backup.rebuilding import Rebuilt
 
 Kind = Literal["whole", "changes"]
 
@@ -46,6 +50,20 @@ class BackupRecord:
     problem: str = ""
 
 
+def record_of(path: Path, found: Rebuilt) -> BackupRecord:
+    """Return the record of a backup that was just compared."""
+    return BackupRecord(
+        path=str(path),
+        kind="whole" if found.facts["base"] is None else "changes",
+        made_at=found.heading.made_at,
+        bytes=path.stat().st_size,
+        rows=found.rows,
+        database_id=found.facts["database_id"],
+        seq=found.facts["seq"],
+        checked_at=datetime.now(UTC).isoformat(),
+    )
+
+
 def known_backups(connection: Connection) -> list[BackupRecord]:
     """Return the recorded backups, the oldest first."""
     return [BackupRecord(**one) for one in json.loads(_stored(connection, _RECORDS) or "[]")]
@@ -54,13 +72,13 @@ def known_backups(connection: Connection) -> list[BackupRecord]:
 def record(connection: Connection, backup: BackupRecord) -> None:
     """Store a backup that was made or checked, in the place of its former record."""
     with connection.transaction():
-        others = [
-            one
-            for one in known_backups(connection)
-            if (one.path, one.made_at) != (backup.path, backup.made_at)
-        ]
-        kept = sorted([*others, backup], key=lambda one: one.made_at)[-_KEPT:]
-        _store(connection, _RECORDS, json.dumps([asdict(one) for one in kept]))
+        _record(connection, [backup])
+
+
+def _record(connection: Connection, backups: list[BackupRecord]) -> None:
+    known = {(one.path, one.made_at): one for one in [*known_backups(connection), *backups]}
+    kept = sorted(known.values(), key=lambda one: one.made_at)[-_KEPT:]
+    _store(connection, _RECORDS, json.dumps([asdict(one) for one in kept]))
 
 
 def failed(connection: Connection, path: str, at: str, problem: str) -> None:
@@ -98,6 +116,25 @@ def add_recipient(connection: Connection, recipient: str) -> str | None:
         if recipient not in known:
             _store(connection, _RECIPIENTS, json.dumps([*known, recipient.strip()]))
     return identity
+
+
+def carry_over(former: Connection, restored: Connection) -> None:
+    """Add what a restored database lacks of recipients, records of backups, and keys of studies.
+
+    Nothing in the feed shows them; without them, later backups and exports would be other ones.
+
+    Args:
+        former: The database that is replaced.
+        restored: The one that takes its place.
+    """
+    with restored.transaction():
+        known = dict.fromkeys([*recipients(restored), *recipients(former)])
+        _store(restored, _RECIPIENTS, json.dumps(list(known)))
+        _record(restored, known_backups(former))
+        for key, value in former.fetch_all(
+            "SELECT key, value FROM system_state WHERE key GLOB 'study:*'"
+        ):
+            _store(restored, key, value)
 
 
 def _stored(connection: Connection, key: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.age import read_identities
 from aico_lab.adapters.libsql import LibSQLAdapter
+from aico_lab.backup import records
 from aico_lab.backup.container import newest_in, read_heading
 from aico_lab.backup.rebuilding import rebuild, remove_database
 from aico_lab.backup.writing import FOLDERS, own_identity, refuse_rotation
@@ -34,7 +35,7 @@ from aico_lab.home.receipts import SealedErasures, erasing_alone, receipt_key
 from aico_lab.home.staged import RESTORED, put_seal_in_place
 from aico_lab.integrity.guard import reseal_file
 from aico_lab.schema import feed
-from aico_lab.schema.backup import PARTIAL, backup_path
+from aico_lab.schema.backup import PARTIAL, REPLACED, backup_path
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -157,7 +158,7 @@ def _create(home: Home, backup: Path, heading: Heading, opener: _Opener) -> Rest
             else:
                 keys, marker, new_file = _new_key(heading, opener.settings)
             done = rebuild(backup, home.primary, keys.libsql(), lambda _: openers, keep=files.keep)
-            _seal(home.primary, keys.libsql(), done)
+            _complete(home.primary, keys.libsql(), done, backup)
             home.write_marker(marker)
         except BaseException:
             home.discard()
@@ -208,7 +209,7 @@ def _replace(
         try:
             done = rebuild(backup, prepared, keys.libsql(), lambda _: openers, keep=files.keep)
             # Whoever opens the new file beside the former seal would take it for an older one.
-            _seal(prepared, keys.libsql(), done)
+            _complete(prepared, keys.libsql(), done, backup, former=home.primary)
             former = _exchange(home.primary, prepared, keys.libsql(), done, force=force)
             put_seal_in_place(home.path, RESTORED)
         finally:
@@ -238,9 +239,26 @@ def _keep_receipts(home: Home, keys: Keys) -> None:
                 kept.keep(one)
 
 
-def _seal(primary: Path, key: str | None, done: Rebuilt) -> None:
-    """Seal the restored database; the former seal, of later changes, would refuse it."""
-    with LibSQLAdapter(primary, key, create=False).connect() as connection:
+def _complete(
+    restored: Path, key: str | None, done: Rebuilt, backup: Path, former: Path | None = None
+) -> None:
+    """Add to a restored database what nothing else would tell it, and seal it.
+
+    The former seal, of later changes, would refuse it.
+
+    Args:
+        restored: The restored database.
+        key: Its key.
+        done: What was restored.
+        backup: The backup, which does not know itself.
+        former: The database whose place it takes, with the same key.
+    """
+    with LibSQLAdapter(restored, key, create=False).connect() as connection:
+        records.record(connection, records.record_of(backup, done))
+        if former is not None and former.exists():
+            adapter = LibSQLAdapter(former, key, busy_timeout=_PATIENCE)
+            with contextlib.suppress(CorruptDatabase, NotADatabase), adapter.connect() as known:
+                records.carry_over(known, connection)
         reseal_file(connection, key, f"the backup of {done.heading.made_at} was restored")
 
 
@@ -278,7 +296,7 @@ def _exchange(
             _lock_out(connection)
             # Nothing can change any more.
             _refuse_newer(connection, prepared, done, force=force)
-            former = backup_path(primary, "replaced")
+            former = backup_path(primary, REPLACED)
             former.parent.mkdir(mode=0o700, exist_ok=True)
             connection.seal = None  # of the file that goes
             # While both names are of the database in use, this one must not look like a backup.
@@ -337,9 +355,22 @@ def _changes_since(connection: Connection, prepared: Path, done: Rebuilt) -> str
         return f"has {now.seq - then['seq']:,} changes"
     with connection.open_beside(prepared) as restored:
         if feed.continues(restored, now):
-            return ""
+            events = len(_events(connection) - _events(restored))
+            return f"has {events:,} undelivered event{'' if events == 1 else 's'}" if events else ""
         known = restored.fetch_one("SELECT 1 FROM change_log WHERE seq = ?", [now.seq])
     return "has other changes" if known else "may have changes"
+
+
+def _events(connection: Connection) -> set[tuple[object, ...]]:
+    """Return what identifies the events and dead letters of a database, which no feed has."""
+    return {
+        row
+        for table, columns in (
+            ("outbox", "'', seq, created_at"), ("dead_letters", "consumer, seq, died_at"),
+        )
+        if connection.fetch_one("SELECT 1 FROM sqlite_master WHERE name = ?", [table])
+        for row in connection.fetch_all(f"SELECT {columns} FROM {table}")
+    }  # fmt: skip
 
 
 def _put_aside(primary: Path, prepared: Path) -> Path:

@@ -119,7 +119,7 @@ def back_up_home(storage: Storage, target: Path) -> records.BackupRecord:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
-    made = _record_of(target, found)
+    made = records.record_of(target, found)
     records.record(primary, made)
     return made
 
@@ -155,7 +155,7 @@ def check_backup_file(
     except (CorruptDatabase, SourceMissing) as problem:
         records.failed(storage.primary, str(backup), datetime.now(UTC).isoformat(), str(problem))
         raise
-    checked = _record_of(backup, found)
+    checked = records.record_of(backup, found)
     records.record(storage.primary, checked)
     return checked
 
@@ -172,19 +172,6 @@ def own_identity(keys: Keys) -> str | None:
     """Return the age identity that opens all backups of a home, or None if it has no key."""
     key = keys.backup()
     return bech32("age-secret-key-", key).upper() if key else None
-
-
-def _record_of(path: Path, found: Rebuilt) -> records.BackupRecord:
-    return records.BackupRecord(
-        path=str(path),
-        kind="whole" if found.facts["base"] is None else "changes",
-        made_at=found.heading.made_at,
-        bytes=path.stat().st_size,
-        rows=found.rows,
-        database_id=found.facts["database_id"],
-        seq=found.facts["seq"],
-        checked_at=datetime.now(UTC).isoformat(),
-    )
 
 
 def _rebuilt(storage: Storage, backup: Path, identities: Collection[str]) -> Rebuilt:

@@ -449,7 +449,7 @@ def _verify_deep(
         for finding in proof.findings:
             say(f"{'ok  ' if finding.ok else 'FAIL'} {finding.check:<24} {finding.detail}")
         _say_compared(proof.tables)
-        say("Everything is sound." if proof.ok else "Something is DAMAGED: see above.")
+        say("No damage was found." if proof.ok else "Something is DAMAGED: see above.")
     if not proof.ok:
         raise typer.Exit(1)
 

@@ -12,7 +12,7 @@ import hmac
 import json
 import secrets
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import CorruptDatabase, ErasureBusy
@@ -81,11 +81,13 @@ class KeptErasure:
         erasure_id: Its id.
         scope: What it erases, with a keyed hash instead of an id.
         wanted: What the stores are still to be searched for; None when it is finished.
+        receipt: The receipt of a finished one, for a restored database that has nothing of it.
     """
 
     erasure_id: str
     scope: dict[str, str]
     wanted: dict[str, Any] | None = field(default=None, repr=False)
+    receipt: dict[str, Any] | None = None
 
 
 class SealedErasures:
@@ -116,19 +118,15 @@ class SealedErasures:
                 raise
             raise CorruptDatabase(
                 f"{self._path.name} is damaged or of another home, so that a restored backup would "
-                "not be erased again: restore that file, or remove it, so that it is written again "
-                "from the receipts in aico.db."
+                "not be erased again: take that file from a copy of the home, or remove it, so "
+                "that it is written again from the receipts in aico.db, which are all there unless "
+                "aico.db was replaced since."
             ) from damage
 
     def keep(self, erasure: KeptErasure) -> None:
         """Add an erasure, or replace the one with its id; durably."""
         others = [one for one in self.read() if one.erasure_id != erasure.erasure_id]
-        content = json.dumps(
-            [
-                {"erasure_id": one.erasure_id, "scope": one.scope, "wanted": one.wanted}
-                for one in [*others, erasure]
-            ]
-        ).encode()
+        content = json.dumps([asdict(one) for one in [*others, erasure]]).encode()
         if self._key is not None:
             nonce = secrets.token_bytes(_NONCE)
             content = nonce + self._cipher().encrypt(nonce, content, None)
@@ -147,7 +145,7 @@ class SealedErasures:
             receipt for text in receipts if is_authentic(receipt := json.loads(text or "null"), key)
         )
         return [
-            KeptErasure(one["erasure_id"], one["scope"])
+            KeptErasure(one["erasure_id"], one["scope"], receipt=one)
             for one in authentic
             if one["erasure_id"] not in kept
         ]

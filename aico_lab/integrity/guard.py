@@ -25,11 +25,19 @@ SMALL_SAMPLE: Final = 16
 UNCOMPARED: Final = "nothing to compare with"
 """The beginning of the part of a record about what could not be reviewed."""
 
+TOLD: Final = "a deep check told it, and found no damage"
+"""The record that ends the repetition of what could not be compared."""
+
 OUTSIDE: Final = (
-    "aico.db was changed outside aico_lab, by another program, by one that was killed, or on the "
-    "disk"
+    "aico.db was changed outside aico_lab (by another program, a killed one, or on the disk)"
 )
-"""The beginning of a sentence about pages that were sealed after a review."""
+"""The beginning of a sentence about pages that a review did not find damaged."""
+
+ADVICE: Final = (
+    "If you know the program, do nothing (`DatabaseManager` ends such warnings); else compare "
+    "with a backup."
+)
+"""The end of what a sync tells about such pages."""
 
 
 def begin(connection: Connection, key: str | None) -> None:
@@ -119,12 +127,24 @@ def _record(connection: Connection, event: str, reason: str, pages: int) -> None
 
 
 def last_uncompared(connection: Connection) -> str:
-    """Return a clause about the last change outside this package that nothing was compared with."""
+    """Return a clause about the last change outside this package that nothing was compared with.
+
+    It is empty once the database was sealed as a whole, or a deep check has told the change.
+    """
     found = connection.fetch_one(
         "SELECT substr(at, 1, 10), reason FROM integrity_log WHERE event = 'reviewed' "
-        f"AND instr(reason, '{UNCOMPARED}') ORDER BY rowid DESC LIMIT 1"
+        f"AND instr(reason, '{UNCOMPARED}') AND rowid > "
+        "(SELECT coalesce(max(rowid), 0) FROM integrity_log WHERE event = 'sealed' OR reason = ?) "
+        "ORDER BY rowid DESC LIMIT 1",
+        [TOLD],
     )
     return "; on {}, it was changed outside aico_lab ({})".format(*found) if found else ""
+
+
+def end_warning(connection: Connection, pages: int) -> None:
+    """Record that a deep check found no damage, and told what nothing could be compared with."""
+    if last_uncompared(connection):
+        _record(connection, "reviewed", TOLD, pages)
 
 
 def _raise_if_lost(lost: str | None) -> None:
@@ -278,6 +298,6 @@ def accept_if_sound(
         if found.damage:
             raise damaged(found.describe())
         said = found.describe()
-        seal.accept(connection, changed, before, f"{OUTSIDE}: {said}.")
+        seal.accept(connection, changed, before, f"{OUTSIDE}: {said}. {ADVICE}")
         _record(connection, "reviewed", said, len(changed))
         return said

@@ -22,7 +22,7 @@ from aico_lab.integrity.guard import UNCOMPARED
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.adapters.libsql_seal import PageSeal
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "the schema"
 """The name of the pages that define tables; the first one is also the header of the file."""
+
+FEW: Final = 3
+"""The maximum number of names in a list of a description."""
 
 NOWHERE: Final = "rows that do not exist"
 
@@ -45,7 +48,8 @@ class PageReview:
     """The outcome of a review.
 
     Attributes:
-        pages: The number of pages by table or index; '' for free pages, 'the schema' for that.
+        pages: The number of pages by table, indexes included; '' for free pages, 'the schema' for
+            that.
         damage: What is damaged; none if a program with the key may have written the pages.
         uncompared: What nothing could be compared with.
     """
@@ -56,16 +60,15 @@ class PageReview:
 
     def describe(self) -> str:
         """Return a one-line description."""
-        where = ", ".join(
-            f"{count:,} of {name or 'no table'}" for name, count in sorted(self.pages.items())
-        )
         total = sum(self.pages.values())
-        pages = f"{total:,} {'page' if total == 1 else 'pages'}: {where}"
+        pages = f"{total:,} {'page' if total == 1 else 'pages'}"
+        if self.uncompared and not self.damage:
+            return f"{pages}; {UNCOMPARED}: {_few(self.uncompared)}"
+        most = sorted(self.pages.items(), key=lambda one: (-one[1], one[0]))
+        where = _few([f"{count:,} of {name or 'no table'}" for name, count in most])
         if self.damage:
-            return "; ".join([pages, *self.damage])
-        if self.uncompared:
-            return f"{pages}; {UNCOMPARED}: {', '.join(self.uncompared)}"
-        return f"{pages}; every row is as it was synced, or recorded as changed since"
+            return "; ".join([f"{pages}: {where}", _few(self.damage, "; ")])
+        return f"{pages}: {where}; every row is as it was synced, or recorded as changed since"
 
 
 def review(
@@ -81,24 +84,27 @@ def review(
     """
     try:
         unsound = _broken_structure(primary)
-        pages = _owners(primary, numbers)
+        owners = _owners(primary, numbers)
+        indexed: dict[str, str] = dict(
+            primary.fetch_all("SELECT name, tbl_name FROM sqlite_master WHERE type = 'index'")
+        )
+        pages = dict(Counter(indexed.get(name, name) for name in owners.elements()))
         if unsound:
             return PageReview(pages, (unsound,))
         tracked = feed.tracked_tables(primary)
-        indexes = primary.fetch_all("SELECT name FROM sqlite_master WHERE type = 'index'")
-        compared = {name for (name,) in indexes} | tracked.keys() | {"", *_OF_THE_FEED}
+        compared = indexed.keys() | tracked.keys() | {"", *_OF_THE_FEED}
         compared |= {f"{t}{end}" for t in _full_text_indexes(primary) for end in SHADOWS}
         if seal.has_schema_of(primary):
             compared.add(SCHEMA)
-        uncompared = sorted(pages.keys() - compared)
+        uncompared = sorted(owners.keys() - compared)
         if primary.fetch_all("PRAGMA foreign_key_check"):
-            uncompared.append(f"rows that refer to {NOWHERE}")
+            uncompared.insert(0, f"rows that refer to {NOWHERE}")
     except StorageError as error:
         if error.transient:
             raise
         return PageReview({"unreadable tables": len(numbers)}, (str(error).rstrip("."),))
-    damage, rows = _differing(primary, reader, tracked.keys() & pages.keys())
-    return PageReview(pages, tuple(damage), (*uncompared, *rows))
+    damage, rows = _differing(primary, reader, tracked.keys() & owners.keys())
+    return PageReview(pages, tuple(damage), (*rows, *uncompared))
 
 
 def find_unsoundness(primary: Connection) -> str | None:
@@ -134,7 +140,7 @@ def _full_text_indexes(primary: Connection) -> list[str]:
     ]
 
 
-def _owners(primary: Connection, numbers: Collection[int]) -> dict[str, int]:
+def _owners(primary: Connection, numbers: Collection[int]) -> Counter[str]:
     """Return the number of the pages by table or index."""
     named: dict[int, str] = dict(
         primary.fetch_all(
@@ -146,7 +152,14 @@ def _owners(primary: Connection, numbers: Collection[int]) -> dict[str, int]:
         number: SCHEMA if name in ("sqlite_schema", "sqlite_master") else name
         for number, name in named.items()
     }
-    return dict(Counter(named.get(number, "") for number in numbers))
+    return Counter(named.get(number, "") for number in numbers)
+
+
+def _few(names: Sequence[str], between: str = ", ") -> str:
+    """Return the first names as text, and the number of the others."""
+    more = len(names) - FEW
+    others = f" and {more:,} {'other' if more == 1 else 'others'}" if more > 0 else ""
+    return between.join(names[:FEW]) + others
 
 
 def _differing(
@@ -160,11 +173,11 @@ def _differing(
     """
     if not tables:
         return [], []
-    named = ", ".join(sorted(tables))
+    named = _few(sorted(tables))
     try:
         proof = verify(primary, reader)
     except NeverSynced:
-        return [], [f"{named}, before the first sync"]
+        return [], [f"{named}, without a warehouse"]
     except AicoLabError as error:
         return [], [f"{named} ({str(error).rstrip('.')})"]
     compared = {table: proof.tables[table] for table in sorted(tables) if table in proof.tables}

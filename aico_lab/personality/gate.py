@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from aico_lab.constants import MS_PER_DAY, MS_PER_HOUR
+from aico_lab.personality.period import begin_of_period
 from aico_lab.personality.power import ESS_SHARE, FEWEST_PEOPLE, MOST_ARMS, SHARE, Power, needed_log
 from aico_lab.personality.reward_model import CrossFitted
 
@@ -80,7 +81,7 @@ _DRIFT_ALARM: Final = 0.005
 """The probability with which a log without drift fails that check, for each of two measures."""
 
 _STRAY: Final = 0.02
-"""The share of decisions at each end of the period that may lie far from all others."""
+"""The share of decisions that may lie long after all others."""
 
 _COMPARED: Final = FEWEST_PEOPLE // 2
 """The fewest people in both halves of the period of whom a drift is told."""
@@ -99,6 +100,7 @@ class Check:
         value: The measured value; None if there is none.
         needed: The value it must reach, or not exceed; None if there is none.
         sentence: The result in one sentence.
+        known: Whether the log tells it; if not, that is no reason against the log, but named.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Check:
     value: float | None
     needed: float | None
     sentence: str
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class Verdict:
 
     Attributes:
         supported: Whether it can.
-        reason: Why not, in one sentence; or that it can.
+        reason: Why not, in one sentence; or that it can, and what is not known.
         checks: All checks in order; those that a failed one makes meaningless are left out.
         needed: The log that would answer the question; None if this one can.
     """
@@ -155,6 +158,7 @@ class Support:
         if not failed:
             n, people = len(self.kept), self._people(self.kept)
             reason = f"The log supports the question: {n:,} decisions about {people:,} people."
+            reason += "".join(f" {check.sentence}" for check in checks if not check.known)
             return Verdict(True, reason, checks, None)
         return Verdict(False, failed[0].sentence, checks, needed_log(self._log))
 
@@ -422,34 +426,38 @@ class Support:
         return Check("effective sample size", ok, share, ESS_SHARE, sentence)
 
     def _steady(self) -> Check:
-        """Compare the halves of the period within each person: the outcome, and the gain.
+        """Compare the halves of the log within each person: the outcome, and the gain.
 
-        The halves hold as many whole weeks, so that weekends count alike in both; an odd week
-        between them is left out. Only a period of less than two weeks is cut in the middle, where a
-        weekend looks like a drift.
+        Those of all decisions are compared, and those of the period, which testers do not hide. The
+        halves hold as many whole weeks, so that weekends count alike in both; an odd week between
+        them is left out. Only less than two weeks are cut in the middle, where a weekend looks like
+        a drift.
         """
         log = self.kept
         residual = log.reward - self.model.predictions[np.arange(len(log)), log.arm]
         direct = np.einsum("ij,ij->i", self.target, self.model.predictions)
         gain = direct + self.weights * residual - log.reward
-        early, late, whole = _halves(log.time_ms)
         spread = float(np.std(log.reward)) or 1.0
-        worst, drifts = 0.0, ""
-        for what, values in (("outcome", residual), ("gain of the policy", gain)):
-            apart, significant = _paired(values, log.person, early, late)
-            size = abs(apart) / spread
-            worst = max(worst, size if significant else 0.0)
-            if significant and size > _DRIFT and not drifts:
-                drifts = what
+        halves = _halves(log)
+        both, worst, drifts, in_whole_weeks = 0, 0.0, "", True
+        for early, late, whole in halves:
+            both = max(both, len(np.intersect1d(log.person[early], log.person[late])))
+            for what, values in (("outcome", residual), ("gain of the policy", gain)):
+                apart, significant = _paired(
+                    values, log.person, early, late, alarm=_DRIFT_ALARM / len(halves)
+                )
+                size = abs(apart) / spread
+                worst = max(worst, size if significant else 0.0)
+                if significant and size > _DRIFT and not drifts:
+                    drifts, in_whole_weeks = what, whole
         sentence = "The outcome does not drift over the period."
-        both = len(np.intersect1d(log.person[early], log.person[late]))
         if both < _COMPARED:
             sentence = (
                 "Whether the outcome drifts over the period is not known: "
                 f"{_counted(both, 'person was', 'people were')} there in both halves of it, and "
                 f"{_COMPARED} are needed."
             )
-        elif drifts and not whole:
+        elif drifts and not in_whole_weeks:
             sentence = (
                 f"The {drifts} differs between the halves of the period by {worst:.2f} standard "
                 "deviations, which may be the days of the week: log at least two whole weeks."
@@ -459,7 +467,8 @@ class Support:
                 f"The {drifts} drifts: it differs between the halves of the period by {worst:.2f} "
                 "standard deviations, so that one number does not describe it."
             )
-        return Check("no drift", not drifts, worst, _DRIFT, sentence)
+        known = both >= _COMPARED
+        return Check("no drift", not drifts, worst, _DRIFT, sentence, known)
 
     def _due(self) -> NDArray[np.bool_]:
         """Return the decisions whose window is over."""
@@ -665,20 +674,30 @@ def _difference(
     return float(middle_one - middle_other), float(np.sqrt(np.sum(by_person**2)))
 
 
-def _halves(time_ms: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], bool]:
-    """Return which times are early, which are late, and whether both have as many whole weeks.
+def _halves(log: Log) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_], bool]]:
+    """Return the halves of all decisions, and those of the period where it begins later."""
+    begin_ms = begin_of_period(log.person, log.time_ms, int(log.time_ms.max()) + 1)
+    within = log.time_ms >= begin_ms
+    found = [_cut(log.time_ms, np.ones(len(log), bool))]
+    return found if within.all() else [*found, _cut(log.time_ms, within)]
+
+
+def _cut(
+    time_ms: NDArray[np.int64], within: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], bool]:
+    """Return which decisions are early, which are late, and whether both have as many whole weeks.
 
     The few that lie far from all others are neither: they would leave a half almost empty.
     """
-    low, high = np.quantile(time_ms, [_STRAY, 1 - _STRAY])
+    low, high = np.quantile(time_ms[within], [_STRAY, 1 - _STRAY])
     around = 2 * _STRAY / (1 - 2 * _STRAY) * (high - low)
-    usual = (time_ms >= low - around) & (time_ms <= high + around)
+    usual = within & (time_ms >= low - around) & (time_ms <= high + around)
     first_ms, last_ms = int(time_ms[usual].min()), int(time_ms[usual].max())
     days = (last_ms - first_ms) // MS_PER_DAY + 1
     half_ms = days // 14 * 7 * MS_PER_DAY
     if not half_ms:
-        late = time_ms > np.median(time_ms)
-        return ~late, late, False
+        late = time_ms > np.median(time_ms[usual])
+        return usual & ~late, usual & late, False
     early = time_ms < first_ms + half_ms
     return usual & early, usual & (time_ms > last_ms - half_ms) & ~early, True
 
@@ -688,10 +707,12 @@ def _paired(
     person: NDArray[np.int64],
     early: NDArray[np.bool_],
     late: NDArray[np.bool_],
+    *,
+    alarm: float,
 ) -> tuple[float, bool]:
     """Return the mean change from early to late within people, and whether it is significant.
 
-    Students' t test over the people who have decisions in both halves.
+    Student's t test, with an alarm's probability, over the people with decisions in both halves.
     """
     from scipy import special
 
@@ -707,7 +728,7 @@ def _paired(
     weight = np.minimum(times[0][both], times[1][both]).astype(float)
     middle = float(np.sum(weight * apart) / np.sum(weight))
     error = float(np.sqrt(np.sum((weight * (apart - middle)) ** 2))) / float(np.sum(weight))
-    quantile = special.stdtrit(n - 1, 1 - _DRIFT_ALARM / 2)
+    quantile = special.stdtrit(n - 1, 1 - alarm / 2)
     return middle, abs(middle) > quantile * error * np.sqrt(n / (n - 1))
 
 

@@ -44,7 +44,7 @@ from aico_lab.personality.contexts import bucket_of_message
 from aico_lab.personality.log import read_log
 from aico_lab.personality.outcomes import outcome_of
 from aico_lab.personality.policies import policy_of
-from aico_lab.personality.proposals import GUARDRAILS, Proposal, check_step, draft
+from aico_lab.personality.proposals import GUARDRAILS, Proposal, check_step, draft, unwatchable
 from aico_lab.personality.status import PersonalityStatus, WatchedChange
 from aico_lab.personality.stored_policies import (
     StoredPolicy,
@@ -378,10 +378,15 @@ class Personality:
 
         Raises:
             UnknownName: There is no such proposal.
-            ChangeRefused: It was applied or refused before, its profile is another version now, or
-                another change is watched. The profiles are unchanged.
+            ChangeRefused: It was applied or refused before, its profile is another version now,
+                another change is watched, or it could not be watched. The profiles are unchanged.
             InvalidEntity: A step is out of bounds, or the new traits violate a rule.
         """
+        change = self.show(change_id)
+        if self._is_open(change):
+            logs = change_logs(self._storage.reader, change)
+            if logs and (why := unwatchable(logs)) is not None:
+                raise ChangeRefused(f"Nothing was applied, as {why}; log on, and propose later.")
         return self.work(lambda uow: apply_change(uow, change_id), commit=not dry_run)
 
     @private_files()

@@ -10,6 +10,7 @@ import numpy as np
 
 from aico_lab.constants import MS_PER_DAY
 from aico_lab.metrics.engine.intervals import NORMAL_95
+from aico_lab.personality.period import begin_of_period
 from aico_lab.personality.sequences import PLANNED, widening
 
 if TYPE_CHECKING:
@@ -89,11 +90,9 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
         f"{max(SHARE, 1 / (2 * arms)):.0%}, and ask for the outcome in the same way after all of "
         "them"
     )
-    weeks_so_far = (
-        max((int(log.time_ms.max()) - int(log.time_ms.min())) / (7 * MS_PER_DAY), 1 / 7)
-        if len(log)
-        else 1.0
-    )
+    end_ms = int(log.time_ms.max(initial=0)) + 1
+    first_ms = begin_of_period(log.person, log.time_ms, end_ms)
+    weeks_so_far = max((end_ms - 1 - first_ms) / (7 * MS_PER_DAY), 1 / 7) if len(log) else 1.0
     spread = float(np.std(kept.reward)) if len(kept) else 0.0
     times = np.bincount(kept.person).astype(float) if len(kept) else np.zeros(0)
     people = int(np.count_nonzero(times))
@@ -105,7 +104,8 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
         )  # fmt: skip
     effect = SMALL * spread
     between, within = _variances(kept)
-    weekly = len(kept) / people / weeks_so_far
+    recent = kept.person[kept.time_ms >= first_ms]
+    weekly = max(len(recent), 1) / max(len(np.unique(recent)), 1) / weeks_so_far
     uneven = people * float(np.sum(times**2)) / float(np.sum(times)) ** 2
     apart = between / 4 * uneven  # of effects, per person
     chance = 2 * arms * (within + between) / weekly  # per person and week
@@ -124,6 +124,7 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
     if guardrail:
         found = f"rule out that {log.outcome.name} worsens by {effect:.2g}{unit}"
     so_long = f"{weeks_so_far:.2g}"
+    since = " since most of them were there" if (log.time_ms < first_ms).any() else ""
     if reached:
         sentence = (
             f"To {found} with a probability of 80 %, the log is large enough: more of the "
@@ -136,7 +137,7 @@ def needed_log(log: Log, *, guardrail: bool = False) -> Power:
             f"To {found} with a probability of 80 %, {what}, for {enough} people over {whole} "
             f"weeks in all, at {weekly:.2g} known outcomes per person and "
             f"week as now; this log has {people} people over {so_long} "
-            f"week{'' if so_long == '1' else 's'}."
+            f"week{'' if so_long == '1' else 's'}{since}."
         )
         if people < FEWEST_PEOPLE // 2:
             sentence += f" The variances of {people} people tell this only roughly."

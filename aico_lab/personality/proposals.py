@@ -17,7 +17,7 @@ from aico_lab.personality import targets
 from aico_lab.personality.evaluation import evaluate
 from aico_lab.personality.power import SMALL, needed_log
 from aico_lab.personality.simulate import LABEL
-from aico_lab.personality.watching import days_before
+from aico_lab.personality.watching import days_before, too_short, why_never
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -166,13 +166,31 @@ def draft(
             (days_before(one, int(one.time_ms.max()) + 1) for one in (log, *guardrails)),
             key=lambda one: one[1] - one[0],
         )
-        if days < enough:
-            return Draft(None, tuple(compared), _too_early(best.sentence, days, enough),
-                         f"Log for {enough - days} more day{'' if enough - days == 1 else 's'}, "
-                         "and propose again.")  # fmt: skip
+        why = unwatchable((log, *guardrails))
+        if why is not None:
+            more = f"{enough - days} more day{'' if enough - days == 1 else 's'}"
+            return Draft(
+                None,
+                tuple(compared),
+                f"Nothing is proposed yet: {best.sentence.removesuffix('.')}; but {why}.",
+                f"Log for {more if days < enough else 'another week'}, and propose again.",
+            )
         return Draft(best, tuple(compared), best.sentence, None)
     needed = _needed(compared, log, guardrails)
     return Draft(None, tuple(compared), _why_none(compared, arms, log, profile), needed)
+
+
+def unwatchable(logs: Sequence[Log]) -> str | None:
+    """Return why a change after the last decision could not be watched; None if it could.
+
+    Args:
+        logs: The decisions with the goal as their outcome, and then with each guardrail. Of these
+            only the days count, as some outcomes are never asked for.
+    """
+    ends = [int(one.time_ms.max(initial=0)) + 1 for one in logs]
+    reasons = [why_never(logs[0], ends[0]), *map(too_short, logs[1:], ends[1:])]
+    found = next((why for why in reasons if why is not None), None)
+    return None if found is None else f"a change could not be watched: {found}"
 
 
 def _needed(compared: Sequence[CandidateChange], log: Log, guardrails: Sequence[Log]) -> str | None:
@@ -290,14 +308,6 @@ def _why_none(
         ),
     )
     return f"Nothing is proposed: {closest.sentence}"
-
-
-def _too_early(found: str, days: int, needed: int) -> str:
-    return (
-        f"Nothing is proposed yet: {found.removesuffix('.')}; but a change could not be watched: "
-        f"the decisions span {days} day{'' if days == 1 else 's'} since a quarter of the people "
-        f"were there, and {needed} are needed."
-    )
 
 
 def _named(policies: Sequence[str]) -> str | None:

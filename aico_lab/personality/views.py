@@ -252,7 +252,11 @@ def gate_checks(evaluation: Evaluation) -> PersonalityView:
     verdict = evaluation.verdict
     rows = pl.DataFrame(
         [
-            {"check": one.name, "ok": "passed" if one.ok else "failed", "sentence": one.sentence}
+            {
+                "check": one.name,
+                "ok": "failed" if not one.ok else "passed" if one.known else "not known",
+                "sentence": one.sentence,
+            }
             for one in verdict.checks
         ],
         schema={"check": pl.String, "ok": pl.String, "sentence": pl.String},

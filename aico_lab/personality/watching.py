@@ -9,8 +9,8 @@ or of the companion's model counts as well.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from aico_lab.constants import MS_PER_DAY
 from aico_lab.errors import InvalidValue
 from aico_lab.metrics.engine.intervals import FEWEST, NORMAL_95
 from aico_lab.personality.outcomes import WEEK_MS
+from aico_lab.personality.period import begin_of_period
 from aico_lab.personality.sequences import widening
 
 if TYPE_CHECKING:
@@ -37,12 +38,11 @@ _KNOWN_BY: Final = 0.25
 """The least share of the time before in which people become known; of its rest whole weeks are
 compared."""
 
-_ARRIVED: Final = 0.25
-"""The share of the people from before of whom some decision was made when that time begins: a few
-testers who came before everybody else are no side of a comparison."""
-
 _STRETCHES: Final = 20
 """The most stretches of the time since that are compared with the time before."""
+
+_FEWEST_ON_A_SIDE: Final = 5
+"""The fewest people on each side of a stretch: of fewer the error is hardly known."""
 
 Recommendation = Literal["keep", "roll back", "wait"]
 
@@ -60,7 +60,7 @@ class Change:
         high: The high end.
         margin: The largest worsening that is accepted.
         weeks: The number of whole weeks since the moment that are compared.
-        lacks: Why it can never be compared, as the time before is too short; None if it can.
+        lacks: Why it can never be compared; None if it can, or may yet.
     """
 
     outcome: str
@@ -126,12 +126,14 @@ def watch(
     others = tuple(change_since(other, since_ms) for other in guardrails)
     told, reason = _recommend(goal, others)
     end_ms = int(log.time_ms.max(initial=since_ms))
+    times = [_time_before(one, since_ms) for one in (log, *guardrails)]
     for week, look_ms in enumerate(range(since_ms + WEEK_MS, end_ms, WEEK_MS), start=1):
         if told == "roll back":
             break
-        earlier = (change_since(log, since_ms, margin, look_ms), *(
-            change_since(other, since_ms, until_ms=look_ms) for other in guardrails
-        ))  # fmt: skip
+        earlier = [
+            _change(one, since_ms, margin if one is log else None, look_ms, time)
+            for one, time in zip((log, *guardrails), times, strict=True)
+        ]
         if (before := _recommend(earlier[0], earlier[1:]))[0] == "roll back":
             told, reason = "roll back", f"{before[1]} This was clear after week {week}."
     if told == "wait" and len(np.unique(log.person)) == 1:
@@ -153,28 +155,70 @@ def change_since(
             before.
         until_ms: The time of the look: decisions count whose windows were over. None for all.
     """
+    before = _time_before(log, since_ms)
+    change = _change(log, since_ms, margin, until_ms, before)
+    lacks = None
+    if change.people < FEWEST and len(log) and (change.weeks or not before.weeks):
+        lacks = why_never(log, since_ms)
+        if lacks is None and change.weeks == _STRETCHES * before.weeks:
+            lacks = _too_few(change.people, "both times that are compared")
+    return replace(change, lacks=lacks)
+
+
+def _change(
+    log: Log, since_ms: int, margin: float | None, until_ms: int | None, before: _TimeBefore
+) -> Change:
+    """Return the change of an outcome, without why it can never be compared."""
     from scipy import special
 
     until_ms = None if until_ms is None else until_ms - log.outcome.window_ms
     known = log.observed if until_ms is None else log.observed & (log.time_ms <= until_ms)
-    before = known & (log.time_ms < since_ms)
-    margin = margin or _usual_margin(log.person[before], log.reward[before])
-    longest = _time_before(log, since_ms)[2]
-    weeks = min(_weeks_since(log, known, since_ms, until_ms), _STRETCHES * longest)
-    value, parts, people = _contrast(log, known, since_ms, weeks)
+    earlier = known & (log.time_ms < since_ms)
+    margin = margin or _usual_margin(log.person[earlier], log.reward[earlier])
+    weeks = min(_weeks_since(log, known, since_ms, until_ms), _STRETCHES * before.weeks)
+    value, parts, people = _contrast(log, known, since_ms, weeks, before)
     low = high = None
     if value is not None and people >= FEWEST and margin > 0 and float(np.ptp(parts)) > 0:
         student = float(special.stdtrit(people - 1, 0.975)) / NORMAL_95
-        error = student * float(np.sum(parts**2)) ** 0.5 * (people / (people - 1)) ** 0.5
+        error = student * float(np.sum(parts**2)) ** 0.5
         half = error * widening(error**-2, (_POWER / margin) ** 2)
         low, high = value - half, value + half
-    outcome, lacks, (days, needed) = log.outcome, None, days_before(log, since_ms)
-    if not longest and len(log):
-        lacks = (
-            f"the decisions before the change span {days} day{'' if days == 1 else 's'} since a "
-            f"quarter of the people were there, and {needed} are needed"
-        )
-    return Change(outcome.name, outcome.better, people, value, low, high, margin, weeks, lacks)
+    outcome = log.outcome
+    return Change(outcome.name, outcome.better, people, value, low, high, margin, weeks, None)
+
+
+def why_never(log: Log, since_ms: int) -> str | None:
+    """Return why a change at a moment could never be judged by what was before; None if it could.
+
+    Too few days or people there stay too few, whatever comes after.
+    """
+    if (why := too_short(log, since_ms)) is not None:
+        return why
+    first_ms, last_ms, longest = _time_before(log, since_ms)
+    seen = np.zeros(len(log.people), bool)
+    for weeks in range(1, longest + 1):
+        start_ms = last_ms - weeks * WEEK_MS
+        known = log.observed & _seen(log, first_ms, start_ms)
+        seen |= _votes(log, known, start_ms, last_ms)[0] > 0
+        if seen.sum() >= FEWEST:
+            return None
+    return _too_few(int(seen.sum()), "the time before the change")
+
+
+def too_short(log: Log, since_ms: int) -> str | None:
+    """Return that the time before a moment is too short to be compared; None if it is not."""
+    days, needed = days_before(log, since_ms)
+    if days >= needed:
+        return None
+    return (
+        f"the decisions before the change span {days} day{'' if days == 1 else 's'} since most of "
+        f"the people were there, and {needed} are needed"
+    )
+
+
+def _too_few(people: int, where: str) -> str:
+    some = "person has" if people == 1 else "people have"
+    return f"only {people} {some} it in {where}, and {FEWEST} are needed"
 
 
 def days_before(log: Log, since_ms: int) -> tuple[int, int]:
@@ -183,18 +227,24 @@ def days_before(log: Log, since_ms: int) -> tuple[int, int]:
     return (since_ms - _time_before(log, since_ms)[0]) // MS_PER_DAY, needed
 
 
-def _time_before(log: Log, since_ms: int) -> tuple[int, int, int]:
-    """Return the time before a moment: its begin, its end, and the weeks of it to compare.
+class _TimeBefore(NamedTuple):
+    """The time before a moment: its begin, its end, and the weeks of it to compare."""
 
-    It begins when a quarter of the people from before had been there. Outcomes whose window reaches
-    beyond the moment are left out.
+    first_ms: int
+    last_ms: int
+    weeks: int
+
+
+def _time_before(log: Log, since_ms: int) -> _TimeBefore:
+    """Return the time before a moment.
+
+    Outcomes whose window reaches beyond the moment are left out.
     """
     last_ms = since_ms - log.outcome.window_ms
-    came = np.full(len(log.people), since_ms)
-    np.minimum.at(came, log.person, log.time_ms)
-    came = np.sort(came[came < since_ms])
-    first_ms = int(came[int(_ARRIVED * len(came))]) if len(came) else since_ms
-    return first_ms, last_ms, max(int((1 - _KNOWN_BY) * (last_ms - first_ms) / WEEK_MS), 0)
+    first_ms = begin_of_period(log.person, log.time_ms, since_ms)
+    return _TimeBefore(
+        first_ms, last_ms, max(int((1 - _KNOWN_BY) * (last_ms - first_ms) / WEEK_MS), 0)
+    )
 
 
 def _weeks_since(
@@ -212,7 +262,7 @@ def _weeks_since(
 
 
 def _contrast(
-    log: Log, known: NDArray[np.bool_], since_ms: int, weeks: int
+    log: Log, known: NDArray[np.bool_], since_ms: int, weeks: int, before: _TimeBefore
 ) -> tuple[float | None, Floats, int]:
     """Return the difference of people's means since a moment to those before, and its parts.
 
@@ -221,13 +271,14 @@ def _contrast(
     before, it is cut into stretches. Of each, people count who were seen in some time before it
     began, so that newcomers do not change the mean. This time is as long on both sides: in a longer
     one more of the people who are rarely there become known. A stretch with few people on a side is
-    left out: the error of one person's mean is not known.
+    left out.
 
     Args:
         log: Decisions from before and after.
         known: Those whose outcomes count.
         since_ms: The moment.
         weeks: The number of weeks since that are compared.
+        before: The time before it.
 
     Returns:
         The difference, None without people; what each person contributes to its error; and the
@@ -235,7 +286,7 @@ def _contrast(
     """
     size, most = len(log.people), 0
     parts, seen = np.zeros(size), np.zeros((2, size), bool)
-    first_ms, last_ms, longest = _time_before(log, since_ms)
+    first_ms, last_ms, longest = before
     total = weight = 0.0
     for begun in range(0, weeks, max(longest, 1)):
         length = min(longest, weeks - begun) * WEEK_MS
@@ -244,7 +295,7 @@ def _contrast(
                    start + length)
             for start in (since_ms + begun * WEEK_MS, last_ms - length)
         ]  # fmt: skip
-        if min(np.count_nonzero(times) for times, _ in sides) < FEWEST:
+        if min(np.count_nonzero(times) for times, _ in sides) < _FEWEST_ON_A_SIDE:
             most = max(most, int(np.count_nonzero(sides[0][0] * sides[1][0])))
             continue
         weight += length
@@ -254,7 +305,8 @@ def _contrast(
             seen[side] |= there
             middle = float(means[there].mean())
             total += sign * length * middle
-            parts += sign * length * np.where(there, means - middle, 0.0) / there.sum()
+            few = (there.sum() * (there.sum() - 1)) ** 0.5  # for the error of a mean of few
+            parts += sign * length * np.where(there, means - middle, 0.0) / few
     people = int((seen[0] & seen[1]).sum())
     return (total / weight, parts / weight, people) if people else (None, parts, most)
 
@@ -324,8 +376,7 @@ def _recommend(goal: Change, guardrails: Sequence[Change]) -> tuple[Recommendati
             if not change.weeks:
                 few = "no whole week since the change is known yet"
             elif change.people < FEWEST:
-                some = "person has" if change.people == 1 else "people have"
-                few = f"only {change.people} {some} it in both times that are compared"
+                few = _too_few(change.people, "both times that are compared")
             else:
                 few = "it does not vary"
             return "wait", f"{change.outcome} cannot be judged yet: {few}."

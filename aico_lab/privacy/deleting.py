@@ -13,7 +13,7 @@ from aico_lab.privacy.selecting import drop, select, select_again, select_unused
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.privacy.patterns import Patterns
@@ -126,7 +126,8 @@ _VECTORS: Final = (
 )
 _NAMES_IT: Final = {
     "outbox": _IN_PAYLOAD,
-    "dead_letters": _IN_PAYLOAD,
+    "dead_letters": f"{_IN_PAYLOAD} OR EXISTS (SELECT 1 FROM temp.gone_users AS g "
+    f"WHERE {_TELLING.format('g.user_id')} AND instr(reason, g.user_id))",
     "system_state": "key NOT IN ('database_id', 'backups') AND ("
     f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
     "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
@@ -206,6 +207,7 @@ class Deleted:
         ids: Some ids by column, by which the other stores are searched.
         names: Names of erased people, likewise.
         sentences: Parts of erased texts, likewise.
+        texts: These texts as a whole, likewise.
         since: The last change of the feed before.
         until: The last change of the feed after.
     """
@@ -214,42 +216,49 @@ class Deleted:
     ids: dict[str, list[str]] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     since: int = 0
     until: int = 0
 
     def wanted(self) -> dict[str, Any]:
         """Return what the other stores are searched for, and the counts for the receipt."""
         return {
-            "ids": self.ids, "names": self.names, "sentences": self.sentences, "rows": self.rows,
+            "ids": self.ids, "names": self.names, "sentences": self.sentences,
+            "texts": self.texts, "rows": self.rows,
         }  # fmt: skip
 
 
 def joined(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Return what the other stores are searched for if rows were deleted twice."""
+    """Return what the other stores are searched for if rows were deleted twice.
 
-    def union(first: Iterable[str], second: Iterable[str]) -> list[str]:
-        return list(dict.fromkeys([*first, *second]))
+    The second time has the ids of the first, apart from those that somebody uses again.
+    """
+
+    def union(what: str) -> list[str]:
+        return list(dict.fromkeys([*former.get(what, ()), *more[what]]))
 
     return {
-        "ids": {one: union(former["ids"].get(one, ()), some) for one, some in more["ids"].items()},
-        "names": union(former["names"], more["names"]),
-        "sentences": union(former["sentences"], more["sentences"]),
+        "ids": more["ids"],
+        "names": union("names"),
+        "sentences": union("sentences"),
+        "texts": union("texts"),
         "rows": dict(Counter(former["rows"]) + Counter(more["rows"])),
     }
 
 
-def delete(connection: Connection, scope: Scope) -> Deleted:
+def delete(connection: Connection, scope: Scope, former: Patterns | None = None) -> Deleted:
     """Delete what belongs to a scope.
 
     Args:
         connection: The primary database, inside a transaction.
         scope: The scope.
+        former: What of the scope was deleted before, if others may have written since.
     """
     done = Deleted(since=feed.head(connection).seq)
-    select(connection, scope)
+    select(connection, scope, former)
     if scope.kind == "import":
         _undo(connection, scope, done)
-    _note(connection, done)
+    _note(connection, done, IDS if former is None else IDS + len(former.all_ids))
     if scope.kind == "import":
         _spare_referenced(connection, done)
     _delete_events(connection, scope, done)  # while the texts that they quote are still there
@@ -363,10 +372,14 @@ def count_keys(connection: Connection, since: int, until: int, people: Sequence[
     return int(found)
 
 
-def _note(connection: Connection, done: Deleted) -> None:
-    """Note what to search the other stores for."""
+def _note(connection: Connection, done: Deleted, most: int) -> None:
+    """Note what to search the other stores for, with so many ids of each kind at most."""
     for column, statement in _IDS.items():
-        rows = connection.fetch_all(f"SELECT CAST({column} AS BLOB) FROM ({statement} LIMIT {IDS})")
+        # Whoever writes meanwhile does so about the newest messages.
+        newest = "ORDER BY id DESC" if column == "message_id" else ""
+        rows = connection.fetch_all(
+            f"SELECT CAST({column} AS BLOB) FROM ({statement} {newest} LIMIT {most})"
+        )
         names = [(one or b"").decode(errors="ignore") for (one,) in rows]
         done.ids[column] = [one for one in names if one]
     done.names = [
@@ -382,13 +395,13 @@ def _note(connection: Connection, done: Deleted) -> None:
         "UNION ALL SELECT CAST(content AS BLOB) FROM memories "
         "WHERE user_id IN (SELECT user_id FROM temp.gone_users)"
     )
-    kept: dict[str, None] = {}
-    for (text,) in texts:
-        line = max((text or b"").decode(errors="ignore").splitlines(), key=len, default="")
-        part = line.strip()[:LONGEST]
-        if len(part) >= SHORTEST:
-            kept[part] = None
-    done.sentences = list(kept)[:SENTENCES]
+    kept: dict[str, str] = {}
+    for (raw,) in texts:
+        text = (raw or b"").decode(errors="ignore")
+        part = max(text.splitlines(), key=len, default="").strip()[:LONGEST]
+        if len(part) >= SHORTEST and len(kept) < SENTENCES:
+            kept.setdefault(part, text)
+    done.sentences, done.texts = list(kept), list(kept.values())
 
 
 def _delete_of_plugins(connection: Connection, done: Deleted) -> None:

@@ -8,6 +8,8 @@ with the database, which was replaced by an older one: it is carried out again.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,6 +42,7 @@ from aico_lab.privacy.stores import (
     remove_restored,
 )
 from aico_lab.results import json_text
+from aico_lab.schema import feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +114,7 @@ class Forgetting:
         """
         primary = self._storage.primary
         with erasing_alone(self._storage.home):
+            remove_restored(self._storage.home)
             wanted = scope.hashed(self._key)
             done, incomplete = self._finish_all(reports_of=wanted if reports else None)
             if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
@@ -148,11 +152,15 @@ class Forgetting:
     def resume(self) -> list[ErasureResult]:
         """Finish what an earlier process began, and erase again from a restored database.
 
+        What a killed restoration left, which may have what was erased since, is removed.
+
         Raises:
             ErasureBusy: Another process is erasing.
             ErasureIncomplete: A search still found something; the others are finished.
         """
         primary = self._storage.primary
+        with contextlib.suppress(DatabaseLocked):  # by who is restoring, and removes it
+            remove_restored(self._storage.home)
         if not self._unfinished(primary):
             return []
         with erasing_alone(self._storage.home):
@@ -223,12 +231,11 @@ class Forgetting:
     def _prepare(self, primary: Connection, erasure: KeptErasure) -> bool:
         """Delete rows that an unfinished erasure has not deleted; return whether more is to do."""
         row = primary.fetch_one(
-            "SELECT finished_at, since_seq FROM erasures WHERE erasure_id = ?",
+            "SELECT finished_at, since_seq, receipt FROM erasures WHERE erasure_id = ?",
             [erasure.erasure_id],
         )
         if row is not None and row[0] is not None:  # killed after the last commit
-            erasure.wanted = None
-            self._kept.keep(erasure)
+            self._keep_finished(erasure, json.loads(row[2] or "null"))
             return False
         if row is not None and erasure.wanted is not None:
             again = self._scope_of(erasure)
@@ -236,24 +243,57 @@ class Forgetting:
                 self._delete(primary, erasure, again, since=row[1])  # as written meanwhile
             return True
         scope = found(primary, erasure.scope, self._key)
-        if scope is None:  # this database has nothing of it
-            with primary.transaction():
-                primary.execute(
-                    "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, finished_at, "
-                    f"since_seq, until_seq) VALUES (?, {NOW}, {NOW}, 0, 0)",
-                    [erasure.erasure_id],
-                )
-            erasure.wanted = None
-            self._kept.keep(erasure)
-            return False
-        self._delete(primary, erasure, scope)
-        return True
+        if scope is not None:
+            self._delete(primary, erasure, scope)
+            return True
+        # This database has nothing of it; other stores may, if it was not finished.
+        receipt = (
+            None if erasure.wanted is not None else erasure.receipt or self._of_nothing(erasure)
+        )
+        head = feed.head(primary).seq
+        with primary.transaction():
+            primary.execute(
+                "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, finished_at, since_seq, "
+                f"until_seq, receipt) VALUES (?1, coalesce(?2, {NOW}), ?3, ?4, ?4, ?5)",
+                [
+                    erasure.erasure_id,
+                    receipt and receipt["begun_at"],
+                    receipt and receipt["finished_at"],
+                    head,
+                    receipt and json_text(receipt),
+                ],
+            )
+        if receipt is not None:
+            self._keep_finished(erasure, receipt)
+        return receipt is None
+
+    def _of_nothing(self, erasure: KeptErasure) -> dict[str, Any]:
+        """Return a receipt which says that a restored database had nothing to erase."""
+        now = values.to_timestamp(datetime.now(UTC))
+        return signed(
+            {
+                "erasure_id": erasure.erasure_id,
+                "scope": erasure.scope,
+                "begun_at": now,
+                "finished_at": now,
+                "erased": {"aico.db": {}},
+                "searched": {"ids": 0, "sentences": 0},
+                "found": {},
+                "mentioned": 0,
+                "left": {},
+            },
+            self._key,
+        )
+
+    def _keep_finished(self, erasure: KeptErasure, receipt: dict[str, Any]) -> None:
+        erasure.wanted, erasure.receipt = None, receipt
+        self._kept.keep(erasure)
 
     def _scope_of(self, erasure: KeptErasure) -> Scope | None:
-        """Return the scope of an unfinished erasure; None of an import, or if it is not known."""
+        """Return the scope of an unfinished erasure; None if it is not known."""
         kind = erasure.scope["kind"]
-        if kind == "before":
-            return Scope("before", erasure.scope["value"])
+        if kind in ("before", "import"):
+            return Scope(kind, erasure.scope["value"])  # type: ignore[arg-type]
         assert erasure.wanted is not None  # noqa: S101 - else it is finished
         ids = erasure.wanted["ids"].get(f"{kind}_id", ())
         scopes = (Scope(kind, one) for one in ids)  # type: ignore[arg-type]
@@ -272,8 +312,9 @@ class Forgetting:
         """
         self._progress(STEPS[0], 0, len(STEPS))
         primary.fetch_all("PRAGMA secure_delete = ON")
+        before = erasure.wanted if since is not None else None
         with primary.transaction():
-            deleted = delete(primary, scope)
+            deleted = delete(primary, scope, Patterns.of(before) if before else None)
             if federation := Federation.existing(self._storage):
                 federation.note_changes()
             primary.execute(
@@ -286,9 +327,7 @@ class Forgetting:
                 ],
             )
             wanted = deleted.wanted()
-            if since is not None and erasure.wanted is not None:
-                wanted = joined(erasure.wanted, wanted)
-            erasure.wanted = wanted
+            erasure.wanted = joined(before, wanted) if before else wanted
             self._kept.keep(erasure)
 
     def _finish(self, erasure: KeptErasure, *, reports: bool = False) -> ErasureResult:
@@ -307,7 +346,6 @@ class Forgetting:
             "cache": lambda: erase_cache(home, keys, self._release_cache),
             "reports": lambda: erase_reports(primary, home, patterns),
         }
-        remove_restored(home)
         stores: dict[str, dict[str, int]] = {}
         for number, (name, step) in enumerate(steps.items(), 1):
             self._progress(name, number, len(STEPS))
@@ -355,8 +393,8 @@ class Forgetting:
                 "UPDATE erasures SET finished_at = ?, receipt = ? WHERE erasure_id = ?",
                 [receipt["finished_at"], json_text(receipt), erasure.erasure_id],
             )
-        rows, erasure.wanted = erasure.wanted["rows"], None
-        self._kept.keep(erasure)
+        rows = erasure.wanted["rows"]
+        self._keep_finished(erasure, receipt)
         self._progress("search", len(STEPS), len(STEPS))
         return ErasureResult(
             erasure.erasure_id, rows, stores, result.found, result.mentioned, result.left, receipt

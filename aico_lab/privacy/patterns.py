@@ -38,17 +38,21 @@ class Patterns:
         ids: Ids of people, channels, conversations and some messages, by column.
         names: Names of people.
         sentences: Parts of texts.
+        texts: The whole texts, which events may quote.
     """
 
     ids: dict[str, tuple[str, ...]]
     names: tuple[str, ...]
     sentences: tuple[str, ...]
+    texts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, wanted: dict[str, Any]) -> Patterns:
         """Return the patterns of an erasure that is not finished."""
         ids = {column: tuple(some) for column, some in wanted["ids"].items()}
-        return cls(ids, tuple(wanted["names"]), tuple(wanted["sentences"]))
+        sentences = tuple(wanted["sentences"])
+        # An earlier version kept only the parts.
+        return cls(ids, tuple(wanted["names"]), sentences, tuple(wanted.get("texts", sentences)))
 
     @property
     def all_ids(self) -> tuple[str, ...]:

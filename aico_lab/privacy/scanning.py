@@ -87,6 +87,8 @@ def _live(primary: Connection, patterns: set[str]) -> set[str]:
     named = json.dumps(sorted(patterns))
     found: set[str] = set()
     for table, columns in _columns(primary).items():
+        if table == "change_log":  # keys of rows, not texts
+            continue
         has = " OR ".join(f"instr({quoted(column)}, p.value)" for column in columns)
         found.update(
             one
@@ -247,6 +249,6 @@ def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, resu
         if path.exists() or not path.parent.exists():  # as on a disk that is not there now
             result.leave(
                 "backups",
-                f"{path}, a backup of {made.made_at[:16]}, has what was erased: make a new one, "
-                "and delete it.",
+                f"{path}, a backup of {made.made_at[:16]}, may have what was erased: make a new "
+                "one, and delete it.",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -55,11 +56,10 @@ _USER: Final = (
     WHERE role = 'assistant' AND user_id IS NULL
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.message_id = a.reply_to)
         AND asked IN (SELECT id FROM temp.gone_messages)""",
-    # Others answer by `reply_to`, also what the companion answered to the person.
-    f"""INSERT OR IGNORE INTO temp.answers
-    SELECT m.reply_to, m.id, m.message_id FROM messages AS m
-    JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id)
-    WHERE m.role = 'assistant' AND m.user_id IS NULL AND m.reply_to IS NOT NULL""",
+    # Others answer by `reply_to`, also what the companion answered to the person, and also in
+    # another conversation, such as a thread.
+    """INSERT OR IGNORE INTO temp.answers SELECT reply_to, id, message_id FROM messages
+    WHERE role = 'assistant' AND user_id IS NULL AND reply_to IS NOT NULL""",
     f"""{_TAKE} WHERE m.id IN (
         WITH RECURSIVE gone (id, message_id) AS (
             SELECT id, message_id FROM temp.gone_messages UNION
@@ -159,19 +159,50 @@ _EMPTIED: Final = f"""INSERT OR IGNORE INTO temp.gone_channels
         AND NOT ({_UNUSED["channels"]})"""
 
 
-def select(connection: Connection, scope: Scope) -> None:
+# What the companion wrote to a person meanwhile: nobody finds it by rows that are gone.
+_LATE: Final = f"""{_TAKE} WHERE (m.conversation_id IN (SELECT value FROM json_each(?2))
+        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = m.channel_id
+            AND r.conversation_id = m.conversation_id
+            AND NOT coalesce(r.user_id = ?1, r.role <> 'user')))
+    OR (m.role = 'assistant' AND m.user_id IS NULL
+        AND m.reply_to IN (SELECT value FROM json_each(?3)))"""
+_STILL_GONE: Final = {
+    "user_id": "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM "
+    f"(SELECT value AS user_id FROM json_each(?1)) AS t WHERE NOT ({_UNUSED['users']})",
+    "channel_id": "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM "
+    f"(SELECT value AS channel_id FROM json_each(?1)) AS t WHERE NOT ({_UNUSED['channels']})",
+    "conversation_id": "INSERT OR IGNORE INTO temp.gone_conversations "
+    "SELECT value FROM json_each(?1) WHERE value NOT IN (SELECT conversation_id FROM messages "
+    "WHERE id NOT IN (SELECT id FROM temp.gone_messages))",
+    # No row has a negative number.
+    "message_id": "INSERT OR IGNORE INTO temp.gone_messages (id, message_id) "
+    "SELECT -1 - key, value FROM json_each(?1) "
+    "WHERE value NOT IN (SELECT message_id FROM messages)",
+}
+"""Add the ids of an earlier deletion by column, but none that somebody uses again."""
+
+
+def select(connection: Connection, scope: Scope, former: Patterns | None = None) -> None:
     """Fill the temporary tables with what belongs to a scope.
 
     Args:
         connection: The primary database, inside a transaction.
         scope: The scope.
+        former: What of the scope was deleted before, if others may have written since.
     """
     _make_tables(connection)
     for statement in _SELECT[scope.kind]:
         connection.execute(statement, [scope.value] if "?1" in statement else [])
+    if former is not None and scope.kind == "user":
+        ids = (former.of_column(column) for column in ("conversation_id", "message_id"))
+        connection.execute(_LATE, [scope.value, *map(json.dumps, ids)])
     connection.execute(_LOST)
     if scope.kind != "import":
         connection.execute(_EMPTIED)
+    if former is not None:
+        for column, statement in _STILL_GONE.items():
+            connection.execute(statement, [json.dumps(former.of_column(column))])
+        _add_texts(connection, former)
 
 
 def select_again(connection: Connection, patterns: Patterns) -> None:
@@ -184,14 +215,22 @@ def select_again(connection: Connection, patterns: Patterns) -> None:
     _make_tables(connection)
     for table, column in (
         ("users", "user_id"), ("channels", "channel_id"), ("conversations", "conversation_id"),
-        ("messages", "message_id"),
     ):  # fmt: skip
         connection.execute_many(
             f"INSERT INTO temp.gone_{table} ({column}) VALUES (?)",
             [(one,) for one in patterns.of_column(column)],
         )
     connection.execute_many(
-        "INSERT INTO temp.gone_texts VALUES (?)", [(one,) for one in patterns.sentences]
+        "INSERT INTO temp.gone_messages (id, message_id) VALUES (?, ?)",
+        # The numbers are of no row.
+        [(-1 - at, one) for at, one in enumerate(patterns.of_column("message_id"))],
+    )
+    _add_texts(connection, patterns)
+
+
+def _add_texts(connection: Connection, patterns: Patterns) -> None:
+    connection.execute_many(
+        "INSERT OR IGNORE INTO temp.gone_texts VALUES (?)", [(one,) for one in patterns.texts]
     )
 
 

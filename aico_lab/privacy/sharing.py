@@ -349,16 +349,18 @@ def _ask(storage: Storage, query: str) -> list[tuple[Any, ...]]:
 
 
 def _names(storage: Storage) -> tuple[list[str], list[str]]:
-    """Return the names of people with ids that look like names, and other ids with letters."""
+    """Return names of people with ids like names, and other ids and names of channels."""
     names = _ask(
         storage,
         "SELECT name FROM raw.users UNION SELECT other FROM raw.relationships UNION "
-        "SELECT user_id FROM raw.users WHERE regexp_full_match(user_id, '\\p{L}{3,}( \\p{L}+)*')",
+        "SELECT user_id FROM raw.users WHERE regexp_full_match(user_id, '\\p{L}{3,}( \\p{L}+)*"
+        "|[\\p{Han}\\p{Hangul}\\p{Hiragana}\\p{Katakana}]{2}')",
     )
     ids = _ask(
         storage,
         "SELECT id FROM (SELECT user_id AS id, TRUE AS is_person FROM raw.users UNION ALL "
-        "SELECT DISTINCT unnest([channel_id, conversation_id]), FALSE FROM raw.messages) "
+        "SELECT DISTINCT unnest([channel_id, conversation_id]), FALSE FROM raw.messages UNION ALL "
+        "SELECT name, FALSE FROM raw.channels) "
         "WHERE length(id) > 3 AND regexp_matches(id, '\\p{L}') "
         # A channel named by a word, as `general`, says nothing.
         "AND (is_person OR regexp_matches(id, '[^\\p{L}]'))",

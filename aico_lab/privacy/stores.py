@@ -190,8 +190,10 @@ def own_files(home: Home) -> list[Path]:
         for path in home.path.rglob("*")
         if path.is_file()
         and not any(path.is_relative_to(store) for store in stores)
-        and not path.name.startswith(others)
-        and path.name not in ("vectors.age", "vectors.lock")
+        and not (
+            path.parent == home.path
+            and (path.name.startswith(others) or path.name in ("vectors.age", "vectors.lock"))
+        )
     )
 
 

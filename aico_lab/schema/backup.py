@@ -25,6 +25,9 @@ KEPT = 3
 
 PARTIAL = ".partial"
 
+REPLACED = "replaced"
+"""The reason in the names of databases that a backup replaced."""
+
 _WITHOUT_ROWS = ("-shm", "-journal", ".seal", ".tail", ".lock", ".migration")
 """The ends of the names of files beside a database that have none of its rows."""
 
@@ -142,8 +145,15 @@ def other_copies(database: Path) -> list[Path]:
         *folder.glob(f"backups/.{database.stem}-*"),
     ]
     return sorted(
-        path for path in found if path.name not in own and not path.name.endswith(_WITHOUT_ROWS)
+        path
+        for path in found
+        # The second name is of a file that is being written.
+        if path.name not in own and not any(map(_has_no_rows, (path.name, path.stem)))
     )
+
+
+def _has_no_rows(name: str) -> bool:
+    return name.endswith(_WITHOUT_ROWS)
 
 
 def _prune(database: Path, spare: Collection[Path]) -> None:
@@ -155,7 +165,9 @@ def _prune(database: Path, spare: Collection[Path]) -> None:
 def _sweep(folder: Path) -> None:
     """Remove unfinished copies and the logs beside them."""
     for file in folder.glob(f"*{PARTIAL}*"):
-        file.unlink(missing_ok=True)
+        # A restoration that was killed may have left the former database only under this name.
+        if not (REPLACED in file.name and file.stat().st_nlink == 1):
+            file.unlink(missing_ok=True)
 
 
 def copy_files(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ INTEGRITY = {
         description="When the database was sealed as it was, and why.",
         sql_statements=(
             # `event` is 'sealed' (every page as it was) or 'reviewed' (pages that another program
-            # had written). `pages` is their number.
+            # had written, or what a deep check told of such ones). `pages` is their number.
             """CREATE TABLE integrity_log (
                 at TIMESTAMP TEXT NOT NULL,
                 event TEXT NOT NULL CHECK (event IN ('sealed', 'reviewed')),
