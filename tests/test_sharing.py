@@ -313,7 +313,7 @@ def test_metadata_that_could_name_somebody_are_left_out():
     facts = [
         {
             "media": "IMG of Ada.jpg", "timestamp_estimated": "Ada told so",
-            "attachments": [{"kind": "/home/ada/passport.pdf"}, {"kind": "photo", "name": "Ada"}],
+            "attachments": [{"kind": "scans/ada/passport.pdf"}, {"kind": "photo", "name": "Ada"}],
             "reactions": [{"emoji": ":ada:", "count": 2}, {"emoji": "😀", "count": "Ada"}],
         },
         {

@@ -190,7 +190,7 @@ class WriteAheadLog:
         return Note((salts >> 32, salts & 0xFFFFFFFF), *others)
 
     def forget(self) -> None:
-        """Forget the position that was noted; the next commit is noted again."""
+        """Empty the file with the noted position; the next commit writes it again."""
         with suppress(OSError):
             os.truncate(self._note, 0)
 

@@ -1,4 +1,4 @@
-"""What a home knows about its backups: for whom they are encrypted, and which were checked when."""
+"""The records of a home's backups: their recipients, and when each one was checked."""
 
 from __future__ import annotations
 

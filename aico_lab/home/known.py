@@ -1,4 +1,4 @@
-"""What this machine knows of encrypted homes, outside of them.
+"""The list of encrypted homes that is stored outside of them, on each machine.
 
 Whoever can write the files of a home could exchange its `lab.json` for one that says that the home
 is not encrypted; every later message would then be stored in plain text. So a file beside the key

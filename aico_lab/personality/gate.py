@@ -48,7 +48,7 @@ _STAKES: Final = tuple(2.0**power for power in range(-8, 7))
 """The shares of the money that are bet for each unit of what was known before."""
 
 _REPEATED: Final = ("the last choice for the person", "the last choice")
-"""What choices seem to depend on if one is recorded for several messages."""
+"""The names on which choices seem to depend if one is recorded for several messages."""
 
 _THURSDAY: Final = 3
 """The weekday of the first day of 1970, from Monday = 0."""

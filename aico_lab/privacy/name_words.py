@@ -52,7 +52,7 @@ _AFTER: Final = """
 """
 
 GIVEN_NAMES: Final = frozenset(_GIVEN.split())
-"""Given names that are frequent in English, German, French, Spanish and Italian."""
+"""Frequent given names in English, German, French, Spanish and Italian."""
 
 ALSO_WORDS: Final = frozenset(_ALSO.split())
 """Of these, the words that are names only with a capital inside a sentence."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Content = Literal["none", "redacted", "full"]
-"""What is shared of texts."""
+"""The part of texts that is shared: nothing, without names and numbers, or all."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US: Final = 86_400_000_000

@@ -85,7 +85,7 @@ _SAFE_METADATA: Final[dict[str, Any]] = {
     "media": _is_kind,
     "timestamp_estimated": lambda value: value is True,
 }
-"""What says nothing about who wrote, with the check of each value."""
+"""The metadata that do not tell who wrote, with the check of each value."""
 
 _NO_NAMES: Final = frozenset(WORDS) | {"unknown", "nobody", "anonymous", "everyone"}
 """Ids of people that are words, such as `me` and `user`."""

@@ -1,4 +1,4 @@
-"""What each import wrote, so that it can be undone; and erasures, with their receipts."""
+"""The rows that each import wrote, by which it is undone, and erasures with their receipts."""
 
 from __future__ import annotations
 
