@@ -399,28 +399,6 @@ class Federation:
         """Note which rows changed, in the open transaction, before the change feed loses them."""
         collect(self.replica)
 
-    def erase(self, names_it: Callable[[list[str | None]], bool]) -> int:
-        """Seal the deletions of an erasure, and remove what is kept of rows that name it.
-
-        Args:
-            names_it: Returns whether one of some JSON texts names what was erased.
-
-        Returns:
-            The number of kept versions that were removed.
-        """
-        connection, removed = self.replica.connection, 0
-        with self._exclusive(), connection.transaction():
-            seal(self.replica)
-            for table, key, column in (
-                ("sync_conflicts", "conflict_id", "content"),
-                ("sync_parked", "parked_id", "version"),
-            ):
-                kept = connection.fetch_all(f"SELECT {key}, row_key, {column} FROM {table}")
-                named = [[number] for number, *texts in kept if names_it(texts)]
-                connection.execute_many(f"DELETE FROM {table} WHERE {key} = ?", named)
-                removed += len(named)
-        return removed
-
     def bundles_with(self, pattern: re.Pattern[bytes]) -> int:
         """Return the number of bundles with rows that a pattern is found in, or without a key."""
         found = 0

@@ -352,9 +352,8 @@ class Forgetting:
             if removed := step():
                 stores[name] = removed
         # The other devices learn of it with the next exchange.
-        federation = Federation.existing(storage)
-        if federation and (count := federation.erase(patterns.names_it)):
-            stores["devices"] = {"versions": count}
+        if federation := Federation.existing(storage):
+            federation.seal()
         if reports:
             stores["notebooks"] = {"cleared": self._clear_notebooks(patterns)}
         self._progress("pages", 5, len(STEPS))
