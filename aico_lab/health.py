@@ -455,7 +455,8 @@ def _check_devices(lab: Lab) -> str:
     found = ", ".join(
         _counted(count, name) for name, count in facts.items() if isinstance(count, int) and count
     )
-    return f"{trusted:,} trusted; {found or 'nothing waits'}" + (
+    only = ", and changes of this device stay here" if lab.devices.federation.receives_only else ""
+    return f"{trusted:,} trusted; {found or 'nothing waits'}{only}" + (
         ": see `aico-lab federate status`" if found else ""
     )
 

@@ -856,6 +856,40 @@ def test_a_row_written_without_the_feed_is_found_and_sent(two, folder):
     assert b.name == "unseen"
 
 
+def test_a_proof_claims_nothing_of_rows_that_one_device_does_not_hold(two, make, folder):
+    a, c = two[0], make("c")
+    c.join(a.invite(c.create_keys(), "tablet", policy={"memories": "none"}))
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "m")
+    meet(folder, a, c)
+    for device, other in ((a, c), (c, a)):
+        found = device.verify(with_=other.verify().verified.proof)
+        assert found.buckets == {}
+        assert found.not_compared == {"memories": 1}
+        assert "memories" not in found.compared
+        assert {"people", "conversations"} <= {*found.compared}
+
+
+def test_own_changes_of_a_device_that_only_receives_are_seen_and_stay(two, make, folder):
+    a, c = two[0], make("c")
+    c.join(a.invite(c.create_keys(), "tablet", level=1))
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, c)
+    theirs = a.verify().verified.proof
+    assert c.status().receives_only
+    assert not a.status().receives_only
+    assert c.verify(with_=theirs).buckets == {}
+    c.run(RENAME, "Ada L.")
+    c.run("DELETE FROM users WHERE user_id = 'eve'")
+    meet(folder, c, a)
+    found = c.verify(with_=theirs)
+    assert found.verified.differing == [("users", "ada"), ("users", "eve")]
+    assert len(found.buckets["users"]) == 2
+    assert a.verify(with_=found.verified.proof).buckets == found.buckets
+    with pytest.raises(InvalidValue, match="only receives"):
+        c.verify(repair=True)
+
+
 def test_the_folder_holds_nothing_readable(two, folder):
     a, b = two
     a.run(USER, "canary-id", "canary-name")

@@ -112,6 +112,8 @@ def federate_status(
         "The other devices trust this one no longer: its changes go nowhere until one of them "
         "adds it again."
         if status.is_revoked
+        else "This device only receives: its own changes stay here."
+        if status.receives_only
         else "Changes wait for `aico-lab federate sync`."
         if status.unsent
         else "All changes of this device are in bundles."
@@ -145,12 +147,22 @@ def federate_verify(
         emit(found)
     else:
         for table, count in found.verified.proof.rows.items():
+            if table in found.not_compared:
+                continue
             buckets = len(found.buckets.get(table, []))
             say(f"{'ok  ' if not buckets else 'FAIL'} {table:<24} {count:,} rows")
+        for table, count in found.not_compared.items():
+            say(f"     {table:<24} {count:,} rows, NOT compared: only one of the devices holds it")
         for table, key in differing:
             show(f"not as exchanged: {table} {key}")
         if other is not None:
-            say("Both devices have equal rows." if not found.buckets else "The devices DIFFER.")
+            say(
+                "The devices DIFFER."
+                if found.buckets
+                else f"Both devices have equal rows of {', '.join(found.compared)}."
+                if found.compared
+                else "Nothing was compared: the devices hold no class in common."
+            )
     if found.buckets or (differing and not repair):
         raise typer.Exit(1)
 

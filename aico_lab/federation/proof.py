@@ -29,7 +29,7 @@ class RowsProof:
     """The rows of a device in numbers that are equal on devices with equal rows.
 
     Attributes:
-        rows: The number of rows of every table.
+        rows: The number of rows of every table of the classes that the device holds.
         sums: For every table, the sum of its rows' digests in each bucket, as hexadecimal digits.
     """
 
@@ -50,6 +50,11 @@ class RowsProof:
         }
         return {table: buckets for table, buckets in sorted(found.items()) if buckets}
 
+    def not_compared(self, other: RowsProof) -> dict[str, int]:
+        """Return the tables that only one of two devices holds, with their numbers of rows."""
+        alone = self.sums.keys() ^ other.sums.keys()
+        return {table: (self.rows | other.rows)[table] for table in sorted(alone)}
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
@@ -58,7 +63,8 @@ class Verified:
     Attributes:
         proof: The rows of this device.
         differing: Rows that differ from their version, as table and key: they changed since the
-            last sync, or another program wrote them without the change feed.
+            last sync or on a device that only receives, or another program wrote them without the
+            change feed.
         repaired: Whether those rows were marked to be sent.
     """
 
@@ -69,9 +75,9 @@ class Verified:
 
 def prove(replica: Replica) -> RowsProof:
     """Return the proof of the rows of this device."""
-    rows, sums = {}, {}
+    rows, sums, held = {}, {}, replica.held_classes
     for table in replica.tables.values():
-        if table.class_ not in replica.own_classes:
+        if table.class_ not in held:
             continue
         count, buckets = 0, [0] * BUCKETS
         for digests in _digests(replica, table):
@@ -108,9 +114,9 @@ def verify(replica: Replica, *, repair: bool) -> Verified:
         replica: Inside a transaction.
         repair: Mark the rows that differ, so that they are sent with the next sync.
     """
-    differing = []
+    differing, held = [], replica.held_classes
     for table in replica.tables.values():
-        if table.class_ not in replica.own_classes:
+        if table.class_ not in held:
             continue
         for digests in _digests(replica, table):
             known = stored_versions(replica.connection, table.name, digests)

@@ -193,8 +193,13 @@ class Replica:
     @property
     def own_classes(self) -> set[str]:
         """The classes that this device holds and sends."""
+        return self.held_classes if self.level(self.device_id) > 1 else set()
+
+    @property
+    def held_classes(self) -> set[str]:
+        """The classes that this device holds, also if it only receives."""
         row = self.connection.fetch_one(
-            "SELECT sync_policy FROM devices WHERE device_id = ? AND trust_level = 2",
+            "SELECT sync_policy FROM devices WHERE device_id = ? AND trust_level > 0",
             [self.device_id],
         )
         return self.classes_of(row[0]) if row else set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aico_lab.storage import Storage
 
 _PATIENCE: Final = 30.0  # seconds that one process waits for another
+_RECEIVES_ONLY: Final = "This device only receives"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class FederationStatus:
     Attributes:
         devices: All devices, also revoked ones.
         is_revoked: Whether the other devices trust this one no longer.
+        receives_only: Whether they take in no changes of this one.
         waiting: Files that cannot be taken in yet, each with the reason.
         refused: Files that never will be, and those in the shared folder that are incomplete or no
             bundles of a known device, each with the reason.
@@ -99,6 +101,7 @@ class FederationStatus:
 
     devices: tuple[FederatedDevice, ...]
     is_revoked: bool
+    receives_only: bool
     waiting: tuple[tuple[str, str], ...]
     refused: tuple[tuple[str, str], ...]
     parked: tuple[tuple[str, str, str], ...]
@@ -114,10 +117,14 @@ class FederationProof:
     Attributes:
         verified: The comparison of the rows with their versions.
         buckets: The buckets of every table in which another device has other rows.
+        compared: The classes of rows of which all tables were compared with the other device's.
+        not_compared: The tables that only one of both devices holds, with their numbers of rows.
     """
 
     verified: proof.Verified
     buckets: dict[str, list[int]]
+    compared: tuple[str, ...] = ()
+    not_compared: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +197,11 @@ class Federation:
     def is_outside(self) -> bool:
         """Whether this device was revoked, and has not joined again."""
         return self.replica.level(self.replica.device_id) == 0
+
+    @property
+    def receives_only(self) -> bool:
+        """Whether the other devices take in no changes of this one."""
+        return self.replica.level(self.replica.device_id) == 1
 
     @property
     def federation_id(self) -> str:
@@ -384,7 +396,7 @@ class Federation:
             InvalidValue: This device only receives.
         """
         if not self.replica.own_classes:
-            raise InvalidValue("This device only receives: compact on another one.")
+            raise InvalidValue(f"{_RECEIVES_ONLY}: compact on another one.")
         self.bring_up_to_date()
         with self._exclusive():
             before = self.replica.spool.size()
@@ -532,6 +544,7 @@ class Federation:
         return FederationStatus(
             tuple(self.devices()),
             self.is_outside,
+            self.receives_only,
             tuple((name, reasons.get(name, "it comes next")) for name in waiting),
             tuple((refused | self.replica.files("refused")).items()),
             tuple(connection.fetch_all(
@@ -553,11 +566,23 @@ class Federation:
         Args:
             with_: The proof of the other device, which it reads from its own tables.
             repair: Send the rows that differ with the next sync, as they are here.
+
+        Raises:
+            InvalidValue: Rows of a device that only receives cannot be sent.
         """
+        if repair and self.receives_only:
+            raise InvalidValue(f"{_RECEIVES_ONLY}, so rows that differ cannot be sent.")
         with self._exclusive(), self.replica.connection.transaction():
             verified = proof.verify(self.replica, repair=repair)
-            buckets = verified.proof.differing(with_) if with_ else {}
-            return FederationProof(verified, buckets)
+            if with_ is None:
+                return FederationProof(verified, {})
+            alone = verified.proof.not_compared(with_)
+            tables = self.replica.tables
+            compared = {tables[table].class_ for table in with_.rows if table in tables}
+            compared -= {tables[table].class_ for table in alone if table in tables}
+            return FederationProof(
+                verified, verified.proof.differing(with_), tuple(sorted(compared)), alone
+            )
 
     def log(self) -> list[AuditEntry]:
         """Return the events of the federation on this device, oldest first."""
