@@ -518,6 +518,31 @@ def test_a_device_that_is_added_without_a_class_cannot_read_it(two, make, folder
         a.invite(keys, "desktop", policy={"poems": "none"})
 
 
+def test_a_device_that_is_added_again_gets_its_new_policy_and_no_other_level(two, make):
+    """A join that was killed leaves a trusted device that is invited a second time."""
+    a, c = two[0], make("c")
+    keys = c.create_keys()
+    a.invite(keys, "tablet")
+    with pytest.raises(InvalidValue, match=r"tablet is trusted already, fully, .*device revoke"):
+        a.invite(keys, "tablet", level=1)
+    c.join(a.invite(keys, "tablet", policy={"memories": "none"}))
+    (tablet,) = [one for one in a.devices() if one.name == "tablet"]
+    assert "memories" not in tablet.classes
+    assert "memories" not in c.replica.own_classes
+
+
+def test_a_device_that_never_joined_makes_new_keys_after_its_revocation(two, make):
+    a, c = two[0], make("c")
+    keys = c.create_keys()
+    a.invite(keys, "tablet")
+    a.revoke(keys.device_id)
+    with pytest.raises(DeviceRevoked, match="makes new ones"):
+        a.invite(keys, "tablet")
+    c.forget_keys()
+    assert c.create_keys() != keys
+    c.join(a.invite(c.create_keys(), "tablet", level=1))
+
+
 def test_a_revoked_device_is_told_and_not_heard(two, folder):
     a, b = two
     a.revoke(b.replica.device_id)

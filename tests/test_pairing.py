@@ -12,7 +12,13 @@ import time
 
 import pytest
 
-from aico_lab.errors import DeviceUnreachable, InvalidValue, LibraryMissing, PairingFailed
+from aico_lab.errors import (
+    DeviceRevoked,
+    DeviceUnreachable,
+    InvalidValue,
+    LibraryMissing,
+    PairingFailed,
+)
 from aico_lab.federation import nearby, pairing
 from aico_lab.federation.replica import DeviceKeys
 
@@ -202,6 +208,21 @@ def test_a_person_who_breaks_off_at_the_question_leaves_nobody_waiting(shared):
     with pytest.raises(PairingFailed, match="did not add"):
         ask(pairing.FolderPost.find(shared))
     with pytest.raises(OSError, match="phone"):
+        admitted.result()
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"), [(DeviceRevoked("x"), DeviceRevoked), (InvalidValue("x"), PairingFailed)]
+)
+def test_a_device_that_cannot_be_invited_does_not_wait(shared, error, answer):
+    def refuse(*_):
+        raise error
+
+    post = pairing.FolderPost.begin(shared, "d0")
+    admitted = InThread(lambda: pairing.admit(post, CODE, lambda *_: True, refuse))
+    with pytest.raises(answer):
+        ask(pairing.FolderPost.find(shared))
+    with pytest.raises(type(error)):
         admitted.result()
 
 

@@ -107,6 +107,7 @@ def device_add(
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         lab.devices.federation.check_policy(classes)
+        known = {one.device_id for one in lab.devices.list()}
         if folder is not None:
             shared = lab.devices.use_folder(folder)
             this = lab.devices.federation.replica.device_id
@@ -125,6 +126,11 @@ def device_add(
         emit(added)
     else:
         say(f"Added {added.name} ({added.device_id}); `aico-lab federate sync` sends it the rows.")
+    if added.device_id in known:
+        note(
+            f"{added.name} was trusted already, and keeps the keys that it has got; from now on it "
+            f"holds {', '.join(added.classes)}."
+        )
 
 
 @device.command("join")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aico_lab.errors import (
+    DeviceRevoked,
     DeviceUnreachable,
     FolderUnusable,
     InvalidValue,
@@ -103,7 +104,8 @@ class Devices:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The policy is none.
+            InvalidValue: The policy is none, or the device is trusted already on another level.
+            DeviceRevoked: The device was revoked, and makes new keys.
             PairingFailed: No device joined, its code was wrong, or the person did not trust it.
         """
         from aico_lab.federation import pairing
@@ -129,11 +131,16 @@ class Devices:
         Raises:
             PairingFailed: The code is wrong, or no device answers.
             InvalidValue: This home has a federation already.
+            DeviceRevoked: The other devices have revoked its keys, which it forgets.
         """
         from aico_lab.federation import pairing
 
         self.check_join(code, name)
-        invitation = pairing.ask(post, code, self.federation.create_keys(), name)
+        try:
+            invitation = pairing.ask(post, code, self.federation.create_keys(), name)
+        except DeviceRevoked:
+            self.federation.forget_keys()
+            raise
         self.federation.join(invitation)
         return self.find(str(invitation["from"]))
 

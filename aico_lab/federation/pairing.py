@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from spake2 import SPAKE2_A, SPAKE2_B, SPAKEError
 
-from aico_lab.errors import FolderUnusable, InvalidValue, PairingFailed
+from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, PairingFailed
 from aico_lab.federation.control import check_name
 from aico_lab.federation.replica import DeviceKeys
 from aico_lab.home.files import write_atomically
@@ -178,15 +178,19 @@ def admit(
     except (PairingFailed, InvalidValue, KeyError):
         post.write(3, _written(refused=b"code"))
         raise PairingFailed(_WRONG) from None
-    is_trusted = False
+    refused, invitation = b"person", None
     try:
-        is_trusted = confirm(name, keys)
+        if confirm(name, keys):
+            invitation = invite(keys, name)
+    except DeviceRevoked:
+        refused = b"revoked"
+        raise
     finally:
-        if not is_trusted:  # also after Control-C: the other device waits
-            post.write(3, _written(refused=b"person"))
-    if not is_trusted:
+        if invitation is None:  # also after Control-C: the other device waits
+            post.write(3, _written(refused=refused))
+    if invitation is None:
         raise PairingFailed(f"The device {name!r} was not added.")
-    post.write(3, secret.seal(b"admits", invite(keys, name)))
+    post.write(3, secret.seal(b"admits", invitation))
     return keys
 
 
@@ -202,6 +206,7 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
     Raises:
         InvalidValue: It is no code, or no name.
         PairingFailed: The code is wrong, or the other device did not answer or refused.
+        DeviceRevoked: It has revoked these keys.
     """
     check_name(name)
     exchange = SPAKE2_B(digits_of(code))
@@ -213,6 +218,11 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
     answer = _read(post.read(3, PATIENCE))
     if answer.get("refused") == b"person".hex():
         raise PairingFailed("The person at the other device did not add this one.")
+    if answer.get("refused") == b"revoked".hex():
+        raise DeviceRevoked(
+            "The other devices have revoked the keys of this one, which makes new ones now: begin "
+            "again on both."
+        )
     return secret.open(b"admits", answer)
 
 

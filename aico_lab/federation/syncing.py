@@ -239,6 +239,12 @@ class Federation:
         with self.replica.connection.transaction():
             return self.replica.create_keys()
 
+    def forget_keys(self) -> None:
+        """Forget the keys of this device, which has not joined, so that it gets new ones."""
+        if not self.is_begun:
+            with self.replica.connection.transaction():
+                self.replica.connection.execute("DELETE FROM sync_state WHERE key = 'signing_key'")
+
     def invite(
         self,
         device: DeviceKeys,
@@ -260,15 +266,27 @@ class Federation:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The device was revoked, or the policy is none.
+            InvalidValue: The policy is none, or the device is trusted already on another level.
+            DeviceRevoked: The device was revoked under these keys.
         """
+        trusted = self.replica.level(device.device_id)
+        if trusted not in (0, level):
+            former = next(one for one in self.devices() if one.device_id == device.device_id)
+            raise InvalidValue(
+                f"{former.name} is trusted already, {('to receive only', 'fully')[trusted - 1]}, "
+                f"which cannot be changed: run `aico-lab device revoke {device.device_id}`, and "
+                "add it again."
+            )
         statements = [control.approval(device, name, level=level)]
         if policy:
             self.check_policy(policy)
             statements.append(self._policy(device.device_id, policy))
         self._state(*statements)
         if self.replica.level(device.device_id) == 0:
-            raise InvalidValue("This device was revoked: let it forget its keys, and add it again.")
+            raise DeviceRevoked(
+                "This device was revoked under the keys that it has: begin again on both, as it "
+                "makes new ones now."
+            )
         with self.replica.connection.transaction():
             statements = control.everything(self.replica)
         return {
