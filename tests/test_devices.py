@@ -331,6 +331,12 @@ def test_the_health_of_a_home_knows_of_its_devices(lab, monkeypatch):
     with monkeypatch.context() as revoked, pytest.raises(DeviceRevoked, match="go nowhere"):
         revoked.setattr(Federation, "is_outside", True)
         health._check_devices(lab)
+    left = lab.devices.federation.replica.spool.folder / "stream" / "..pending-1.age.2261706d"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert health._check_temporary(lab).startswith("1 file in federation/spool")
+    lab.devices.federation.seal()
+    assert health._check_temporary(lab).startswith("none left")
     assert health._counted(1, "files waiting") == "1 file waiting"
     assert health._counted(2, "files waiting") == "2 files waiting"
 

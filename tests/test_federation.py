@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -13,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aico_lab.adapters import age
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, UnknownName
-from aico_lab.federation import applying, bundles, epochs, sealing
+from aico_lab.errors import DeviceRevoked, DiskFull, FolderUnusable, InvalidValue, UnknownName
+from aico_lab.federation import applying, bundles, epochs, sealing, spool
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
 from aico_lab.federation.rows import Version, digest_of
@@ -812,20 +813,153 @@ def test_a_damaged_file_of_the_folder_is_repaired_by_its_author(two, folder, dam
     assert a.sync(folder).exchanged.sent == b.sync(folder).exchanged.sent == 0
 
 
-def test_a_file_that_is_damaged_on_a_device_does_not_replace_a_whole_one(two, folder):
+def test_a_file_that_is_damaged_on_a_device_is_fetched_again(two, folder):
     a, _ = two
     name = min(a.replica.spool.names())
     whole = (folder / name).read_bytes()
     (a.replica.spool.folder / name).write_bytes(b"damaged")
-    assert a.sync(folder).exchanged.refused == [(name, "it is damaged on this device")]
-    assert (folder / name).read_bytes() == whole
+    done = a.sync(folder).exchanged
+    assert (done.damaged, done.received, done.refused) == ([name], 1, [])
+    assert (folder / name).read_bytes() == a.replica.spool.read(name) == whole
+
+
+def test_rows_of_a_file_that_is_whole_nowhere_are_sent_again(two, make, folder):
+    a, c = two[0], make("c")
+    other = folder.with_name("other")
+    other.mkdir()
+    for path in (a.folder / "spool").glob("*/*.age"):
+        path.write_bytes(b"damaged")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(other, a, c)
+    assert c.name == "Ada"
+
+
+def test_bytes_that_changed_under_the_same_size_and_time_are_found_and_repaired(two, folder):
+    a, b = two
+    first, second, *_ = sorted(a.replica.spool.names())
+
+    def spoil(path):
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    spoil(a.folder / "spool" / first)
+    spoil(folder / second)
+    assert a.sync(folder).exchanged.refused == []
+    found = a.verify(folder=folder).damaged
+    assert {one.path for one in found} == {str(a.folder / "spool" / first), str(folder / second)}
+    assert all(one.is_repaired for one in found)
+    assert a.verify(folder=folder).damaged == b.verify(folder=folder).damaged == ()
+    for name in (first, second):
+        assert hash_of((folder / name).read_bytes()) == parse_name(name).hash
+        spoil(folder / name)
+        spoil(a.folder / "spool" / name)
+    a.replica.spool.remove([first])
+    assert {one.is_repaired for one in a.verify(folder=folder).damaged} == {True, False}
+
+
+def test_what_is_in_the_place_of_a_bundle_or_a_stream_stops_nobody(two, make, folder):
+    a, b = two
+    before = {name.partition("/")[0] for name in a.replica.spool.names()}
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "m")
+    a.sync(folder)
+    stream = min({name.partition("/")[0] for name in a.replica.spool.names()} - before)
+    bundle = min(name for name in a.replica.spool.names() if not name.startswith(stream))
+    for place in (folder, a.folder / "spool"):
+        shutil.rmtree(place / stream)
+        (place / stream).write_text("x")
+        (place / bundle).unlink()
+        (place / bundle).mkdir()
+        (place / bundle / "x").write_text("x")
+    a.run(RENAME, "newer")
+    meet(folder, a, b)
+    assert b.name == "newer"
+    assert dict(a.status().foreign) == {stream: "it is no folder", bundle: "it is a folder"}
+    (folder / stream).unlink()
+    shutil.rmtree(folder / bundle)
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, b, c)
+    assert (c.name, c.one("SELECT count(*) FROM memories")) == ("newer", 1)
+    assert not a.status().foreign
+    shutil.rmtree(a.folder / "spool")
+    (a.folder / "spool").write_text("x")
+    meet(folder, a, b)
+    assert a.replica.spool.names() == b.replica.spool.names()
+
+
+def test_what_killed_processes_were_writing_is_removed(two, folder):
+    a, _ = two
+    name = min(a.replica.spool.names())
+    here, there = (place / name for place in (a.folder / "spool", folder))
+    left = [
+        here.with_name(f"..pending-{here.name}.2261706d"),
+        here.with_name(".pending-junk"),
+        here.with_name(f".pending-{here.name}"),
+        here.with_name(f".{here.name}.2261706d"),
+        there.with_name(".0123456789abcdef"),
+    ]
+    for path in left:
+        path.write_bytes(here.read_bytes())
+    here.with_name(".pending-folder").mkdir()
+    a.sync(folder)
+    assert [path for path in left if path.exists()] == left[3:]  # somebody may be writing these
+    for path in left[3:]:
+        os.utime(path, (1, 1))
+    a.sync(folder)
+    assert not any(path.exists() for path in left)
+    assert not here.with_name(".pending-folder").exists()
+    assert here.exists()
+
+
+def test_a_disk_of_the_home_that_is_full_is_named_as_the_home_s(two, folder, monkeypatch):
+    a, b = two
+    b.run(RENAME, "newer")
+    b.sync(folder)
+
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as disk, pytest.raises(DiskFull, match="spool"):
+        disk.setattr(spool, "write_atomically", full)
+        a.sync(folder)
+    with monkeypatch.context() as disk, pytest.raises(FolderUnusable, match="shared"):
+        disk.setattr(spool, "_copy", full)
+        a.run(USER, "eve", "Eve")
+        a.sync(folder)
+    meet(folder, a, b)
+    assert (a.name, b.one("SELECT count(*) FROM users")) == ("newer", 2)
+
+
+def test_junk_under_the_name_of_a_device_goes_into_no_home(two, make, folder):
+    a, b = two
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "tablet", policy={"memories": "none"}))
+    meet(folder, a, b, c)
+    names = set()
+    for number, stream in enumerate(sorted({n.partition("/")[0] for n in b.replica.spool.names()})):
+        junk = age.encrypt(os.urandom(8), [age.new_identity()[1]])
+        names.add(f"{stream}/{50 + number:08d}-{hash_of(junk)}.age")
+        (folder / max(names, key=lambda name: name.startswith(stream))).write_bytes(junk)
+    meet(folder, a, b, c)
+    for device in (a, b):
+        assert not device.replica.spool.names() & names
+        assert not device.replica.has_forgotten()
+        assert device.status().waiting == device.status().refused == ()
+        assert {name for name, _ in device.status().foreign} == names
+        assert device.sync(folder).exchanged.received == 0
+    a.revoke(c.replica.device_id)  # a new key, with which they are tried again
+    assert not a.status().foreign
+    meet(folder, a, b)
+    assert {name for name, _ in a.status().foreign} == names
 
 
 def test_names_of_files_that_anybody_chose_mislead_nobody(two, folder):
     a, _ = two
     stream = next(folder.glob("*/")) / "\x1b[31mred\nfake.age"
     stream.write_bytes(b"")
-    ((name, _),) = a.sync(folder).exchanged.refused
+    ((name, _),) = a.sync(folder).exchanged.foreign
     assert name.endswith("/\\x1b[31mred\\nfake.age")
     for other in ("federation-notes.txt", "federation-conflicted copy"):
         (folder / other).touch()
@@ -839,9 +973,9 @@ def test_files_of_unknown_devices_stay_where_they_are(two, folder):
     stream = folder / "0123456789abcdef.01234567"
     stream.mkdir()
     (stream / f"00000001-{hash_of(junk)}.age").write_bytes(junk)
-    assert [why for _, why in a.sync(folder).exchanged.refused] == ["its device is unknown"]
+    assert [why for _, why in a.sync(folder).exchanged.foreign] == ["its device is unknown"]
     assert a.replica.spool.names() == before
-    assert len(a.status().refused) == 1
+    assert (len(a.status().foreign), a.status().refused) == (1, ())
 
 
 def test_bundles_of_a_device_come_with_the_bundle_that_makes_it_known(two, make, folder):
@@ -1029,7 +1163,7 @@ def test_other_bad_files_are_refused(two, folder):
     (folder / stream / "notes.txt").write_text("x")
     os.mkfifo(folder / stream / "pipe")
     (folder / stream / "link").symlink_to("/dev/zero")
-    assert a.exchange(folder).refused == [
+    assert a.exchange(folder).foreign == [
         (f"{stream}/notes.txt", "its name is not that of a bundle")
     ]
     assert a.take_in().refused == [(name, "it is not encrypted, or is damaged")]

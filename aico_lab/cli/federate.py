@@ -141,7 +141,11 @@ def federate_verify(
 
     other = None if with_ is None else read_proof(with_)
     with open_lab(home, key_file) as lab:
-        found = lab.devices.federation.verify(with_=other, repair=repair)
+        folder = lab.devices.folder
+        if folder is not None and not folder.is_dir():
+            note(f"{folder} is not there, so that its files were not compared.")
+            folder = None
+        found = lab.devices.federation.verify(with_=other, repair=repair, folder=folder)
     differing = found.verified.differing
     if json:
         emit(found)
@@ -155,6 +159,11 @@ def federate_verify(
             say(f"     {table:<24} {count:,} rows, NOT compared: only one of the devices holds it")
         for table, key in differing:
             show(f"not as exchanged: {table} {key}")
+        for file in found.damaged:
+            mended = (
+                "it is repaired, or sent again" if file.is_repaired else "no copy here is whole"
+            )
+            show(f"damaged: {file.path}; {mended}")
         if other is not None:
             say(
                 "The devices DIFFER."
@@ -163,7 +172,8 @@ def federate_verify(
                 if found.compared
                 else "Nothing was compared: the devices hold no class in common."
             )
-    if found.buckets or (differing and not repair):
+    is_damaged = any(not file.is_repaired for file in found.damaged)
+    if found.buckets or is_damaged or (differing and not repair):
         raise typer.Exit(1)
 
 

@@ -68,6 +68,13 @@ class Refused(Exception):
         self.is_final = is_final
 
 
+class NoKey(Refused):
+    """A file is encrypted for other devices, or under a key that has not come yet."""
+
+    def __init__(self) -> None:
+        super().__init__("this device has no key for it", is_final=False)
+
+
 class FileName(NamedTuple):
     """The parts of the name of a bundle's file."""
 
@@ -94,6 +101,11 @@ def parse_name(name: str) -> FileName:
     if not found or int(found[2]) < 1:
         raise Refused("its name is not that of a bundle")
     return FileName(found[1], int(found[2]), found[3])
+
+
+def is_stream(name: str) -> bool:
+    """Return whether a name is that of a stream."""
+    return _STREAM.fullmatch(name) is not None
 
 
 def hash_of(content: bytes) -> str:
@@ -206,7 +218,7 @@ def unpack(
     except CorruptDatabase as error:
         raise Refused("it is not encrypted, or is damaged") from error
     if plain is None:
-        raise Refused("this device has no key for it", is_final=False)
+        raise NoKey
     signature, payload = plain[:_SIGNATURE], plain[_SIGNATURE:]
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _CONTEXT + payload)

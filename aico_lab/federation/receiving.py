@@ -19,6 +19,7 @@ from aico_lab.federation.bundles import (
     START,
     FileName,
     Header,
+    NoKey,
     OpenedBundle,
     Refused,
     parse_name,
@@ -75,6 +76,7 @@ class Receiver:
     def take_in(self) -> TakenIn:
         """Take in every bundle that may be taken in now."""
         replaced.take_effect(self._replica)
+        self._replica.without_key.clear()
         pending = self._pending()
         self._leave_forgotten_streams(pending)
         progress = True
@@ -102,6 +104,9 @@ class Receiver:
                     self._kept.pop(name, None)
                     self._reasons.pop(name, None)
         retry_parked(self._replica)
+        for name, why in self._replica.refuse_unreadable():
+            self._reasons.pop(parse_name(name), None)
+            self._done.refused.append((name, why))
         self._done.waiting = sorted((str(name), why) for name, why in self._reasons.items())
         self._replica.keep("waiting", self._done.waiting)
         return self._done
@@ -145,6 +150,7 @@ class Receiver:
             return
         self._headers[name] = opened.header
         self._reasons.pop(name, None)
+        self._replica.without_key.discard(name)
         self._obey_early(name, opened.header)
         if self._kept_size < _KEPT:
             self._kept[name] = opened
@@ -181,6 +187,8 @@ class Receiver:
         return True
 
     def _refuse(self, name: FileName, refused: Refused) -> None:
+        if isinstance(refused, NoKey):
+            self._replica.without_key.add(name)
         if not refused.is_final:
             self._reasons[name] = str(refused)
             return

@@ -14,7 +14,7 @@ from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
 from aico_lab.federation.sealing import collect, seal, write_statements
-from aico_lab.federation.spool import Exchanged, Spool
+from aico_lab.federation.spool import DamagedFile, Exchanged, Spool
 from aico_lab.federation.tables import BASE
 from aico_lab.home.files import held, private_files
 
@@ -91,8 +91,9 @@ class FederationStatus:
         is_revoked: Whether the other devices trust this one no longer.
         receives_only: Whether they take in no changes of this one.
         waiting: Files that cannot be taken in yet, each with the reason.
-        refused: Files that never will be, and those in the shared folder that are incomplete or no
-            bundles of a known device, each with the reason.
+        refused: Files that never will be, and those in the shared folder that are incomplete, each
+            with the reason.
+        foreign: What is in the shared folder and no bundle of a known device, each with the reason.
         parked: Rows that wait, as table, key and reason.
         unsendable: Rows that cannot be sent, as table, key and reason.
         conflicts: The number of open conflicts.
@@ -104,6 +105,7 @@ class FederationStatus:
     receives_only: bool
     waiting: tuple[tuple[str, str], ...]
     refused: tuple[tuple[str, str], ...]
+    foreign: tuple[tuple[str, str], ...]
     parked: tuple[tuple[str, str, str], ...]
     unsendable: tuple[tuple[str, str, str], ...]
     conflicts: int
@@ -119,12 +121,14 @@ class FederationProof:
         buckets: The buckets of every table in which another device has other rows.
         compared: The classes of rows of which all tables were compared with the other device's.
         not_compared: The tables that only one of both devices holds, with their numbers of rows.
+        damaged: The bundles of this device and of the shared folder that were damaged.
     """
 
     verified: proof.Verified
     buckets: dict[str, list[int]]
     compared: tuple[str, ...] = ()
     not_compared: dict[str, int] = field(default_factory=dict)
+    damaged: tuple[DamagedFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,19 +353,22 @@ class Federation:
                 federation.
         """
         with self._exclusive():
-            junk = self.replica.connection.fetch_all("SELECT file FROM sync_refused")
-            devices = self.replica.connection.fetch_all(
-                "SELECT device_id FROM devices WHERE recipient IS NOT NULL"
-            )
             done = self.replica.spool.exchange(
                 folder,
                 self.federation_id,
-                devices={id_ for (id_,) in devices},
-                junk={name for (name,) in junk},
+                devices=self._known_devices(),
+                junk=self.replica.junk(),
                 gone=replaced.names(self.replica),
             )
             self.replica.keep("refused", done.refused)
+            self.replica.keep("foreign", done.foreign)
             return done
+
+    def _known_devices(self) -> set[str]:
+        rows = self.replica.connection.fetch_all(
+            "SELECT device_id FROM devices WHERE recipient IS NOT NULL"
+        )
+        return {id_ for (id_,) in rows}
 
     def sync(self, folder: Path) -> Synced:
         """Exchange changes with the other devices by way of a shared folder.
@@ -565,6 +572,7 @@ class Federation:
             self.receives_only,
             tuple((name, reasons.get(name, "it comes next")) for name in waiting),
             tuple((refused | self.replica.files("refused")).items()),
+            tuple((self.replica.unreadable() | self.replica.files("foreign")).items()),
             tuple(connection.fetch_all(
                 "SELECT table_name, row_key, reason FROM sync_parked ORDER BY 1, 2"
             )),
@@ -577,29 +585,38 @@ class Federation:
         )  # fmt: skip
 
     def verify(
-        self, *, with_: proof.RowsProof | None = None, repair: bool = False
+        self,
+        *,
+        with_: proof.RowsProof | None = None,
+        repair: bool = False,
+        folder: Path | None = None,
     ) -> FederationProof:
         """Compare all rows with their versions, and with the rows of another device.
+
+        Bundles that are damaged are repaired from another copy, or removed to be sent again.
 
         Args:
             with_: The proof of the other device, which it reads from its own tables.
             repair: Send the rows that differ with the next sync, as they are here.
+            folder: A shared folder, whose files are compared with their names, too.
 
         Raises:
             InvalidValue: Rows of a device that only receives cannot be sent.
+            FolderUnusable: The folder cannot be read.
         """
         if repair and self.receives_only:
             raise InvalidValue(f"{_RECEIVES_ONLY}, so rows that differ cannot be sent.")
         with self._exclusive(), self.replica.connection.transaction():
+            damaged = tuple(self.replica.spool.check(folder, self._known_devices()))
             verified = proof.verify(self.replica, repair=repair)
             if with_ is None:
-                return FederationProof(verified, {})
+                return FederationProof(verified, {}, damaged=damaged)
             alone = verified.proof.not_compared(with_)
             tables = self.replica.tables
             compared = {tables[table].class_ for table in with_.rows if table in tables}
             compared -= {tables[table].class_ for table in alone if table in tables}
             return FederationProof(
-                verified, verified.proof.differing(with_), tuple(sorted(compared)), alone
+                verified, verified.proof.differing(with_), tuple(sorted(compared)), alone, damaged
             )
 
     def log(self) -> list[AuditEntry]:
