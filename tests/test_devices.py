@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
 from aico_lab import health
+from aico_lab.cli import federate
 from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, NotFederated, UnknownName
 from aico_lab.federation.syncing import Federation
 from aico_lab.lab import Lab
@@ -303,6 +305,46 @@ def test_a_sync_needs_a_way(devices, tmp_path):
         devices.sync(folder=tmp_path / "nowhere")
     (way,) = devices.sync(folder=tmp_path)
     assert list(devices.sync()) == [way]
+
+
+def test_a_home_is_no_shared_folder(lab):
+    with pytest.raises(FolderUnusable, match="is a home"):
+        lab.devices.sync(folder=lab.home.path)
+
+
+def test_of_many_refused_files_some_are_named_and_all_counted(lab, tmp_path, capsys):
+    (tmp_path / "Photos").mkdir()
+    for number in range(25):
+        (tmp_path / "Photos" / f"img{number}.jpg").touch()
+    federate._report(lab.devices.sync(folder=tmp_path))
+    lines = capsys.readouterr().err.splitlines()
+    assert (len(lines), sum("img" in line for line in lines)) == (11, 10)
+    assert "So were 15 more" in lines[-1]
+    assert health._devices(lab)["files refused"] == 0
+
+
+def test_watching_goes_on_while_the_folder_is_away(lab, tmp_path, monkeypatch, capsys):
+    """A stick is taken out and put in again; then somebody presses Control-C."""
+    shared = tmp_path / "stick"
+    shared.mkdir()
+    rounds = iter(["away", "away", "back", "end"])
+
+    def pause(_):
+        match next(rounds):
+            case "away":
+                shutil.rmtree(shared, ignore_errors=True)
+            case "back":
+                shared.mkdir()
+            case _:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(federate.time, "sleep", pause)
+    monkeypatch.setattr(federate, "open_lab", lambda *_: nullcontext(lab))
+    with pytest.raises(KeyboardInterrupt):
+        federate.federate_sync(folder=shared, watch=True)
+    said = capsys.readouterr()
+    assert said.err.count("cannot be used") == 1
+    assert said.out.count("files received") == 2
 
 
 def test_a_folder_is_the_other_way_where_no_device_answers(devices, tmp_path):

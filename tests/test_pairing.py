@@ -163,14 +163,23 @@ def test_a_code_that_nobody_answers_leaves_nothing_in_the_folder(shared, monkeyp
     assert list(shared.iterdir()) == []
 
 
-def test_an_old_message_is_not_answered_and_goes(shared):
+def test_a_code_that_is_too_old_by_the_clock_is_named_so_at_once(shared):
     pairing.FolderPost.begin(shared, "d0").write(1, b"{}")
     (old,) = shared.iterdir()
-    os.utime(old, (time.time() - 700,) * 2)
-    with pytest.raises(PairingFailed, match="No device waits"):
-        pairing.FolderPost.find(shared, 0)
+    os.utime(old, (time.time() - 1200,) * 2)
+    with pytest.raises(PairingFailed, match="20 minutes old by the clock"):
+        pairing.FolderPost.find(shared, 60)
+    pairing.FolderPost.begin(shared, "d1")
+    assert old.exists()  # this clock may be the wrong one
     pairing.FolderPost.begin(shared, "d0")
     assert not old.exists()
+
+
+def test_a_folder_that_is_named_like_a_message_is_none(shared):
+    (shared / "pairing-old").mkdir()
+    admitted = admit(pairing.FolderPost.begin(shared, "d0"))
+    assert ask(pairing.FolderPost.find(shared)) == {"for": "phone"}
+    admitted.result()
 
 
 def test_of_two_waiting_devices_none_is_chosen(shared):

@@ -21,6 +21,7 @@ federate = typer.Typer(
 )
 
 _PAUSE: Final = 30.0  # seconds between two exchanges of `--watch`
+_SHOWN: Final = 10  # of the files that were refused
 
 
 @federate.command("sync")
@@ -41,7 +42,7 @@ def federate_sync(
     json: JsonOption = False,
 ) -> None:
     """Send what changed here, and take in what changed elsewhere."""
-    from aico_lab.errors import AicoLabError, InvalidValue
+    from aico_lab.errors import AicoLabError, FolderUnusable, InvalidValue
 
     if watch and json:
         raise InvalidValue("Use only one of --watch and --json.")
@@ -52,14 +53,20 @@ def federate_sync(
         if json:
             emit(done)
         _report(done, quiet=json)
+        said = ""
         while watch:
             time.sleep(_PAUSE)
             try:
                 _report(lab.devices.sync(lan=lan, address=address))
+                said = ""
             except AicoLabError as error:
-                if not error.transient:
+                # A folder of a cloud drive or a stick may be away for a while.
+                is_away = isinstance(error, FolderUnusable) and error.__cause__ is not None
+                if not (error.transient or is_away):
                     raise
-                note(str(error))
+                if str(error) != said:
+                    note(str(error))
+                said = str(error) if is_away else ""
 
 
 @federate.command("serve")
@@ -106,6 +113,10 @@ def federate_status(
     ):
         for row in rows:
             show(f"{title}: {' '.join(row)}")
+    for file, reason in status.foreign[:_SHOWN]:
+        show(f"not of the devices: {file} ({reason})")
+    if len(status.foreign) > _SHOWN:
+        show(f"not of the devices: {len(status.foreign) - _SHOWN:,} more files of the folder")
     if status.conflicts:
         say(f"{counted(status.conflicts, 'conflicts')}: see `aico-lab federate conflicts`.")
     say(
@@ -267,8 +278,13 @@ def federate_log(
 
 def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
     for way, one in done.items():
-        for file, reason in (*one.exchanged.refused, *one.taken_in.refused):
+        for file in one.exchanged.damaged:
+            note(f"{file} was damaged on this device: it is fetched again, or sent anew.")
+        refused = [*one.exchanged.refused, *one.taken_in.refused, *one.exchanged.foreign]
+        for file, reason in refused[:_SHOWN]:
             note(f"{file} was refused: {reason}.")
+        if len(refused) > _SHOWN:
+            note(f"So were {len(refused) - _SHOWN:,} more: is it the folder of the devices alone?")
         files: dict[str, list[str]] = {}
         for file, reason in one.taken_in.waiting:
             files.setdefault(reason, []).append(file)

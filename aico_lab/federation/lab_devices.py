@@ -74,11 +74,13 @@ class Devices:
         """Remember a shared folder, and return its whole path.
 
         Raises:
-            FolderUnusable: It does not exist.
+            FolderUnusable: It does not exist, or is a home.
         """
         folder = folder.expanduser().absolute()
         if not folder.is_dir():
             raise FolderUnusable(f"There is no folder {folder}: create it, or check the path.")
+        if (folder / self.federation.replica.connection.path.name).exists():
+            raise FolderUnusable(f"{folder} is a home: name a folder that only the devices use.")
         if folder != self.folder:
             with self.federation.replica.connection.transaction():
                 self.federation.replica.put(_FOLDER, str(folder))

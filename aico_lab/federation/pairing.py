@@ -37,6 +37,7 @@ PATIENCE: Final = 600.0  # seconds that a code is valid
 LARGEST_MESSAGE: Final = 16 << 20
 
 _POLL: Final = 0.3
+_DAY: Final = 86_400.0
 _DIGITS: Final = 8
 _PREFIX: Final = "pairing-"
 _WRONG: Final = "The code is wrong, and is no longer valid: begin again with `device add`."
@@ -75,12 +76,11 @@ class FolderPost:
     def begin(cls, folder: Path, device_id: str) -> FolderPost:
         """Return the way of a new pairing of a device.
 
-        Those that are no longer valid are removed, and earlier ones of the device, which may have
-        been killed.
+        Earlier ones of the device, which may have been killed, are removed, and old ones of others.
         """
-        valid = set(_valid(folder)) - set(folder.glob(f"{_PREFIX}{device_id}.*"))
-        for path in set(folder.glob(f"{_PREFIX}*")) - valid:
-            path.unlink(missing_ok=True)
+        for path, age in _messages(folder).items():
+            if path.name.startswith(f"{_PREFIX}{device_id}.") or abs(age) > _DAY:
+                path.unlink(missing_ok=True)
         return cls(folder, f"{device_id}.{secrets.token_hex(4)}", joins=False)
 
     @classmethod
@@ -88,13 +88,17 @@ class FolderPost:
         """Wait for the pairing that nobody has answered.
 
         Raises:
-            PairingFailed: There is none, or there are several.
+            PairingFailed: There is none, or there are several, or it is too old by this clock.
         """
         until = time.monotonic() + seconds
         while True:
-            names = [path.name.removeprefix(_PREFIX) for path in _valid(folder)]
-            asked = {name[:-2] for name in names if name.endswith("-1")}
-            waiting = asked - {name[:-2] for name in names if name.endswith(("-2", "-3"))}
+            ages = {path.name.removeprefix(_PREFIX): age for path, age in _messages(folder).items()}
+            answered = {name[:-2] for name in ages if name.endswith(("-2", "-3"))}
+            asked = {name[:-2]: age for name, age in ages.items() if name.endswith("-1")}
+            waiting = {name for name, age in asked.items() if age <= PATIENCE} - answered
+            old = [age for name, age in asked.items() if name not in answered]
+            if old and not waiting:
+                raise _too_old(folder, min(old))
             if len(waiting) > 1:
                 raise PairingFailed(
                     f"Several devices wait for another one in {folder}: end `device add` on all "
@@ -309,14 +313,23 @@ def _malformed() -> PairingFailed:
     return PairingFailed("The answer is not that of a device: begin again on both.")
 
 
-def _valid(folder: Path) -> list[Path]:
-    """Return the messages in a folder of pairings that are still going on."""
-    found = []
+def _messages(folder: Path) -> dict[Path, float]:
+    """Return the messages of pairings in a folder, with the seconds since they were written."""
+    found = {}
     for path in folder.glob(f"{_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime <= PATIENCE:
-                found.append(path)
+            if path.is_file():
+                found[path] = time.time() - path.stat().st_mtime
     return found
+
+
+def _too_old(folder: Path, age: float) -> PairingFailed:
+    return PairingFailed(
+        f"The code of the device that waits in {folder} is {age / 60:,.0f} minutes old by the "
+        "clock of this one, and valid for 10. If it is shown only now, the clocks differ by that "
+        "much: correct the wrong one, and begin again on both. Otherwise wait until the folder has "
+        "the same files here, and try again."
+    )
 
 
 def _unusable(folder: Path, error: OSError) -> FolderUnusable:

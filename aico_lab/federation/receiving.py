@@ -104,9 +104,9 @@ class Receiver:
                     self._kept.pop(name, None)
                     self._reasons.pop(name, None)
         retry_parked(self._replica)
-        for name, why in self._replica.refuse_unreadable():
-            self._reasons.pop(parse_name(name), None)
-            self._done.refused.append((name, why))
+        for file, why in self._replica.refuse_unreadable():
+            self._reasons.pop(parse_name(file), None)
+            self._done.refused.append((file, why))
         self._done.waiting = sorted((str(name), why) for name, why in self._reasons.items())
         self._replica.keep("waiting", self._done.waiting)
         return self._done
