@@ -144,10 +144,30 @@ def test_what_waits_of_an_erased_scope_can_be_erased_on_every_device(two, scope)
         assert result.rows["sync_conflicts"] >= waits
         assert result.receipt["erased"]["aico.db"]["sync_conflicts"] >= waits
         assert count(lab, TEXTS) == 0
+
+
+def test_what_waits_of_an_undone_import_can_be_erased_on_every_device(two, tmp_path):
+    a, b, folder = two
+    rows = [
+        {"message_id": f"m{n}", "user_id": "zoe", "role": "user", "content": "imported",
+         "conversation_id": "zoo", "timestamp": "2024-05-01T12:00:00Z"}
+        for n in range(3)
+    ]  # fmt: skip
+    (tmp_path / "zoo.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    undone = a.import_from(tmp_path / "zoo.jsonl").import_id
+    meet(folder, a, b)
+    with b.primary.transaction():
+        b.primary.execute("UPDATE messages SET content = 'canary' WHERE message_id = 'm1'")
+        b.primary.execute(MESSAGE.replace("'room'", "(SELECT max(channel_id) FROM channels)"),
+                          ["own", "zoe", "user", "my own canary"])  # fmt: skip
+    a.privacy.forget(import_id=undone)
+    meet(folder, a, b)
+    assert count(b, TEXTS) == 2
+    assert b.privacy.forget(import_id=undone).rows["sync_conflicts"] >= 1
+    assert [row[0] for row in b.primary.fetch_all(
+        "SELECT row_key FROM sync_conflicts WHERE content LIKE '%canary%'")] == ["own"]  # fmt: skip
     with pytest.raises(UnknownName, match="federate resolve"):
-        add(a, "other", "Otto")
-        a.primary.execute(
-            "INSERT INTO sync_conflicts (table_name, row_key, loser, content, state, found_at) "
-            "VALUES ('users', 'other', '[]', '{}', 'open', '2024')"
-        )
-        a.privacy.forget(import_id="undone")
+        b.privacy.forget(import_id=undone)
+    meet(folder, a, b)
+    for lab in (a, b):
+        assert count(lab, "SELECT count(*) FROM sync_state WHERE key GLOB 'undoing:*'") == 0

@@ -50,8 +50,8 @@ _COPYING: Final = 3_600.0
 """Seconds after which one that is being copied into a shared folder does."""
 _LEFT: Final = re.compile(r"\.\.?pending-.*|\.\d{8}-.*", re.DOTALL)
 """Names of files that are not complete yet, in a home."""
-_COPY: Final = re.compile(r"\.[0-9a-f]{16}")
-"""Names of files that are not complete yet, in a shared folder."""
+_COPY: Final = re.compile(r"\.copy-([0-9a-f]{16})-[0-9a-f]{16}")
+"""Names of files that are not complete yet, in a shared folder, with the id of the device."""
 _OF_ONE_FILE: Final = {
     errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENOENT,
     errno.EACCES, errno.EPERM, errno.ENAMETOOLONG,
@@ -178,6 +178,7 @@ class Spool:
         folder: Path,
         federation: str,
         *,
+        device_id: str,
         devices: Container[str],
         junk: set[str],
         gone: set[str],
@@ -187,6 +188,7 @@ class Spool:
         Args:
             folder: The shared folder.
             federation: The id of the federation, by which the folder is marked.
+            device_id: The id of this device.
             devices: The ids of its devices; files of others are left where they are.
             junk: Files that were refused, and are neither fetched nor passed on.
             gone: Files that others replace, and are removed.
@@ -201,7 +203,7 @@ class Spool:
         with _usable(folder, as_whole=True):
             _mark(folder, federation)
             there = _Listing(folder)
-        there.remove_left(_COPYING)
+        there.remove_left(device_id)
         done.foreign += [(printable(name), why) for name, why in there.odd.items()]
         here = self._statuses()
         for name in sorted(there.files.keys() - here.keys() - gone - junk):
@@ -218,20 +220,23 @@ class Spool:
             if name in there.files and (_are_alike(here[name], there.files[name])
                                         or self._is_whole(folder, name)):  # fmt: skip
                 continue
-            self._send(folder, name, done, is_there=name in there.files)
+            self._send(folder, name, done, device_id, is_there=name in there.files)
         for name in sorted(there.files.keys() & gone):
             with contextlib.suppress(Refused), _usable(folder):
                 (folder / name).unlink(missing_ok=True)
                 done.removed += 1
         return done
 
-    def check(self, folder: Path | None, devices: Container[str]) -> list[DamagedFile]:
+    def check(
+        self, folder: Path | None, device_id: str, devices: Container[str]
+    ) -> list[DamagedFile]:
         """Compare the bytes of all files with their names, and repair damaged ones.
 
         One that is whole neither here nor there is removed here: its rows are sent again.
 
         Args:
             folder: A shared folder, whose files are compared, too.
+            device_id: The id of this device.
             devices: The ids of the devices.
         """
         here = self.names()
@@ -255,7 +260,7 @@ class Spool:
             if folder is not None and name in there and not theirs:
                 if mine:
                     with contextlib.suppress(Refused), _usable(folder):
-                        _copy(folder, name, mine)
+                        _copy(folder, name, mine, device_id)
                         theirs = _read_whole(folder / name)
                 found.append(DamagedFile(str(folder / name), is_repaired=bool(theirs)))
         return found
@@ -271,7 +276,9 @@ class Spool:
             self._note_time(folder, name)
             done.received += 1
 
-    def _send(self, folder: Path, name: str, done: Exchanged, *, is_there: bool) -> None:
+    def _send(
+        self, folder: Path, name: str, done: Exchanged, device_id: str, *, is_there: bool
+    ) -> None:
         content = self.read(name)
         if hash_of(content) != parse_name(name).hash:
             self.remove([name])
@@ -281,7 +288,7 @@ class Spool:
             return
         try:
             with _usable(folder):
-                _copy(folder, name, content)
+                _copy(folder, name, content, device_id)
         except Refused as refused:
             done.refused.append((name, str(refused)))
         else:
@@ -331,7 +338,7 @@ class _Listing:
     def __init__(self, folder: Path) -> None:
         self.files: dict[str, os.stat_result] = {}
         self.odd: dict[str, str] = {}
-        self._left: list[Path] = []
+        self._left: dict[Path, str] = {}
         self._folder = folder
         if not folder.is_dir():
             return
@@ -342,7 +349,7 @@ class _Listing:
                 if entry.is_dir(follow_symlinks=False):
                     self._read(entry.name)
                 elif is_stream(entry.name):
-                    self.odd[entry.name] = "it is no folder"
+                    self.odd[entry.name] = "it is in the place of a folder of bundles: remove it"
 
     def _read(self, stream: str) -> None:
         try:
@@ -350,8 +357,8 @@ class _Listing:
                 for file in inner:
                     name = f"{stream}/{file.name}"
                     if file.name.startswith("."):
-                        if _COPY.fullmatch(file.name):
-                            self._left.append(self._folder / name)
+                        if found := _COPY.fullmatch(file.name):
+                            self._left[self._folder / name] = found[1]
                         continue
                     with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                         # A link could lead anywhere, and a pipe would never end.
@@ -359,16 +366,16 @@ class _Listing:
                         if stat.S_ISREG(status.st_mode):
                             self.files[name] = status
                         elif stat.S_ISDIR(status.st_mode) and _is_name(name):
-                            self.odd[name] = "it is a folder"
+                            self.odd[name] = "it is in the place of a bundle: remove it"
         except OSError as error:
             if is_stream(stream):
                 self.odd[stream] = f"it cannot be read ({error.strerror})"
 
-    def remove_left(self, seconds: float) -> None:
-        """Remove what was being copied that long ago, by processes that were killed."""
-        for path in self._left:
+    def remove_left(self, device_id: str) -> None:
+        """Remove what killed processes of a device were copying, and those of others long ago."""
+        for path, device in self._left.items():
             with contextlib.suppress(OSError):
-                if _is_older(path, seconds):
+                if device == device_id or _is_older(path, _COPYING):
                     path.unlink()
 
 
@@ -453,10 +460,10 @@ def _mark(folder: Path, federation: str) -> None:
         (folder / f"federation-{federation}").touch()
 
 
-def _copy(folder: Path, name: str, content: bytes) -> None:
+def _copy(folder: Path, name: str, content: bytes, device_id: str) -> None:
     path = folder / name
     path.parent.mkdir(exist_ok=True)
-    beside = path.with_name(f".{secrets.token_hex(8)}")
+    beside = path.with_name(f".copy-{device_id}-{secrets.token_hex(8)}")
     try:
         with beside.open("wb") as file:
             file.write(content)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
-from aico_lab.federation import compacting, conflicts, control, proof, replaced
+from aico_lab.federation import compacting, conflicts, control, proof, replaced, undone
 from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
@@ -356,6 +356,7 @@ class Federation:
             done = self.replica.spool.exchange(
                 folder,
                 self.federation_id,
+                device_id=self.replica.device_id,
                 devices=self._known_devices(),
                 junk=self.replica.junk(),
                 gone=replaced.names(self.replica),
@@ -435,6 +436,22 @@ class Federation:
     def note_changes(self) -> None:
         """Note which rows changed, in the open transaction, before the change feed loses them."""
         collect(self.replica)
+
+    def note_undone(self, import_id: str, since: int) -> None:
+        """Note the rows that undoing an import has deleted, in the open transaction.
+
+        Args:
+            import_id: The import.
+            since: The last change of the feed before.
+        """
+        undone.note(self.replica, import_id, since)
+
+    def seal_undone(self, import_id: str) -> None:
+        """Seal the deletion of an import's rows, and tell the other devices of which it is."""
+        with self._exclusive(), self.replica.connection.transaction():
+            seal(self.replica)
+            if said := undone.statement(self.replica, import_id):
+                self._write(said)
 
     def bundles_with(self, pattern: re.Pattern[bytes]) -> int:
         """Return the number of bundles with rows that a pattern is found in, or without a key."""
@@ -607,7 +624,9 @@ class Federation:
         if repair and self.receives_only:
             raise InvalidValue(f"{_RECEIVES_ONLY}, so rows that differ cannot be sent.")
         with self._exclusive(), self.replica.connection.transaction():
-            damaged = tuple(self.replica.spool.check(folder, self._known_devices()))
+            damaged = tuple(
+                self.replica.spool.check(folder, self.replica.device_id, self._known_devices())
+            )
             verified = proof.verify(self.replica, repair=repair)
             if with_ is None:
                 return FederationProof(verified, {}, damaged=damaged)

@@ -316,6 +316,8 @@ class Forgetting:
         with primary.transaction():
             deleted = delete(primary, scope, Patterns.of(before) if before else None)
             if federation := Federation.existing(self._storage):
+                if scope.kind == "import":
+                    federation.note_undone(scope.value, deleted.since)
                 federation.note_changes()
             primary.execute(
                 "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, since_seq, until_seq) "
@@ -353,6 +355,8 @@ class Forgetting:
                 stores[name] = removed
         # The other devices learn of it with the next exchange.
         if federation := Federation.existing(storage):
+            if erasure.scope["kind"] == "import":
+                federation.seal_undone(erasure.scope["value"])
             federation.seal()
         if reports:
             stores["notebooks"] = {"cleared": self._clear_notebooks(patterns)}

@@ -22,7 +22,9 @@ TEMPORARY: Final = {
     "answers": "(reply_to, id, message_id, PRIMARY KEY (reply_to, id)) WITHOUT ROWID",
     "gone_texts": "(content PRIMARY KEY)",
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
-    "kept": "(id INTEGER PRIMARY KEY, source, number, table_name, content JSON TEXT)",
+    "kept": (
+        "(id INTEGER PRIMARY KEY, source, number, table_name, content JSON TEXT, imports JSON TEXT)"
+    ),
     "gone_kept": "(id INTEGER PRIMARY KEY)",
 }
 """The temporary tables; `answers` are the companion's to somebody, `gone_items` has rows of
@@ -199,7 +201,7 @@ _KEPT_OF: Final = {
             WHEN 'memories' THEN k.content ->> 'created_at'
             WHEN 'conversation_segments' THEN k.content ->> 'ended_at' END < ?1""",
     ),
-    "import": (),
+    "import": (f"{_TAKE_KEPT} ?1 IN (SELECT value FROM json_each(k.imports))",),
 }
 """SQL for the rows of a scope that are kept beside the tables."""
 # Rows of others that answer an erased message stay, as they do in the tables.
@@ -246,9 +248,10 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
     for statement in _SELECT[scope.kind]:
         connection.execute(statement, [scope.value] if "?1" in statement else [])
     connection.execute_many(
-        "INSERT INTO temp.kept (source, number, table_name, content) VALUES (?, ?, ?, ?)",
+        "INSERT INTO temp.kept (source, number, table_name, content, imports) "
+        "VALUES (?, ?, ?, ?, ?)",
         [
-            (row.source, row.number, row.table, json.dumps(row.values))
+            (row.source, row.number, row.table, json.dumps(row.values), json.dumps(row.imports))
             for row in kept_rows(connection)
         ],
     )
