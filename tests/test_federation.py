@@ -495,7 +495,8 @@ def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
     a.run("INSERT INTO memories VALUES ('m', 'ada', 'secret', 'fact', 1, '2024', NULL)")
     meet(folder, a, b)
     assert b.one("SELECT count(*) FROM memories") == 0
-    assert [reason for _, reason in b.take_in().waiting] == ["this device has no key for it"]
+    assert list(b.replica.files("waiting").values()) == ["this device has no key for it"]
+    assert (b.take_in().waiting, b.status().waiting) == ([], ())  # it passes such a file on
     a.set_policy(b.replica.device_id, memories="full")
     meet(folder, a, b)
     assert b.one("SELECT content FROM memories") == "secret"

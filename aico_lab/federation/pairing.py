@@ -221,7 +221,7 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
     post.write(2, secret.seal(b"joins", described, part=mine))
     answer = _read(post.read(3, PATIENCE))
     if answer.get("refused") == b"person".hex():
-        raise PairingFailed("The person at the other device did not add this one.")
+        raise PairingFailed("The other device did not add this one: see what it says.")
     if answer.get("refused") == b"revoked".hex():
         raise DeviceRevoked(
             "The other devices have revoked the keys of this one, which makes new ones now: begin "

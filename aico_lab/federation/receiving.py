@@ -107,8 +107,9 @@ class Receiver:
         for file, why in self._replica.refuse_unreadable():
             self._reasons.pop(parse_name(file), None)
             self._done.refused.append((file, why))
-        self._done.waiting = sorted((str(name), why) for name, why in self._reasons.items())
-        self._replica.keep("waiting", self._done.waiting)
+        waiting = sorted((str(name), why) for name, why in self._reasons.items())
+        self._replica.keep("waiting", waiting)
+        self._done.waiting = [one for one in waiting if self._replica.waits(one[1])]
         return self._done
 
     def _pending(self) -> set[FileName]:

@@ -109,6 +109,10 @@ class Replica:
         is_current = self.get("unreadable:keys") == self._keys_known()
         return self.files("unreadable") if is_current else {}
 
+    def waits(self, reason: str) -> bool:
+        """Return whether a file with this reason is waited for, and not only passed on."""
+        return self.holds_everything or reason != str(NoKey())
+
     def refuse_unreadable(self) -> list[tuple[str, str]]:
         """Remove the files that this device should be able to decrypt, and cannot.
 
@@ -118,11 +122,10 @@ class Replica:
         Returns:
             The files, each with the reason.
         """
-        holds_all = self.held_classes == {*self.classes}
         refused = [
             (str(name), str(NoKey()))
             for name in sorted(self.without_key)
-            if holds_all or name.device == self.device_id
+            if self.holds_everything or name.device == self.device_id
         ]
         if refused:
             self.keep("unreadable", [*(self.unreadable() | dict(refused)).items()])
@@ -246,6 +249,11 @@ class Replica:
             [self.device_id],
         )
         return self.classes_of(row[0]) if row else set()
+
+    @property
+    def holds_everything(self) -> bool:
+        """Whether this device holds every class, so that it has the keys of all bundles."""
+        return self.held_classes == {*self.classes}
 
     def entitled(self) -> dict[str, set[str]]:
         """Return the trusted devices that hold each class."""

@@ -579,15 +579,18 @@ class Federation:
         refused: dict[str, str] = dict(
             connection.fetch_all("SELECT file, reason FROM sync_refused ORDER BY 1")
         )
-        waiting = sorted(names - known - refused.keys())
         reasons = self.replica.files("waiting")
+        waiting = {
+            name: reasons.get(name, "it comes next")
+            for name in sorted(names - known - refused.keys())
+        }
         head = connection.fetch_one("SELECT coalesce(max(seq), 0) FROM change_log")
         cursor = json.loads(self.replica.get("cursor") or '{"seq": 0}')
         return FederationStatus(
             tuple(self.devices()),
             self.is_outside,
             self.receives_only,
-            tuple((name, reasons.get(name, "it comes next")) for name in waiting),
+            tuple((name, why) for name, why in waiting.items() if self.replica.waits(why)),
             tuple((refused | self.replica.files("refused")).items()),
             tuple((self.replica.unreadable() | self.replica.files("foreign")).items()),
             tuple(connection.fetch_all(
