@@ -105,7 +105,7 @@ def device_add(
         return yes or _ask(name, keys)
 
     with open_lab(home, key_file) as lab:
-        _ = lab.devices.federation.federation_id
+        lab.devices.federation.require_full_trust()
         lab.devices.federation.check_policy(classes)
         if folder is not None:
             shared = lab.devices.use_folder(folder)

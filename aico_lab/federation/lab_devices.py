@@ -103,12 +103,13 @@ class Devices:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The policy is none.
+            InvalidValue: The policy is none, or this device only receives.
+            DeviceRevoked: The other devices no longer trust this one.
             PairingFailed: No device joined, its code was wrong, or the person did not trust it.
         """
         from aico_lab.federation import pairing
 
-        _ = self.federation.federation_id
+        self.federation.require_full_trust()
         self.federation.check_policy(policy or {})
         keys = pairing.admit(
             post,
