@@ -342,3 +342,47 @@ def test_a_file_without_a_proof_is_refused(tmp_path, text):
     (tmp_path / "proof.json").write_text(text)
     with pytest.raises(InvalidValue):
         read_proof(tmp_path / "proof.json")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Return two homes in a folder; the second one only receives, and no conversations."""
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "shared").mkdir()
+    for name in ("a", "b"):
+        Lab.create(folder / name, key_file=folder / f"{name}.key").close()
+    with open_home(folder, "a") as a, open_home(folder, "b") as b:
+        first, second = a.devices.federation, b.devices.federation
+        first.begin("laptop")
+        policy = {"conversations": "none"}
+        second.join(first.invite(second.create_keys(), "phone", level=1, policy=policy))
+        with a.primary.transaction():
+            a.primary.execute("INSERT INTO users VALUES ('ada', 'Ada', '2024', NULL)")
+        for lab in (a, b):
+            lab.devices.sync(folder=folder / "shared")
+    return folder
+
+
+@pytest.fixture
+def at(in_process, pair):
+    """Run a command in one of the two homes, in this process."""
+    return lambda home, *words: in_process(
+        *words, "--home", str(pair / home), "--key-file", str(pair / f"{home}.key")
+    )
+
+
+def test_a_proof_names_the_tables_that_differ_and_those_that_are_not_compared(at, pair):
+    (pair / "proof.json").write_text(at("a", "federate", "verify", "--json").stdout)
+    compared = at("b", "federate", "verify", "--with", str(pair / "proof.json"))
+    assert compared.returncode == 0
+    assert "ok   users                    1 row\n" in compared.stdout
+    assert re.search("Not compared, as only one of the devices .*messages", compared.stdout)
+    with open_home(pair, "b") as lab:
+        lab.primary.execute("INSERT INTO sync_applying VALUES (1)")
+        lab.primary.execute("UPDATE users SET name = 'unseen'")
+        lab.primary.execute("DELETE FROM sync_applying")
+    found = at("b", "federate", "verify")
+    assert found.returncode == 1
+    assert "FAIL users" in found.stdout
+    assert "only receives" in at("b", "federate", "verify", "--repair").stderr
+    write(pair, "b", "UPDATE users SET name = 'Ada'")

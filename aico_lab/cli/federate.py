@@ -136,6 +136,7 @@ def federate_verify(
 ) -> None:
     """Compare the rows with what was exchanged, and with another device."""
     from aico_lab.federation.lab_devices import read_proof
+    from aico_lab.metrics.engine.claims import counted
 
     other = None if with_ is None else read_proof(with_)
     with open_lab(home, key_file) as lab:
@@ -144,13 +145,18 @@ def federate_verify(
     if json:
         emit(found)
     else:
-        for table, count in found.verified.proof.rows.items():
-            buckets = len(found.buckets.get(table, []))
-            say(f"{'ok  ' if not buckets else 'FAIL'} {table:<24} {count:,} rows")
+        rows = found.verified.proof.rows
+        wrong = found.buckets.keys() | {table for table, _ in differing}
+        for table, count in rows.items():
+            say(f"{'FAIL' if table in wrong else 'ok  '} {table:<24} {counted(count, 'rows')}")
         for table, key in differing:
             show(f"not as exchanged: {table} {key}")
+        if found.verified.repaired:
+            say("These rows are sent as they are here with the next `aico-lab federate sync`.")
         if other is not None:
             say("Both devices have equal rows." if not found.buckets else "The devices DIFFER.")
+            if alone := sorted(rows.keys() ^ other.rows.keys()):
+                say(f"Not compared, as only one of the devices holds them: {', '.join(alone)}.")
     if found.buckets or (differing and not repair):
         raise typer.Exit(1)
 

@@ -605,7 +605,13 @@ class Federation:
         Args:
             with_: The proof of the other device, which it reads from its own tables.
             repair: Send the rows that differ with the next sync, as they are here.
+
+        Raises:
+            DeviceRevoked: They are to be sent, and the other devices no longer trust this one.
+            InvalidValue: They are to be sent, and this device only receives.
         """
+        if repair:
+            self.require_full_trust()
         with self._exclusive(), self.replica.connection.transaction():
             verified = proof.verify(self.replica, repair=repair)
             buckets = verified.proof.differing(with_) if with_ else {}
