@@ -305,6 +305,16 @@ def test_a_sync_needs_a_way(devices, tmp_path):
     assert list(devices.sync()) == [way]
 
 
+def test_a_folder_that_was_refused_is_not_remembered(devices, tmp_path):
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "theirs" / f"federation-{'0' * 32}").touch()
+    (way,) = devices.sync(folder=str(tmp_path / "ours"))
+    with pytest.raises(FolderUnusable, match="other devices"):
+        devices.sync(folder=tmp_path / "theirs")
+    assert list(devices.sync()) == [way]
+
+
 def test_a_folder_is_the_other_way_where_no_device_answers(devices, tmp_path):
     assert list(devices.sync(folder=tmp_path, address="127.0.0.1:9")) == [str(tmp_path)]
 

@@ -95,6 +95,7 @@ def device_add(
     """
     from aico_lab.errors import InvalidValue
     from aico_lab.federation import nearby, pairing
+    from aico_lab.federation.lab_devices import shared_folder
 
     if not yes and not sys.stdin.isatty():
         raise InvalidValue("There is no terminal to ask for trust: add --yes.")
@@ -108,11 +109,12 @@ def device_add(
         lab.devices.federation.require_full_trust()
         lab.devices.federation.check_policy(classes)
         if folder is not None:
-            shared = lab.devices.use_folder(folder)
+            shared = shared_folder(folder)
             this = lab.devices.federation.replica.device_id
             with pairing.FolderPost.begin(shared, this) as post:
                 _show_code(code, f"--folder {shared}")
                 added = lab.devices.add(post, code, confirm, level=level, policy=classes)
+            lab.devices.remember_folder(shared)
         else:
             with (
                 nearby.ListeningPost(port) as listening,
@@ -141,6 +143,7 @@ def device_join(
     """Join the devices of which one runs `aico-lab device add`."""
     from aico_lab.errors import InvalidValue
     from aico_lab.federation import nearby, pairing
+    from aico_lab.federation.lab_devices import shared_folder
 
     if folder is not None and address is not None:
         raise InvalidValue("Use only one of --folder and --address.")
@@ -149,10 +152,12 @@ def device_join(
         way: AbstractContextManager[Post] = (
             nearby.ConnectedPost(address)
             if folder is None
-            else pairing.FolderPost.find(lab.devices.use_folder(folder))
+            else pairing.FolderPost.find(shared_folder(folder))
         )
         with way as post:
             inviting = lab.devices.join(post, code, name or _machine())
+        if folder is not None:
+            lab.devices.remember_folder(shared_folder(folder))
         devices = lab.devices.list()
     if json:
         emit(devices)

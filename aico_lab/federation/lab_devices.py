@@ -69,19 +69,11 @@ class Devices:
         stored = self.federation.replica.get(_FOLDER)
         return None if stored is None else Path(stored)
 
-    def use_folder(self, folder: Path) -> Path:
-        """Remember a shared folder, and return its whole path.
-
-        Raises:
-            FolderUnusable: It does not exist.
-        """
-        folder = folder.expanduser().absolute()
-        if not folder.is_dir():
-            raise FolderUnusable(f"There is no folder {folder}: create it, or check the path.")
+    def remember_folder(self, folder: Path) -> None:
+        """Take a shared folder for later exchanges, as one that was used without an error."""
         if folder != self.folder:
             with self.federation.replica.connection.transaction():
                 self.federation.replica.put(_FOLDER, str(folder))
-        return folder
 
     def add(
         self,
@@ -152,7 +144,7 @@ class Devices:
         control.check_name(name)
 
     def sync(
-        self, *, folder: Path | None = None, lan: bool = False, address: str | None = None
+        self, *, folder: Path | str | None = None, lan: bool = False, address: str | None = None
     ) -> dict[str, Synced]:
         """Exchange changes with the other devices, and return the results by way.
 
@@ -170,7 +162,7 @@ class Devices:
             DeviceRevoked: The other devices no longer trust this one.
         """
         _ = self.federation.federation_id
-        shared = self.folder if folder is None else self.use_folder(folder)
+        shared = self.folder if folder is None else shared_folder(folder)
         done: dict[str, Synced] = {}
         if lan or address is not None:
             from aico_lab.federation import lan as network
@@ -180,6 +172,7 @@ class Devices:
                 done |= network.sync(self.federation, address)
         if shared is not None:
             done[str(shared)] = self.federation.sync(shared)
+            self.remember_folder(shared)
         elif not done:
             raise InvalidValue(
                 "No shared folder is known: name one with --folder, or look for devices in the "
@@ -208,6 +201,18 @@ class Devices:
             "<Devices: .list(), .add(POST, CODE, CONFIRM), .join(POST, CODE, NAME), .sync() "
             "and .federation with .conflicts(), .status(), .verify()>"
         )
+
+
+def shared_folder(folder: Path | str) -> Path:
+    """Return the whole path of a shared folder.
+
+    Raises:
+        FolderUnusable: It does not exist.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if not folder.is_dir():
+        raise FolderUnusable(f"There is no folder {folder}: create it, or check the path.")
+    return folder
 
 
 def read_values(file: Path) -> dict[str, Any]:
