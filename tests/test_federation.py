@@ -494,7 +494,9 @@ def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
     a.run("INSERT INTO memories VALUES ('m', 'ada', 'secret', 'fact', 1, '2024', NULL)")
     meet(folder, a, b)
     assert b.one("SELECT count(*) FROM memories") == 0
-    assert [reason for _, reason in b.take_in().waiting] == ["this device has no key for it"]
+    assert [reason for _, reason in b.take_in().waiting] == [
+        "this device has no key for it; it does not hold memories"
+    ]
     a.set_policy(b.replica.device_id, memories="full")
     meet(folder, a, b)
     assert b.one("SELECT content FROM memories") == "secret"

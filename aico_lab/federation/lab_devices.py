@@ -45,7 +45,7 @@ class Devices:
         return self.federation.devices()
 
     def find(self, device: str) -> FederatedDevice:
-        """Return a device by its id, the beginning of it, or its name.
+        """Return a device by its id, the beginning of it, or its name; a trusted one first.
 
         Raises:
             UnknownName: There is no such device.
@@ -57,10 +57,15 @@ class Devices:
         ]
         if not found:
             names = [one.name for one in known]
-            otherwise = "see `aico-lab device list`."
-            raise UnknownName(f"No device is {device!r}: {did_you_mean(device, names, otherwise)}")
+            end = did_you_mean(device, names, ": see `aico-lab device list`.")
+            raise UnknownName(f"There is no device {device!r}{end}")
+        # A device that was added again has the name of the revoked one that it was.
+        found = [one for one in found if one.trust_level] or found
         if len(found) > 1:
-            raise InvalidValue(f"Several devices are {device!r}: write more of the id.")
+            raise InvalidValue(
+                f"Several devices have the name or id {device!r}: write a longer beginning of the "
+                "id, see `aico-lab device list`."
+            )
         return found[0]
 
     @property
@@ -139,7 +144,10 @@ class Devices:
         from aico_lab.federation import control, pairing
 
         if self.federation.is_begun and not self.federation.is_outside:
-            raise InvalidValue("This home has devices already: see `aico-lab device list`.")
+            raise InvalidValue(
+                "This home has devices already, see `aico-lab device list`: let it add the other "
+                "one by `aico-lab device add`, or join with a new home."
+            )
         pairing.digits_of(code)
         control.check_name(name)
 

@@ -503,8 +503,8 @@ class Federation:
         self.check_policy(classes)
         self._state(self._policy(device_id, classes))
 
-    def check_policy(self, classes: Mapping[str, str]) -> None:
-        """Check the choice of classes of a device.
+    def check_policy(self, classes: Mapping[str, str]) -> set[str]:
+        """Check the choice of classes of a device, and return those that a new one would hold.
 
         Raises:
             UnknownName: There is no such class.
@@ -519,6 +519,7 @@ class Federation:
                 raise InvalidValue(
                     f"{class_}={value} is no policy: write full or none, and full for {BASE}."
                 )
+        return self.replica.classes_of(json.dumps({**classes}))
 
     def _policy(self, device_id: str, classes: Mapping[str, str]) -> control.Statement:
         """Return the statement of a device's policy in which some classes are changed."""
