@@ -870,7 +870,7 @@ def test_an_erasure_that_cannot_be_finished_does_not_stop_another(plain, monkeyp
 
     def finds(storage: Any, primary: Any, patterns: Any) -> Any:
         result = real(storage, primary, patterns)
-        result.found["cache"] = int("person-ada" in patterns.all_ids)
+        result.found["cache"] = int("person-ada" in patterns.some_ids)
         return result
 
     monkeypatch.setattr(forgetting, "scan", finds)
@@ -912,6 +912,9 @@ def test_what_another_program_writes_meanwhile_is_found_and_erased_by_the_next_s
 
 LONG = f"{SECRET}, and nobody else has ever heard of it, as I keep it to myself, said the keeper"
 EVENT = "INSERT INTO outbox (topic, payload, created_at) VALUES ('late', ?, '2024')"
+ANSWER = """INSERT INTO messages (message_id, channel_id, role, timestamp, conversation_id,
+    sentiment_source, content, reply_to)
+    SELECT 'late', 'g', 'assistant', '2025', c.* FROM (SELECT {0}) AS c WHERE ? = ''"""
 LATE = {
     "event of the conversation": (EVENT, {"conversation_id": "with-person-ada"}),
     "event of a message": (EVENT, {"message_id": "told-3"}),
@@ -925,6 +928,14 @@ LATE = {
         '2024', NULL, NULL, NULL, 'told-3', NULL FROM messages LIMIT 1""",
         "with-person-ada",
     ),
+    "event of the 60th message": (EVENT, {"message_id": "many-0"}),
+    "events with the texts of 60": (
+        """INSERT INTO outbox (topic, payload, created_at)
+        SELECT 'late', json_object('text', value), '2024' FROM json_each(?)""",
+        [f"the {number}th of many things about zebras" for number in range(60)],
+    ),
+    "answer in a thread to the 60th message": (ANSWER.format("'thread', NULL, 'x', 'many-0'"), ""),
+    "answer in a group to nobody": (ANSWER.format("'g', NULL, 'zebras', NULL"), ""),
 }
 
 
@@ -938,7 +949,21 @@ def test_what_is_written_meanwhile_without_the_person_goes_with_the_next_call(
         line = {"message_id": "e", "user_id": "eve", "role": "user", "content": "one of eve",
                 "timestamp": "2024-05-01T12:00:00Z"}  # fmt: skip
         given = {"import_id": plain.import_from(lines(tmp_path / "a.jsonl", line)).import_id}
-    add(plain.primary, told(60, content=LONG))
+    group = {"channel_id": "g", "conversation_id": "g", "role": "user"}
+    add(
+        plain.primary,
+        told(60, content=LONG),
+        other(99, **group, message_id="of-u"),
+        *(
+            told(
+                100 + at,
+                **group,
+                message_id=f"many-{at}",
+                content=f"the {at}th of many things about zebras",
+            )
+            for at in range(60)
+        ),
+    )
     real = forgetting.erase_reports
 
     def writes(connection: Any, *arguments: Any) -> Any:
@@ -959,6 +984,46 @@ def test_what_is_written_meanwhile_without_the_person_goes_with_the_next_call(
         "messages WHERE message_id = 'late'",
     ):
         assert plain.primary.fetch_all(f"SELECT * FROM {table}") == []
+    assert plain.primary.fetch_all("SELECT 1 FROM messages WHERE message_id = 'of-u'")
+
+
+def test_a_late_answer_to_somebody_else_in_the_group_stays(plain, monkeypatch):
+    """Whoever wrote between the person and the companion, also after the erasure began."""
+    group = {"channel_id": "g", "conversation_id": "g"}
+    add(plain.primary, other(20, **group, message_id="of-u", role="user"), told(30, **group))
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        answer = group | {"role": "assistant", "user_id": None}
+        add(
+            connection,
+            other(21, **answer, message_id="to-u"),
+            other(40, **group, message_id="of-u-again", role="user"),
+            other(41, **answer, message_id="to-u-again"),
+        )
+        return real(connection, *arguments)
+
+    monkeypatch.setattr(forgetting, "erase_reports", writes)
+    assert plain.privacy.forget(user="person-ada").found["aico.db"] == 0
+    kept = plain.primary.fetch_all("SELECT message_id FROM messages WHERE channel_id = 'g'")
+    assert {one for (one,) in kept} == {"of-u", "to-u", "of-u-again", "to-u-again"}
+
+
+def test_the_key_of_a_person_who_came_back_and_was_deleted_leaves_the_feed(plain, monkeypatch):
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        connection.execute("INSERT INTO users (user_id, created_at) VALUES ('person-ada', '2024')")
+        connection.execute("DELETE FROM users WHERE user_id = 'person-ada'")
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete, match=r"is still in aico\.db"):
+            plain.privacy.forget(user="person-ada")
+    [done] = plain.privacy.resume()
+    assert done.receipt["found"]["aico.db"] == 0
+    assert files_with(plain.home.path, *CANARIES) == set()
 
 
 def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, monkeypatch):

@@ -26,7 +26,14 @@ from aico_lab.home.receipts import (
     signed,
 )
 from aico_lab.integrity.guard import check_pages, seal_news
-from aico_lab.privacy.deleting import Deleted, count_keys, delete, forget_keys, joined
+from aico_lab.privacy.deleting import (
+    Deleted,
+    count_keys,
+    count_keys_of_people,
+    delete,
+    forget_keys,
+    joined,
+)
 from aico_lab.privacy.patterns import Patterns
 from aico_lab.privacy.scanning import Scan, rows_left, scan, scan_backups, scan_files
 from aico_lab.privacy.scope import Scope, found
@@ -230,15 +237,18 @@ class Forgetting:
     def _prepare(self, primary: Connection, erasure: KeptErasure) -> bool:
         """Delete rows that an unfinished erasure has not deleted; return whether more is to do."""
         row = primary.fetch_one(
-            "SELECT finished_at, since_seq, receipt FROM erasures WHERE erasure_id = ?",
+            "SELECT finished_at, since_seq, receipt, until_seq FROM erasures WHERE erasure_id = ?",
             [erasure.erasure_id],
         )
         if row is not None and row[0] is not None:  # killed after the last commit
             self._keep_finished(erasure, json.loads(row[2] or "null"))
             return False
         if row is not None and erasure.wanted is not None:
-            again = self._scope_of(erasure)
-            if again is not None and rows_left(primary, Patterns.of(erasure.wanted)):
+            again, patterns = self._scope_of(erasure), Patterns.of(erasure.wanted)
+            people = patterns.of_column("user_id")
+            if again is not None and (
+                rows_left(primary, patterns) or count_keys_of_people(primary, people, row[3])
+            ):
                 self._delete(primary, erasure, again, since=row[1])  # as written meanwhile
             return True
         scope = found(primary, erasure.scope, self._key)
@@ -360,7 +370,9 @@ class Forgetting:
         _truncate_log(primary)
         self._progress("search", 6, len(STEPS))
         result = scan(storage, primary, patterns)
-        result.found["aico.db"] += count_keys(primary, since, until, patterns.of_column("user_id"))
+        people = patterns.of_column("user_id")
+        result.found["aico.db"] += count_keys(primary, since, until)
+        result.found["aico.db"] += count_keys_of_people(primary, people)
         if any(result.found.values()):
             where = ", ".join(name for name, count in result.found.items() if count)
             raise ErasureIncomplete(
@@ -374,7 +386,7 @@ class Forgetting:
                 "begun_at": begun,
                 "finished_at": values.to_timestamp(datetime.now(UTC)),
                 "erased": {"aico.db": erasure.wanted["rows"], **stores},
-                "searched": {"ids": len(patterns.all_ids), "sentences": len(patterns.sentences)},
+                "searched": {"ids": len(patterns.some_ids), "sentences": len(patterns.sentences)},
                 "found": result.found,
                 "mentioned": result.mentioned,
                 "left": result.counts,
