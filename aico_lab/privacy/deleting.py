@@ -239,6 +239,7 @@ def joined(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         return list(dict.fromkeys([*former.get(what, ()), *more[what]]))
 
     return {
+        **former,
         "ids": more["ids"],
         "names": union("names"),
         "sentences": union("sentences"),

@@ -70,7 +70,9 @@ _USER: Final = (
             SELECT m.id, m.message_id, channel_id, conversation_id, m.user_id, m.role, m.reply_to,
                 sum(m.role = 'user') OVER (PARTITION BY channel_id, conversation_id
                     ORDER BY m.timestamp, m.id ROWS UNBOUNDED PRECEDING) AS turn
-            FROM messages AS m JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id)
+            FROM messages AS m
+            -- With the index of channels, each conversation would read its whole channel.
+            WHERE (+m.channel_id, +m.conversation_id) IN ({_THEIRS})
         )
     ) AS a
     WHERE role = 'assistant' AND user_id IS NULL
