@@ -286,10 +286,10 @@ class Migration:
 
     def _drop_vector_table(self) -> None:
         """Drop the table of vector indexes that libSQL leaves after the last one is dropped."""
-        what, connection = f"table {VECTOR_TABLE}", self._connection
+        connection = self._connection
         if (
-            what in structure(connection)
-            and what not in self._twin.structure()
+            connection.fetch_all("SELECT 1 FROM sqlite_master WHERE name = ?", [VECTOR_TABLE])
+            and f"table {VECTOR_TABLE}" not in self._twin.structure()
             and not connection.fetch_all(f"SELECT 1 FROM {VECTOR_TABLE} LIMIT 1")
         ):
             connection.execute(f"DROP TABLE {VECTOR_TABLE}")
