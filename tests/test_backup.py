@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,19 @@ def test_a_restoration_keeps_what_the_feed_does_not_have(kept, away):
     with pytest.raises(HomeExists, match="1 undelivered event that the backup"):
         restore(away / "a.backup", settings(home), consent=True)
     restore(away / "a.backup", settings(home), force=True)
+
+
+def test_a_restored_backup_stays_in_the_list_beside_many_newer_ones(kept, away):
+    """Else an erasure would not list it."""
+    made = kept.backups.write(away / "a.backup")
+    for day in range(10, 31):
+        for hour in range(3):
+            at = f"2099-01-{day}T0{hour}:00:00+00:00"
+            newer = replace(made, path="/b", made_at=at, checked_at=made.checked_at)
+            records.record(kept.primary, newer)
+    records.record(kept.primary, replace(made, checked_at="2099-02-01T00:00:00+00:00"))
+    known = kept.backups.list()
+    assert (known[0].path, len(known)) == (made.path, 50)
 
 
 def test_facts_of_the_companion_are_lost_only_with_consent(kept, away):

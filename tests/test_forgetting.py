@@ -550,14 +550,18 @@ def test_copies_of_the_database_in_the_home_are_removed_or_listed(plain):
     """A restoration that was killed leaves one; nobody needs it."""
     home = plain.home.path
     plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-    copies = ["aico.db.restored", "aico.db.old", ".aico.db.rekeyed.partial"]
+    (home / ".cache.rekeyed.former").mkdir()
+    copies = [
+        ".cache.rekeyed.former/1.sst", "aico.db.restored", "aico.db.old",
+        ".aico.db.rekeyed.partial", "warehouse/.writer.duckdb.rekeyed.partial",
+    ]  # fmt: skip
     for name in copies:
         shutil.copy(plain.home.primary, home / name)
     assert "aico.db.restored" in _check_temporary(plain)
     result = plain.privacy.forget(user="person-ada")
-    assert result.receipt["left"] == {"backups": 2}
-    assert [name in " ".join(result.left) for name in copies] == [False, True, True]
-    assert files_with(home, *CANARIES) == set(copies[1:])
+    assert result.receipt["left"] == {"backups": 3}
+    assert [name in " ".join(result.left) for name in copies] == [False, False, True, True, True]
+    assert files_with(home, *CANARIES) == set(copies[2:])
 
 
 def test_a_killed_restoration_leaves_nothing_of_a_person_who_was_erased_before(plain):
