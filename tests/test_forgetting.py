@@ -131,7 +131,7 @@ def test_nothing_of_a_person_is_left_in_the_files_of_a_home(plain):
     """Every store is filled, and the bytes of all files are searched afterwards."""
     plain.primary.execute(
         "INSERT INTO dead_letters VALUES ('c', 2, 'said', '{}', '2024', 3, 'Error', "
-        "'person-ada failed', '2024')"
+        "'person-ada failed', '2024'), ('c', 3, 'said', '{}', '2024', 3, 'No person-ada', '', '')"
     )
     home = plain.home.path
     plain.sync()

@@ -124,7 +124,7 @@ _VECTORS: Final = (
 _NAMES_IT: Final = {
     "outbox": _IN_PAYLOAD,
     "dead_letters": f"{_IN_PAYLOAD} OR EXISTS (SELECT 1 FROM temp.gone_users AS g "
-    f"WHERE {_TELLING.format('g.user_id')} AND instr(reason, g.user_id))",
+    f"WHERE {_TELLING.format('g.user_id')} AND instr(error || ' ' || reason, g.user_id))",
     "system_state": "key NOT IN ('database_id', 'backups') AND ("
     f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
     "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
