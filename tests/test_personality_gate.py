@@ -354,6 +354,17 @@ def test_neither_growth_nor_a_pause_hides_what_was_before_it(log, pause):
     assert not check(log, "steady").ok
 
 
+def test_a_first_wave_that_left_hides_no_drift(log):
+    """Those of the second wave were in both halves of their time, but nobody in those of all."""
+    right = made(log, np.random.default_rng(8), [0.5, 0.5], 4000, people=60, weeks=20)
+    late = right.time_ms > MONDAY + 10 * WEEK
+    person = np.where(late, right.person, 60 + right.person % 25)
+    people = [f"p{one}" for one in range(85)]
+    found = check(replace(right, person=person, people=people), "steady")
+    assert not found.known
+    assert "1 person was there in both halves of it" in found.sentence
+
+
 def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
     right = made(log, np.random.default_rng(5), [0.5, 0.5], 2000, people=60)
     others = replace(right, person=right.person % 30 + np.where(np.arange(2000) < 1000, 0, 30))

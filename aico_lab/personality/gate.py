@@ -152,6 +152,11 @@ class Support:
                 f"{missing:.0%} of the decisions have no propensity: without the probability of "
                 "the choice, a better arm cannot be told from better moments."
             )
+        if log.ahead:
+            sentence += (
+                f" {counted(log.ahead, 'decision is', 'decisions are')} left out, as their times "
+                "are in the future."
+            )
         return Check("propensities logged", missing <= _MISSING, missing, _MISSING, sentence)
 
     def _overlap(self) -> Check:
@@ -192,7 +197,7 @@ class Support:
         due = self._due()
         share = float(np.mean(self._log.observed[due])) if due.any() else 0.0
         ok = share >= _OBSERVED
-        sentence = f"The outcome is known for {share:.0%} of the decisions."
+        sentence = f"The outcome is known for {share:.0%} of the decisions whose window is over."
         if not ok:
             sentence = (
                 f"The outcome is known for only {share:.1%} of the decisions whose window is over; "
@@ -296,9 +301,9 @@ class Support:
         gain = direct + self.weights * residual - log.reward
         spread = float(np.std(log.reward)) or 1.0
         halves = _halves(log)
-        both, worst, drifts, in_whole_weeks = 0, 0.0, "", True
+        in_both = [len(np.intersect1d(log.person[a], log.person[b])) for a, b, _ in halves]
+        worst, drifts, in_whole_weeks = 0.0, "", True
         for early, late, whole in halves:
-            both = max(both, len(np.intersect1d(log.person[early], log.person[late])))
             for what, values in (("outcome", residual), ("gain of the policy", gain)):
                 apart, significant = _paired(
                     values, log.person, early, late, alarm=_DRIFT_ALARM / len(halves)
@@ -307,8 +312,12 @@ class Support:
                 worst = max(worst, size if significant else 0.0)
                 if significant and size > _DRIFT and not drifts:
                     drifts, in_whole_weeks = what, whole
+        # Those of the period suffice if only testers were there before it.
+        before = log.person[log.time_ms < log.time_ms[halves[-1][0]].min()]
+        both = in_both[-1] if len(np.unique(before)) < _COMPARED else min(in_both)
         sentence = "The outcome does not drift over the period."
-        if both < _COMPARED:
+        known = bool(drifts) or both >= _COMPARED
+        if not known:
             sentence = (
                 "Whether the outcome drifts over the period is not known: "
                 f"{counted(both, 'person was', 'people were')} there in both halves of it, and "
@@ -324,7 +333,6 @@ class Support:
                 f"The {drifts} drifts: it differs between the halves of the period by {worst:.2f} "
                 "standard deviations, so that one number does not describe it."
             )
-        known = both >= _COMPARED
         return Check("no drift", not drifts, worst, _DRIFT, sentence, known)
 
     def _due(self) -> NDArray[np.bool_]:
