@@ -225,7 +225,7 @@ def _check_seal(lab: Lab) -> str:
             f"sealed at once{told}"
         )
     day = datetime.fromtimestamp(last.deep_at, UTC)
-    outcome = "found no damage" if last.deep_ok else "found damage"
+    outcome = "found no damage in what it can compare" if last.deep_ok else "found damage"
     return (
         f"every page is as it was sealed; the last deep check, on {day:%Y-%m-%d %H:%M} UTC, "
         f"{outcome}{told}"

@@ -51,8 +51,8 @@ _PATIENCE: Final = 5.0  # seconds that a restoration waits for other programs
 
 _NOT_CARRIED: Final = (
     "As the former database could not be read, the home has only the recipients of backups, keys "
-    "of studies and list of backups that the backup has: add later recipients again, by --recipient "
-    "of `aico-lab backup`."
+    "of studies and list of backups that the backup has: add later recipients again, by "
+    "--recipient of `aico-lab backup`."
 )
 _OURS: Final = (
     "database_id", "backups", "backup_recipients", "study:*", "schedules", "watched:*",
