@@ -437,7 +437,7 @@ def _check_erasures(lab: Lab) -> str:
         )
     if not receipts:
         return "none"
-    unknown = sum("lost" in one for one in receipts)
+    unknown = sum("lost" in one or one["scope"]["kind"] == "unknown" for one in receipts)
     lost = f"; of {unknown}, nobody knew all that was to be searched for" if unknown else ""
     return f"{len(receipts)} finished, all with an authentic receipt{lost}"
 

@@ -259,15 +259,15 @@ def _complete(
 
     The former seal, of later changes, would refuse it.
 
-    Returns:
-        Whether the former database could be read.
-
     Args:
         restored: The restored database.
         key: Its key.
         done: What was restored.
         backup: The backup, which does not know itself.
         former: The database whose place it takes, with the same key.
+
+    Returns:
+        Whether the former database could be read.
     """
     carried = False
     with LibSQLAdapter(restored, key, create=False).connect() as connection:

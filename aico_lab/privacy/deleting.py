@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SENTENCES: Final = 30
 """The most texts of messages of which other stores are searched for a part."""
 
+TEXTS: Final = 300_000
+"""The most messages, the newest, whose whole texts are kept in memory and the sealed file."""
+
 SHORTEST: Final = 16
 """The fewest characters of such a part: shorter ones are in other people's messages, too."""
 
@@ -204,7 +207,7 @@ class Deleted:
         ids: All ids by column, by which stores are searched; of messages the newest first.
         names: Names of erased people, likewise.
         sentences: Parts of some erased texts, likewise.
-        texts: All texts that are long enough to be told from those of others.
+        texts: Whole texts that are long enough to be told from those of others.
         turns: The channel, conversation and time of each erased message that an answer may follow.
         last_id: The highest `id` of messages before.
         since: The last change of the feed before.
@@ -405,7 +408,8 @@ def _note(connection: Connection, done: Deleted) -> None:
     ]
     done.texts = _array(
         connection,
-        "SELECT content AS one FROM messages WHERE id IN (SELECT id FROM temp.gone_messages) "
+        "SELECT content AS one FROM messages WHERE id IN "
+        f"(SELECT id FROM temp.gone_messages ORDER BY id DESC LIMIT {TEXTS}) "
         f"AND length(content) >= {SHORTEST} UNION SELECT content FROM memories "
         "WHERE user_id IN (SELECT user_id FROM temp.gone_users) "
         f"AND length(content) >= {SHORTEST}",
