@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql import Connection
-from aico_lab.adapters.sql_text import normalised, quoted
+from aico_lab.adapters.sql_text import normalised, quoted, shown
 from aico_lab.errors import StorageError
 from aico_lab.schema import feed, versions
 
@@ -72,8 +72,8 @@ class Drift:
     @property
     def broken(self) -> tuple[str, ...]:
         """The differences that prevent a migration, in words; added objects do not."""
-        return (*(f"{name} is missing" for name in self.missing),
-                *(f"{name} is changed" for name in self.changed))  # fmt: skip
+        return (*(f"{shown(name)} is missing" for name in self.missing),
+                *(f"{shown(name)} is changed" for name in self.changed))  # fmt: skip
 
 
 class Twin:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
-from aico_lab.adapters.sql_text import folded, quoted
+from aico_lab.adapters.sql_text import folded, quoted, shown
 from aico_lab.errors import (
     CorruptDatabase,
     DatabaseLocked,
@@ -267,7 +267,7 @@ class Migration:
         write_out_defaults(self._connection)
         check_sound(self._connection)
         drift = self._twin.compare(self._connection)
-        left = [f"{name} is left" for name in drift.added if name not in self._tolerated]
+        left = [f"{shown(name)} is left" for name in drift.added if name not in self._tolerated]
         if left or drift.broken:
             raise InvalidStatement(", ".join([*left, *drift.broken]))
 
