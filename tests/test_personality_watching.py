@@ -200,6 +200,8 @@ def test_the_period_begins_when_most_people_are_there():
     on_and_off = [(100, week, week + 1, 1.0) for week in range(0, 8, 2)]
     assert begin(*on_and_off, end=7.0) < 0.5
     assert begin((100, 0, 8, 1.0), (100, 20, 22, 1.0), end=22.0) < 0.5
+    term, both = [(0, 6), (10, 16)], (100, 10, 16, 1.0)  # a first wave, then a pause
+    assert begin(*((100, *weeks, 3.0) for weeks in term), both, end=16.0) > 9.5
 
 
 @pytest.mark.parametrize("seed", [4, 7])

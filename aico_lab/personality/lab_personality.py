@@ -383,7 +383,8 @@ class Personality:
             InvalidEntity: A step is out of bounds, or the new traits violate a rule.
         """
         change = self.show(change_id)
-        if self._is_open(change):
+        # What concerns one person is never decided, however long it is watched.
+        if self._is_open(change) and change.user_id is None:
             logs = change_logs(self._storage.reader, change)
             if logs and (why := unwatchable(logs)) is not None:
                 raise ChangeRefused(f"Nothing was applied, as {why}; log on, and propose later.")
