@@ -362,7 +362,10 @@ def test_a_first_wave_that_left_hides_no_drift(log):
     people = [f"p{one}" for one in range(85)]
     found = check(replace(right, person=person, people=people), "steady")
     assert not found.known
-    assert "1 person was there in both halves of it" in found.sentence
+    assert "1 person was there in both halves of it, who made 0% of" in found.sentence
+    later = np.where(right.time_ms > MONDAY + 12 * WEEK, right.person, 60 + right.person % 25)
+    found = check(replace(right, person=later, people=people), "steady")
+    assert not found.known  # though all of the first wave were in both halves
 
 
 def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
@@ -374,7 +377,7 @@ def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
     assert found.ok
     assert found.sentence == (
         "Whether the outcome drifts over the period is not known: 0 people were there in both "
-        "halves of it, and 10 are needed."
+        "halves of it, who made 0% of the decisions of a half; 10 people and 50% are needed."
     )
     assert not found.known
     evaluated = evaluate(others, targets.fixed(others.arms[0]))

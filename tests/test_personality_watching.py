@@ -204,6 +204,17 @@ def test_the_period_begins_when_most_people_are_there():
     assert begin(*((100, *weeks, 3.0) for weeks in term), both, end=16.0) > 9.5
 
 
+def test_growth_and_pauses_are_no_launch():
+    weeks = np.arange(30)
+    for cycle, enough in (([1, 0, 0], 4), ([1, 1, 0, 0], 8)):
+        rates = 300 * 1.05 ** (weeks - 29.0) * np.resize(cycle, 30)[::-1]
+        times = np.random.default_rng(1).poisson(rates)
+        week = np.repeat(weeks, times) + np.random.default_rng(2).random(times.sum())
+        person = np.random.default_rng(3).integers(0, 300, len(week))
+        begun = begin_of_period(person, np.int64(week * WEEK_MS), 30 * WEEK_MS) / WEEK_MS
+        assert 30 - begun >= enough
+
+
 @pytest.mark.parametrize("seed", [4, 7])
 def test_a_quiet_home_is_judged(seed):
     """Of each stretch there are few people on a side."""

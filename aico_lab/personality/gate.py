@@ -58,6 +58,9 @@ _STRAY: Final = 0.02
 _COMPARED: Final = FEWEST_PEOPLE // 2
 """The fewest people in both halves of the period of whom a drift is told."""
 
+_MOST: Final = 0.5
+"""The least share of the decisions of each half that is from people of whom a drift is told."""
+
 _CHANGED: Final = 0.05
 """The largest share of decisions under another version than is usual for person and context."""
 
@@ -154,8 +157,8 @@ class Support:
             )
         if log.ahead:
             sentence += (
-                f" {counted(log.ahead, 'decision is', 'decisions are')} left out, as their times "
-                "are in the future."
+                f" {counted(log.ahead, 'decision', 'decisions')} of the home left out: the time is "
+                "in the future."
             )
         return Check("propensities logged", missing <= _MISSING, missing, _MISSING, sentence)
 
@@ -301,7 +304,6 @@ class Support:
         gain = direct + self.weights * residual - log.reward
         spread = float(np.std(log.reward)) or 1.0
         halves = _halves(log)
-        in_both = [len(np.intersect1d(log.person[a], log.person[b])) for a, b, _ in halves]
         worst, drifts, in_whole_weeks = 0.0, "", True
         for early, late, whole in halves:
             for what, values in (("outcome", residual), ("gain of the policy", gain)):
@@ -314,14 +316,16 @@ class Support:
                     drifts, in_whole_weeks = what, whole
         # Those of the period suffice if only testers were there before it.
         before = log.person[log.time_ms < log.time_ms[halves[-1][0]].min()]
-        both = in_both[-1] if len(np.unique(before)) < _COMPARED else min(in_both)
+        asked = halves if len(np.unique(before)) >= _COMPARED else halves[-1:]
+        people, share = np.min([_in_both(log.person, early, late) for early, late, _ in asked], 0)
+        known = bool(drifts) or (people >= _COMPARED and share >= _MOST)
         sentence = "The outcome does not drift over the period."
-        known = bool(drifts) or both >= _COMPARED
         if not known:
             sentence = (
                 "Whether the outcome drifts over the period is not known: "
-                f"{counted(both, 'person was', 'people were')} there in both halves of it, and "
-                f"{_COMPARED} are needed."
+                f"{counted(int(people), 'person was', 'people were')} there in both halves of it, "
+                f"who made {share:.0%} of the decisions of a half; {_COMPARED} people and "
+                f"{_MOST:.0%} are needed."
             )
         elif drifts and not in_whole_weeks:
             sentence = (
@@ -374,6 +378,15 @@ def _halves(log: Log) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_], bool]]
     within = log.time_ms >= begin_ms
     found = [_cut(log.time_ms, np.ones(len(log), bool))]
     return found if within.all() else [*found, _cut(log.time_ms, within)]
+
+
+def _in_both(
+    person: NDArray[np.int64], early: NDArray[np.bool_], late: NDArray[np.bool_]
+) -> tuple[int, float]:
+    """Return the people in both halves, and the least share that they have of one."""
+    both = np.intersect1d(person[early], person[late])
+    of_them = np.isin(person, both)
+    return len(both), float(min(np.mean(of_them[half]) for half in (early, late)))
 
 
 def _cut(

@@ -63,7 +63,8 @@ class Log:
         unscaled: The number of ratings that are left out because their scale is not known.
         known_ms: The time since when each outcome was known; None if that was when its window was
             over.
-        ahead: The number of decisions that are left out because their times are in the future.
+        ahead: The number of decisions, also of other contexts and policies, that are left out
+            because their times are in the future.
     """
 
     person: Codes
@@ -155,8 +156,9 @@ def read_log(
     end_ms = talk.last_ms if talk.recent_ms is None else talk.recent_ms
     now_ms = time.time_ns() // 1_000_000
     with translated("The snapshot"):
-        ((ahead,),) = connection.execute(
-            f"SELECT count(*) FROM ({_DECISIONS}) WHERE {chosen} AND ts_ms > {now_ms}"
+        ((ahead, made_up),) = connection.execute(
+            "SELECT count(*), coalesce(bool_or(simulated), false) "
+            f"FROM ({_DECISIONS}) WHERE {chosen} AND ts_ms > {now_ms}"
         ).fetchall()
         chosen += f" AND ts_ms <= {now_ms}"
         arms = _keys(connection, "arms", chosen, also="arm")
@@ -214,7 +216,7 @@ def read_log(
         profiles=profiles,
         names=names,
         outcome=outcome,
-        simulated=bool(simulated.any()),
+        simulated=bool(simulated.any()) or made_up,
         generation=generation,
         unscaled=ratings[0][0] if outcome.name == "satisfaction" else 0,
         known_ms=table["known_ms"].to_numpy().astype(np.int64),
