@@ -591,6 +591,32 @@ def test_a_revoked_device_joins_again_under_new_keys(two, folder):
         b.join(a.invite(keys, "phone"))
 
 
+def test_a_device_that_the_others_do_not_obey_decides_about_nobody(two, make, folder):
+    """Else it alone would believe the decision, and be cut off from the other device for good."""
+    a, b = two
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "tablet", level=1))
+    first = a.replica.device_id
+    decisions = (
+        lambda device: device.revoke(first),
+        lambda device: device.rename(first, "mine"),
+        lambda device: device.set_policy(first, memories="none"),
+        lambda device: device.invite(make("d").create_keys(), "desktop"),
+    )
+    a.revoke(b.replica.device_id)
+    a.sync(folder)
+    with pytest.raises(DeviceRevoked):
+        b.sync(folder)
+    for decide in decisions[:3]:
+        with pytest.raises(DeviceRevoked, match="cannot decide"):
+            decide(b)
+    with pytest.raises(UnknownName, match="phone is revoked already"):
+        a.revoke(b.replica.device_id)
+    for decide in decisions:
+        with pytest.raises(InvalidValue, match="only receives"):
+            decide(c)
+
+
 STAMPS = {
     1: SchemaVersion(
         version=1,

@@ -14,7 +14,7 @@ from aico_lab.cli.output import emit, note, say, show
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
-    from aico_lab.federation.syncing import Synced
+    from aico_lab.federation.syncing import FederationProof, Synced
 
 federate = typer.Typer(
     help="Exchange changes with the person's other devices.", no_args_is_help=True
@@ -49,7 +49,8 @@ def federate_sync(
     with open_lab(home, key_file) as lab:
         done = lab.devices.sync(folder=folder, lan=lan, address=address)
         if (lan or address) and list(done) == [str(lab.devices.folder)]:
-            note("No trusted device answered in the local network.")
+            where = f"at {address}" if address else "in the local network"
+            note(f"No trusted device answered {where}.")
         if json:
             emit(done)
         _report(done, quiet=json)
@@ -104,7 +105,9 @@ def federate_status(
         emit(status)
         return
     for one in status.devices:
-        show(f"{one.device_id}  {one.name:<16} {counted(one.bundles, 'bundles')} taken in")
+        what = "written" if one.is_this else "taken in"
+        revoked = "" if one.trust_level else ", revoked"
+        show(f"{one.device_id}  {one.name:<16} {counted(one.bundles, 'bundles')} {what}{revoked}")
     for title, rows in (
         ("waiting", status.waiting),
         ("refused", status.refused),
@@ -161,28 +164,7 @@ def federate_verify(
     if json:
         emit(found)
     else:
-        for table, count in found.verified.proof.rows.items():
-            if table in found.not_compared:
-                continue
-            buckets = len(found.buckets.get(table, []))
-            say(f"{'ok  ' if not buckets else 'FAIL'} {table:<24} {count:,} rows")
-        for table, count in found.not_compared.items():
-            say(f"     {table:<24} {count:,} rows, NOT compared: only one of the devices holds it")
-        for table, key in differing:
-            show(f"not as exchanged: {table} {key}")
-        for file in found.damaged:
-            mended = (
-                "it is repaired, or sent again" if file.is_repaired else "no copy here is whole"
-            )
-            show(f"damaged: {file.path}; {mended}")
-        if other is not None:
-            say(
-                "The devices DIFFER."
-                if found.buckets
-                else f"Both devices have equal rows of {', '.join(found.compared)}."
-                if found.compared
-                else "Nothing was compared: the devices hold no class in common."
-            )
+        _show_verified(found, is_compared=other is not None)
     is_damaged = any(not file.is_repaired for file in found.damaged)
     if found.buckets or is_damaged or (differing and not repair):
         raise typer.Exit(1)
@@ -220,7 +202,8 @@ def federate_resolve(
     keep: Annotated[
         str,
         typer.Option(
-            help="The version to keep: mine, theirs, or a JSON file with the values of columns."
+            help="The version to keep: mine, theirs, or a JSON file with the values of columns. "
+            "Of two other devices' versions, mine is the one that is kept until now."
         ),
     ],
     home: HomeOption = None,
@@ -228,8 +211,14 @@ def federate_resolve(
     json: JsonOption = False,
 ) -> None:
     """Decide a conflict, on all devices."""
+    from aico_lab.errors import InvalidValue
     from aico_lab.federation.lab_devices import read_values
+    from aico_lab.metrics.engine.claims import counted
 
+    if keep not in ("mine", "theirs") and not Path(keep).expanduser().exists():
+        raise InvalidValue(
+            f"--keep takes mine, theirs, or a JSON file, and there is no file {keep!r}."
+        )
     chosen: str | dict[str, Any] = keep if keep in ("mine", "theirs") else read_values(Path(keep))
     with open_lab(home, key_file) as lab:
         lab.devices.federation.resolve(number, chosen)
@@ -237,7 +226,10 @@ def federate_resolve(
     if json:
         emit({"resolved": number, "left": left})
     else:
-        say(f"Conflict {number} is resolved, {left:,} are left; `aico-lab federate sync` sends it.")
+        say(
+            f"Conflict {number} is resolved; {counted(left, 'conflicts')} left. "
+            "`aico-lab federate sync` tells the other devices."
+        )
 
 
 @federate.command("compact")
@@ -265,18 +257,53 @@ def federate_compact(
 def federate_log(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """List what happened between the devices."""
+    """List when devices were added and revoked."""
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         entries = lab.devices.federation.log()
+        names = {one.device_id: one.name for one in lab.devices.list()}
     if json:
         emit(entries)
         return
     for one in entries:
-        show(f"{one.at}  {one.event:<24} {one.device_id or '':<16} {one.detail}".rstrip())
+        name = names.get(one.device_id or "", "")
+        show(
+            f"{one.at}  {one.event:<16} {one.device_id or '':<16}  {name:<16} {one.detail}".rstrip()
+        )
+
+
+def _show_verified(found: FederationProof, *, is_compared: bool) -> None:
+    from aico_lab.metrics.engine.claims import counted
+
+    wrong = found.buckets.keys() | {table for table, _ in found.verified.differing}
+    for table, count in found.verified.proof.rows.items():
+        if table not in found.not_compared:
+            say(f"{'FAIL' if table in wrong else 'ok  '} {table:<24} {counted(count, 'rows')}")
+    for table, count in found.not_compared.items():
+        say(
+            f"     {table:<24} {counted(count, 'rows')}, NOT compared: only one of the devices "
+            "holds them"
+        )
+    for table, key in found.verified.differing:
+        show(f"not as exchanged: {table} {key}")
+    if found.verified.repaired:
+        say("These rows are sent as they are here with the next `aico-lab federate sync`.")
+    for file in found.damaged:
+        mended = "it is repaired, or sent again" if file.is_repaired else "no copy here is whole"
+        show(f"damaged: {file.path}; {mended}")
+    if is_compared:
+        say(
+            "The devices DIFFER."
+            if found.buckets
+            else f"Both devices have equal rows of {', '.join(found.compared)}."
+            if found.compared
+            else "Nothing was compared: the devices hold no class in common."
+        )
 
 
 def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
+    from aico_lab.metrics.engine.claims import counted
+
     for way, one in done.items():
         for file in one.exchanged.damaged:
             note(f"{file} was damaged on this device: it is fetched again, or sent anew.")
@@ -291,11 +318,13 @@ def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
         for reason, some in files.items():
             note(f"{some[0]} waits: {reason}.")
             if len(some) > 1:
-                note(f"So do {len(some) - 1:,} more: see `aico-lab federate status`.")
+                more = counted(len(some) - 1, "other files")
+                note(f"Likewise {more}: see `aico-lab federate status`.")
         if not quiet:
             say(
-                f"{way}: {one.exchanged.received:,} files received, {one.exchanged.sent:,} sent; "
-                f"{one.taken_in.rows:,} rows taken in, {one.sealed.rows:,} sealed."
+                f"{way}: {counted(one.exchanged.received, 'files')} received, "
+                f"{one.exchanged.sent:,} sent; {counted(one.taken_in.rows, 'rows')} taken in, "
+                f"{one.sealed.rows:,} changed here."
             )
 
 

@@ -69,7 +69,7 @@ class Refused(Exception):
 
 
 class NoKey(Refused):
-    """A file is encrypted for other devices, or under a key that has not come yet."""
+    """No key of this device opens a file."""
 
     def __init__(self) -> None:
         super().__init__("this device has no key for it", is_final=False)
