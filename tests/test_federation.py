@@ -533,6 +533,24 @@ def test_a_revoked_device_is_told_and_not_heard(two, folder):
     assert (a.status().is_revoked, b.status().is_revoked) == (False, True)
 
 
+def test_what_a_device_compacted_before_it_was_revoked_is_no_gap(two, make, folder):
+    """For the device that revoked it, which had not taken that in, unlike the others."""
+    a, b = two
+    c = with_third(two, make, folder)
+    b.run(RENAME, "replaced", at=1_700_000_001_000)
+    meet(folder, b, c)
+    c.compact()
+    meet(folder, c, b)
+    b.run(USER, "eve", "after it")
+    b.sync(folder)
+    a.revoke(c.replica.device_id)
+    c.run(USER, "bad", "not heard")
+    c.sync(folder)
+    meet(folder, a, b)
+    assert (a.name, a.one("SELECT count(*) FROM users")) == ("replaced", 2)
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+
+
 def test_a_revoked_device_joins_again_under_new_keys(two, folder):
     """With what the others had refused, and what it changed since."""
     a, b = two

@@ -227,6 +227,19 @@ class Receiver:
             for head in json.loads(stored).get(name.stream, [])
         }
         heads |= {head for (head,) in self._connection.fetch_all("SELECT hash FROM sync_seen")}
+        # Also by bundles that wait, because they may wait for what this one has replaced.
+        trusted = {
+            device_id
+            for (device_id,) in self._connection.fetch_all(
+                "SELECT device_id FROM devices WHERE trust_level > 1"
+            )
+        }
+        heads |= {
+            head
+            for other, waiting in self._headers.items()
+            if other.device in trusted
+            for head in waiting.ctx.get(name.stream, (0, []))[1]
+        }
         before: dict[str, str] = dict(
             self._connection.fetch_all(
                 "SELECT hash, prev FROM sync_chain WHERE stream = ?", [name.stream]
