@@ -18,6 +18,7 @@ from aico_lab.federation import applying, bundles, epochs, sealing
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
 from aico_lab.federation.rows import Version, digest_of
+from aico_lab.federation.spool import Spool
 from aico_lab.federation.syncing import Federation
 from aico_lab.federation.tables import CLASSES
 from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
@@ -995,6 +996,26 @@ def test_other_bad_files_are_refused(two, folder):
     assert name not in a.replica.spool.names()
     assert a.exchange(folder).received == 0
     assert parse_name(name).device == b.replica.device_id
+
+
+def test_to_refuse_many_files_lists_the_spool_no_more_often_than_to_refuse_one(two, monkeypatch):
+    a, b = two
+    listed = []
+    names = Spool.names
+    monkeypatch.setattr(Spool, "names", lambda spool: listed.append(1) or names(spool))
+
+    def refused(count):
+        for _ in range(count):
+            forged(a, b, text=b"{}", is_deferred=True)
+        listed.clear()
+        done = a.take_in()
+        files = {file for file, _ in done.refused}
+        assert len(files) == count
+        made = len(listed)
+        assert not files & names(a.replica.spool)
+        return made
+
+    assert refused(1) == refused(10)
 
 
 def test_a_row_of_an_older_schema_gets_the_defaults(two, folder):

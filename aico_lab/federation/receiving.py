@@ -194,7 +194,7 @@ class Receiver:
                 [str(name), str(refused)],
             )
             self._replica.publish_event("federation.refused", {"file": str(name)})
-        self._replica.spool.remove([str(name)])
+        self._replica.spool.remove(str(name))
 
     def _obstacle(self, name: FileName, header: Header) -> str | None:
         """Return the reason why a bundle cannot be taken in now, or None."""

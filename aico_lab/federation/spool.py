@@ -20,7 +20,7 @@ from aico_lab.federation.bundles import LARGEST_FILE, FileName, Refused, hash_of
 from aico_lab.home.files import private_files, sync_folder, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from pathlib import Path
 
 _PENDING: Final = ".pending-"
@@ -106,10 +106,9 @@ class Spool:
             else:
                 path.unlink(missing_ok=True)
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove bundles."""
-        for name in self.names() & {*names}:
-            (self.folder / name).unlink(missing_ok=True)
+    def remove(self, name: str) -> None:
+        """Remove a bundle, if it is there."""
+        (self.folder / name).unlink(missing_ok=True)
 
     def exchange(
         self,
