@@ -754,6 +754,19 @@ def test_a_device_that_was_added_later_may_compact(two, make, folder):
     assert (b.name, b.take_in().waiting) == ("known to c", [])
 
 
+def test_a_device_that_lacks_a_class_compacts_no_keys_away(two, make, folder):
+    """Of the class, which another device has not got yet."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.set_policy(c.replica.device_id, memories="none")
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "under a new key")
+    meet(folder, a, c)
+    c.compact()
+    meet(folder, c, a, b)
+    assert (b.one("SELECT count(*) FROM memories"), b.take_in().waiting) == (1, [])
+
+
 def test_a_backup_from_before_compacting_takes_nothing_back(two, folder, tmp_path):
     a, b = two
     a.replica.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
