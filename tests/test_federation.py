@@ -767,6 +767,23 @@ def test_a_device_that_lacks_a_class_compacts_no_keys_away(two, make, folder):
     assert (b.one("SELECT count(*) FROM memories"), b.take_in().waiting) == (1, [])
 
 
+@pytest.mark.parametrize("had_it", [False, True])
+def test_a_device_without_a_plugin_compacts_no_keys_away(two, make, folder, stamps, had_it):
+    a, b = two
+    c = with_third(two, make, folder)
+    for one in two:
+        stamps.apply_plugin_schema("stamps", one.replica.connection)
+    a, b = with_plugins(a, b)
+    a.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    meet(folder, a, c)
+    if had_it:
+        stamps.remove_plugin_schema("stamps", a.replica.connection)
+        (a,) = with_plugins(a)
+    (a if had_it else c).compact()
+    meet(folder, c, a, b)
+    assert (b.one("SELECT motif FROM stamps_owned"), b.take_in().waiting) == ("a blue one", [])
+
+
 def test_a_backup_from_before_compacting_takes_nothing_back(two, folder, tmp_path):
     a, b = two
     a.replica.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -89,22 +89,28 @@ def compact(replica: Replica) -> tuple[int, int, int]:
 
 
 def _without_trust_and_keys(replica: Replica, links: list[Link]) -> list[Link]:
-    """Return bundles without those of others on trusted devices, or on keys it does not have.
+    """Return bundles without those of others on trusted devices, or any on keys of unheld classes.
 
     Who has not learned yet that this device is trusted could not read its state without them, and
-    it cannot hand out the keys of classes that it does not hold.
+    its own statements hand out only the keys that it has, of the classes that it knows.
     """
     kept, there = set(), replica.spool.names()
-    rows = replica.connection.fetch_all("SELECT epoch FROM sync_epochs WHERE identity IS NULL")
+    rows = replica.connection.fetch_all(
+        "SELECT epoch FROM sync_epochs "
+        "WHERE identity IS NULL OR class NOT IN (SELECT value FROM json_each(?))",
+        [json.dumps(replica.classes)],
+    )
     lacking = {epoch for (epoch,) in rows}
     receiver = Receiver(replica)
     for link in links:
-        if link.file not in there or link.stream.startswith(f"{replica.device_id}."):
+        is_own = link.stream.startswith(f"{replica.device_id}.")
+        if link.file not in there or (is_own and not lacking):
             continue
         with contextlib.suppress(Refused):
             opened = receiver.open(parse_name(link.file))
             if not opened.rows() and any(
-                one["kind"] == "approve" or (one["kind"] == "epoch" and one["epoch"] in lacking)
+                (one["kind"] == "approve" and not is_own)
+                or (one["kind"] == "epoch" and one["epoch"] in lacking)
                 for one in opened.header.statements
             ):
                 kept.add(link)
