@@ -48,7 +48,8 @@ def federate_sync(
     with open_lab(home, key_file) as lab:
         done = lab.devices.sync(folder=folder, lan=lan, address=address)
         if (lan or address) and list(done) == [str(lab.devices.folder)]:
-            note("No trusted device answered in the local network.")
+            where = f"at {address}" if address else "in the local network"
+            note(f"No trusted device answered {where}.")
         if json:
             emit(done)
         _report(done, quiet=json)
@@ -97,7 +98,9 @@ def federate_status(
         emit(status)
         return
     for one in status.devices:
-        show(f"{one.device_id}  {one.name:<16} {counted(one.bundles, 'bundles')} taken in")
+        what = "written" if one.is_this else "taken in"
+        revoked = "" if one.trust_level else ", revoked"
+        show(f"{one.device_id}  {one.name:<16} {counted(one.bundles, 'bundles')} {what}{revoked}")
     for title, rows in (
         ("waiting", status.waiting),
         ("refused", status.refused),
@@ -112,6 +115,8 @@ def federate_status(
         "The other devices trust this one no longer: its changes go nowhere until one of them "
         "adds it again."
         if status.is_revoked
+        else "This device only receives: its own changes stay here."
+        if any(one.is_this and one.trust_level == 1 for one in status.devices)
         else "Changes wait for `aico-lab federate sync`."
         if status.unsent
         else "All changes of this device are in bundles."
@@ -136,6 +141,7 @@ def federate_verify(
 ) -> None:
     """Compare the rows with what was exchanged, and with another device."""
     from aico_lab.federation.lab_devices import read_proof
+    from aico_lab.metrics.engine.claims import counted
 
     other = None if with_ is None else read_proof(with_)
     with open_lab(home, key_file) as lab:
@@ -144,13 +150,18 @@ def federate_verify(
     if json:
         emit(found)
     else:
-        for table, count in found.verified.proof.rows.items():
-            buckets = len(found.buckets.get(table, []))
-            say(f"{'ok  ' if not buckets else 'FAIL'} {table:<24} {count:,} rows")
+        rows = found.verified.proof.rows
+        wrong = found.buckets.keys() | {table for table, _ in differing}
+        for table, count in rows.items():
+            say(f"{'FAIL' if table in wrong else 'ok  '} {table:<24} {counted(count, 'rows')}")
         for table, key in differing:
             show(f"not as exchanged: {table} {key}")
+        if found.verified.repaired:
+            say("These rows are sent as they are here with the next `aico-lab federate sync`.")
         if other is not None:
             say("Both devices have equal rows." if not found.buckets else "The devices DIFFER.")
+            if alone := sorted(rows.keys() ^ other.rows.keys()):
+                say(f"Not compared, as only one of the devices holds them: {', '.join(alone)}.")
     if found.buckets or (differing and not repair):
         raise typer.Exit(1)
 
@@ -187,7 +198,8 @@ def federate_resolve(
     keep: Annotated[
         str,
         typer.Option(
-            help="The version to keep: mine, theirs, or a JSON file with the values of columns."
+            help="The version to keep: mine, theirs, or a JSON file with the values of columns. "
+            "Of two other devices' versions, mine is the one that is kept until now."
         ),
     ],
     home: HomeOption = None,
@@ -195,8 +207,14 @@ def federate_resolve(
     json: JsonOption = False,
 ) -> None:
     """Decide a conflict, on all devices."""
+    from aico_lab.errors import InvalidValue
     from aico_lab.federation.lab_devices import read_values
+    from aico_lab.metrics.engine.claims import counted
 
+    if keep not in ("mine", "theirs") and not Path(keep).expanduser().exists():
+        raise InvalidValue(
+            f"--keep takes mine, theirs, or a JSON file, and there is no file {keep!r}."
+        )
     chosen: str | dict[str, Any] = keep if keep in ("mine", "theirs") else read_values(Path(keep))
     with open_lab(home, key_file) as lab:
         lab.devices.federation.resolve(number, chosen)
@@ -204,7 +222,10 @@ def federate_resolve(
     if json:
         emit({"resolved": number, "left": left})
     else:
-        say(f"Conflict {number} is resolved, {left:,} are left; `aico-lab federate sync` sends it.")
+        say(
+            f"Conflict {number} is resolved; {counted(left, 'conflicts')} left. "
+            "`aico-lab federate sync` tells the other devices."
+        )
 
 
 @federate.command("compact")
@@ -232,18 +253,24 @@ def federate_compact(
 def federate_log(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """List what happened between the devices."""
+    """List when devices were added and revoked."""
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         entries = lab.devices.federation.log()
+        names = {one.device_id: one.name for one in lab.devices.list()}
     if json:
         emit(entries)
         return
     for one in entries:
-        show(f"{one.at}  {one.event:<24} {one.device_id or '':<16} {one.detail}".rstrip())
+        name = names.get(one.device_id or "", "")
+        show(
+            f"{one.at}  {one.event:<16} {one.device_id or '':<16}  {name:<16} {one.detail}".rstrip()
+        )
 
 
 def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
+    from aico_lab.metrics.engine.claims import counted
+
     for way, one in done.items():
         for file, reason in (*one.exchanged.refused, *one.taken_in.refused):
             note(f"{file} was refused: {reason}.")
@@ -253,11 +280,13 @@ def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
         for reason, some in files.items():
             note(f"{some[0]} waits: {reason}.")
             if len(some) > 1:
-                note(f"So do {len(some) - 1:,} more: see `aico-lab federate status`.")
+                more = counted(len(some) - 1, "other files")
+                note(f"Likewise {more}: see `aico-lab federate status`.")
         if not quiet:
             say(
-                f"{way}: {one.exchanged.received:,} files received, {one.exchanged.sent:,} sent; "
-                f"{one.taken_in.rows:,} rows taken in, {one.sealed.rows:,} sealed."
+                f"{way}: {counted(one.exchanged.received, 'files')} received, "
+                f"{one.exchanged.sent:,} sent; {counted(one.taken_in.rows, 'rows')} taken in, "
+                f"{one.sealed.rows:,} changed here."
             )
 
 
