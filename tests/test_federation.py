@@ -554,6 +554,32 @@ def test_what_a_device_compacted_before_it_was_revoked_is_no_gap(two, make, fold
     assert a.verify(with_=b.verify().verified.proof).buckets == {}
 
 
+def test_a_key_of_a_revoked_device_that_others_use_is_handed_out_again(two, make, folder):
+    """They had it from a bundle that waits for another one, and counts no more."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, b, c)
+    c.run(RENAME, "never seen")
+    c.seal()
+    with c.replica.connection.transaction():
+        key = epochs._begin(c.replica, "memories", c.replica.entitled()["memories"])
+        sealing.write_statements(c.replica, [key])
+    c._publish()
+    newest = max(name for name in c.replica.spool.names() - b.replica.spool.names())
+    b.replica.spool.take(newest, c.replica.spool.read(newest))
+    b.take_in()
+    b.run(MEMORY, "under the key of c")
+    b.seal()
+    a.revoke(c.replica.device_id)
+    meet(folder, a, b)
+    assert a.one("SELECT count(*) FROM memories") == 1
+    assert [why for name, why in a.take_in().waiting if name != newest] == []
+    files = list(folder.glob("*/*"))
+    meet(folder, a, b)
+    assert list(folder.glob("*/*")) == files
+
+
 def test_a_revoked_device_joins_again_under_new_keys(two, folder):
     """With what the others had refused, and what it changed since."""
     a, b = two
