@@ -185,9 +185,7 @@ def test_without_its_tombstone_the_row_is_back(two, folder, tmp_path, monkeypatc
 CHANNEL = "INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')"
 
 
-def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
-    """Such as by an import that was undone before the devices met."""
-    a, b = two
+def keeps_what_came_and_went_elsewhere(folder, a, b):
     a.run(USER, "eve", "Eve")
     a.run(CHANNEL)
     a.run(MESSAGE, "m")
@@ -200,6 +198,22 @@ def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
     for one in (a, b):
         assert one.one("SELECT count(*) FROM messages") == 1
         assert one.conflicts() == []
+
+
+def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
+    """Such as by an import that was undone before the devices met."""
+    keeps_what_came_and_went_elsewhere(folder, *two)
+
+
+def test_a_plugin_that_is_deactivated_does_not_make_a_home_seem_restored(two, folder, stamps):
+    a, b = two
+    stamps.apply_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    b.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    meet(folder, a, b)
+    stamps.remove_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    keeps_what_came_and_went_elsewhere(folder, a, b)
 
 
 @pytest.fixture

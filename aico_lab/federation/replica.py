@@ -242,6 +242,10 @@ class Replica:
             "SELECT stream, n, hash FROM sync_chain WHERE stream GLOB ?", [f"{own}*"]
         ):
             unknown.discard(str(FileName(stream, n, hash_)))
+        for (left,) in self.connection.fetch_all(  # when a plugin was deactivated
+            "SELECT value FROM sync_state WHERE key GLOB 'left:*'"
+        ):
+            unknown.difference_update(json.loads(left))
         return bool(unknown)
 
     def stream(self, class_: str) -> str:
