@@ -19,6 +19,7 @@ from aico_lab.federation import applying, bundles, epochs, sealing, spool
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
 from aico_lab.federation.rows import Version, digest_of
+from aico_lab.federation.spool import Spool
 from aico_lab.federation.syncing import Federation
 from aico_lab.federation.tables import CLASSES
 from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
@@ -185,9 +186,7 @@ def test_without_its_tombstone_the_row_is_back(two, folder, tmp_path, monkeypatc
 CHANNEL = "INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')"
 
 
-def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
-    """Such as by an import that was undone before the devices met."""
-    a, b = two
+def keeps_what_came_and_went_elsewhere(folder, a, b):
     a.run(USER, "eve", "Eve")
     a.run(CHANNEL)
     a.run(MESSAGE, "m")
@@ -200,6 +199,22 @@ def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
     for one in (a, b):
         assert one.one("SELECT count(*) FROM messages") == 1
         assert one.conflicts() == []
+
+
+def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
+    """Such as by an import that was undone before the devices met."""
+    keeps_what_came_and_went_elsewhere(folder, *two)
+
+
+def test_a_plugin_that_is_deactivated_does_not_make_a_home_seem_restored(two, folder, stamps):
+    a, b = two
+    stamps.apply_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    b.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    meet(folder, a, b)
+    stamps.remove_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    keeps_what_came_and_went_elsewhere(folder, a, b)
 
 
 @pytest.fixture
@@ -560,6 +575,50 @@ def test_a_revoked_device_is_told_and_not_heard(two, folder):
     assert (a.status().is_revoked, b.status().is_revoked) == (False, True)
 
 
+def test_what_a_device_compacted_before_it_was_revoked_is_no_gap(two, make, folder):
+    """For the device that revoked it, which had not taken that in, unlike the others."""
+    a, b = two
+    c = with_third(two, make, folder)
+    b.run(RENAME, "replaced", at=1_700_000_001_000)
+    meet(folder, b, c)
+    c.compact()
+    meet(folder, c, b)
+    b.run(USER, "eve", "after it")
+    b.sync(folder)
+    a.revoke(c.replica.device_id)
+    c.run(USER, "bad", "not heard")
+    c.sync(folder)
+    meet(folder, a, b)
+    assert (a.name, a.one("SELECT count(*) FROM users")) == ("replaced", 2)
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+
+
+def test_a_key_of_a_revoked_device_that_others_use_is_handed_out_again(two, make, folder):
+    """They had it from a bundle that waits for another one, and counts no more."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, b, c)
+    c.run(RENAME, "never seen")
+    c.seal()
+    with c.replica.connection.transaction():
+        key = epochs._begin(c.replica, "memories", c.replica.entitled()["memories"])
+        sealing.write_statements(c.replica, [key])
+    c._publish()
+    newest = max(name for name in c.replica.spool.names() - b.replica.spool.names())
+    b.replica.spool.take(newest, c.replica.spool.read(newest))
+    b.take_in()
+    b.run(MEMORY, "under the key of c")
+    b.seal()
+    a.revoke(c.replica.device_id)
+    meet(folder, a, b)
+    assert a.one("SELECT count(*) FROM memories") == 1
+    assert [why for name, why in a.take_in().waiting if name != newest] == []
+    files = list(folder.glob("*/*"))
+    meet(folder, a, b)
+    assert list(folder.glob("*/*")) == files
+
+
 def test_a_revoked_device_joins_again_under_new_keys(two, folder):
     """With what the others had refused, and what it changed since."""
     a, b = two
@@ -786,6 +845,36 @@ def test_a_device_that_was_added_later_may_compact(two, make, folder):
     c.compact()
     meet(folder, c, a, b)
     assert (b.name, b.take_in().waiting) == ("known to c", [])
+
+
+def test_a_device_that_lacks_a_class_compacts_no_keys_away(two, make, folder):
+    """Of the class, which another device has not got yet."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.set_policy(c.replica.device_id, memories="none")
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "under a new key")
+    meet(folder, a, c)
+    c.compact()
+    meet(folder, c, a, b)
+    assert (b.one("SELECT count(*) FROM memories"), b.take_in().waiting) == (1, [])
+
+
+@pytest.mark.parametrize("had_it", [False, True])
+def test_a_device_without_a_plugin_compacts_no_keys_away(two, make, folder, stamps, had_it):
+    a, b = two
+    c = with_third(two, make, folder)
+    for one in two:
+        stamps.apply_plugin_schema("stamps", one.replica.connection)
+    a, b = with_plugins(a, b)
+    a.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    meet(folder, a, c)
+    if had_it:
+        stamps.remove_plugin_schema("stamps", a.replica.connection)
+        (a,) = with_plugins(a)
+    (a if had_it else c).compact()
+    meet(folder, c, a, b)
+    assert (b.one("SELECT motif FROM stamps_owned"), b.take_in().waiting) == ("a blue one", [])
 
 
 def test_a_backup_from_before_compacting_takes_nothing_back(two, folder, tmp_path):
@@ -1202,6 +1291,26 @@ def test_other_bad_files_are_refused(two, folder):
     assert name not in a.replica.spool.names()
     assert a.exchange(folder).received == 0
     assert parse_name(name).device == b.replica.device_id
+
+
+def test_to_refuse_many_files_lists_the_spool_no_more_often_than_to_refuse_one(two, monkeypatch):
+    a, b = two
+    listed = []
+    names = Spool.names
+    monkeypatch.setattr(Spool, "names", lambda spool: listed.append(1) or names(spool))
+
+    def refused(count):
+        for _ in range(count):
+            forged(a, b, text=b"{}", is_deferred=True)
+        listed.clear()
+        done = a.take_in()
+        files = {file for file, _ in done.refused}
+        assert len(files) == count
+        made = len(listed)
+        assert not files & names(a.replica.spool)
+        return made
+
+    assert refused(1) == refused(10)
 
 
 def test_a_row_of_an_older_schema_gets_the_defaults(two, folder):

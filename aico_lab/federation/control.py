@@ -144,6 +144,7 @@ def _revoke(replica: Replica, device_id: str, heads: Mapping[str, list[str]]) ->
     if trusted:
         replica.audit("device.revoked", device_id, "")
         replica.publish_event("device.revoked", {"device_id": device_id})
+        epochs.hand_out_again(replica, device_id)
     return trusted
 
 

@@ -203,7 +203,7 @@ class Receiver:
                 [str(name), str(refused)],
             )
             self._replica.publish_event("federation.refused", {"file": str(name)})
-        self._replica.spool.remove([str(name)])
+        self._replica.spool.remove(str(name))
 
     def _obstacle(self, name: FileName, header: Header) -> str | None:
         """Return the reason why a bundle cannot be taken in now, or None."""
@@ -236,6 +236,19 @@ class Receiver:
             for head in json.loads(stored).get(name.stream, [])
         }
         heads |= {head for (head,) in self._connection.fetch_all("SELECT hash FROM sync_seen")}
+        # Also by bundles that wait, because they may wait for what this one has replaced.
+        trusted = {
+            device_id
+            for (device_id,) in self._connection.fetch_all(
+                "SELECT device_id FROM devices WHERE trust_level > 1"
+            )
+        }
+        heads |= {
+            head
+            for other, waiting in self._headers.items()
+            if other.device in trusted
+            for head in waiting.ctx.get(name.stream, (0, []))[1]
+        }
         before: dict[str, str] = dict(
             self._connection.fetch_all(
                 "SELECT hash, prev FROM sync_chain WHERE stream = ?", [name.stream]

@@ -130,7 +130,8 @@ class Replica:
         if refused:
             self.keep("unreadable", [*(self.unreadable() | dict(refused)).items()])
             self.put("unreadable:keys", self._keys_known())
-            self.spool.remove([name for name, _ in refused])
+            for name, _ in refused:
+                self.spool.remove(name)
         return refused
 
     def _keys_known(self) -> str:
@@ -292,6 +293,10 @@ class Replica:
             "SELECT stream, n, hash FROM sync_chain WHERE stream GLOB ?", [f"{own}*"]
         ):
             unknown.discard(str(FileName(stream, n, hash_)))
+        for (left,) in self.connection.fetch_all(  # when a plugin was deactivated
+            "SELECT value FROM sync_state WHERE key GLOB 'left:*'"
+        ):
+            unknown.difference_update(json.loads(left))
         return bool(unknown - {str(name) for name in self.without_key})
 
     def stream(self, class_: str) -> str:

@@ -37,7 +37,7 @@ from aico_lab.home.files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from pathlib import Path
 
 _PENDING: Final = ".pending-"
@@ -168,10 +168,9 @@ class Spool:
         """Return the files that are being written, or were by a process that was killed."""
         return [path for path in self.folder.glob("*/.*") if _LEFT.fullmatch(path.name)]
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove bundles."""
-        for name in self.names() & {*names}:
-            (self.folder / name).unlink(missing_ok=True)
+    def remove(self, name: str) -> None:
+        """Remove a bundle, if it is there."""
+        (self.folder / name).unlink(missing_ok=True)
 
     def exchange(
         self,

@@ -726,7 +726,9 @@ class Federation:
         return held(self.folder / "writer.lock", _PATIENCE, _busy)
 
     def _remove_replaced(self) -> None:
-        self.replica.spool.remove(replaced.names(self.replica))
+        spool = self.replica.spool
+        for name in spool.names() & replaced.names(self.replica):
+            spool.remove(name)
 
     def _publish(self) -> None:
         """Make the bundles visible whose transactions committed."""
