@@ -252,7 +252,7 @@ class Spool:
             mine = name in here and _read_whole(self.folder / name)
             theirs = folder is not None and name in there and _read_whole(folder / name)
             if name in here and not mine:
-                self.remove([name])
+                self.remove(name)
                 if theirs:
                     self.take(name, theirs)
                 found.append(DamagedFile(str(self.folder / name), is_repaired=True))
@@ -280,7 +280,7 @@ class Spool:
     ) -> None:
         content = self.read(name)
         if hash_of(content) != parse_name(name).hash:
-            self.remove([name])
+            self.remove(name)
             done.damaged.append(name)
             if is_there:
                 self._fetch(folder, name, done)
