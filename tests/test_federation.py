@@ -970,7 +970,7 @@ def test_bytes_that_changed_under_the_same_size_and_time_are_found_and_repaired(
         assert hash_of((folder / name).read_bytes()) == parse_name(name).hash
         spoil(folder / name)
         spoil(a.folder / "spool" / name)
-    a.replica.spool.remove([first])
+    a.replica.spool.remove(first)
     assert {one.is_repaired for one in a.verify(folder=folder).damaged} == {True, False}
 
 
