@@ -510,6 +510,32 @@ def test_each_erasure_of_a_restored_database_has_its_own_receipt(plain):
     assert len({one["erasure_id"] for one in receipts}) == 3
 
 
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_repeated_erasure_takes_nothing_that_was_written_after_the_first(plain, is_finished):
+    """An older database was put in place by mistake, and erased again; then the newer one."""
+    home = plain.home.path
+    copies = [home.with_name(name) for name in ("old.db", "new.db")]
+    for copy in copies:
+        plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copy(plain.home.primary, copy)
+        if copy == copies[0]:
+            receipts = [plain.privacy.forget(channel="direct:person-ada").receipt]
+            add(plain.primary, told(0))
+    plain.close()
+    put_in_place(home, copies[0])
+    with Lab.open(home) as again:
+        assert again.primary.fetch_all("SELECT count(*) FROM messages") == [(8,)]
+        if is_finished:
+            receipts += [one.receipt for one in again.privacy.resume()]
+            assert receipts[1]["repeats"] == receipts[0]["erasure_id"]
+    put_in_place(home, copies[1])
+    with Lab.open(home) as new:
+        new.privacy.resume()
+        assert new.primary.fetch_all("SELECT count(*) FROM messages") == [(9,)]
+        assert new.privacy.receipts()[: len(receipts)] == receipts
+        assert (len(new.privacy.receipts()), new.privacy.unfinished()) == (2, [])
+
+
 @pytest.mark.slow
 def test_who_reads_a_pinned_snapshot_finishes(plain):
     plain.sync(only="warehouse")

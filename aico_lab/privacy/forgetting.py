@@ -226,6 +226,7 @@ class Forgetting:
                 erasure_id,
                 json.loads(begun or "{}").get("scope", {"kind": "unknown"}),
                 NOTHING_KNOWN,
+                repeats=json.loads(begun or "{}").get("repeats"),
             )
             for erasure_id, begun in primary.fetch_all(
                 "SELECT erasure_id, receipt FROM erasures WHERE finished_at IS NULL"
@@ -240,7 +241,8 @@ class Forgetting:
     def _prepare(self, primary: Connection, erasure: KeptErasure) -> KeptErasure | None:
         """Delete rows that an erasure has not deleted; return what is to be finished then.
 
-        If a finished one is carried out again, that is another erasure, with its own receipt.
+        If a finished one is carried out again, that is another erasure, with its own receipt. It
+        is not in a database that has the receipt of the first one: all there is of later.
         """
         row = primary.fetch_one(
             "SELECT finished_at, since_seq, receipt, until_seq FROM erasures WHERE erasure_id = ?",
@@ -259,28 +261,41 @@ class Forgetting:
             ):
                 self._delete(primary, erasure, again, since=row[1])  # as written meanwhile
             return erasure
-        scope = found(primary, erasure.scope, self._key)
+        is_later = row is None and self._has_receipt(primary, erasure)
+        scope = None if is_later else found(primary, erasure.scope, self._key)
         if scope is not None and erasure.receipt is None:
             self._delete(primary, erasure, scope)
             return erasure
         if scope is not None and all(
             one.wanted is None or one.scope != erasure.scope for one in self._kept.read()
         ):
-            anew = KeptErasure(_new_id(), erasure.scope)
+            first = erasure.repeats or erasure.erasure_id
+            anew = KeptErasure(_new_id(), erasure.scope, repeats=first)
             with primary.transaction():
                 self._delete(primary, anew, scope)
                 self._record_finished(primary, erasure, erasure.receipt)
             return anew
         # This database has nothing of it; other stores may, if it was not finished.
-        receipt = (
-            None if erasure.wanted is not None else erasure.receipt or self._of_nothing(erasure)
-        )
+        receipt = erasure.receipt
+        if erasure.wanted is None or is_later:
+            receipt = receipt or self._of_nothing(erasure)
         with primary.transaction():
             self._record_finished(primary, erasure, receipt)
         if receipt is None:
             return erasure
         self._keep_finished(erasure, receipt)
         return None
+
+    def _has_receipt(self, primary: Connection, erasure: KeptErasure) -> bool:
+        """Return whether a database has the receipt of the first erasure, or of a repetition."""
+        return (
+            primary.fetch_one(
+                "SELECT 1 FROM erasures WHERE finished_at IS NOT NULL AND (erasure_id = ?1 "
+                "OR iif(json_valid(receipt), receipt ->> '$.repeats', NULL) = ?1)",
+                [erasure.repeats or erasure.erasure_id],
+            )
+            is not None
+        )
 
     def _record_finished(
         self, primary: Connection, erasure: KeptErasure, receipt: dict[str, Any] | None
@@ -300,15 +315,14 @@ class Forgetting:
 
     def _beginning(self, erasure: KeptErasure) -> dict[str, Any]:
         """Return what the database has of an unfinished erasure, if the sealed file is lost."""
-        return signed({"erasure_id": erasure.erasure_id, "scope": erasure.scope}, self._key)
+        return signed(_identity(erasure), self._key)
 
     def _of_nothing(self, erasure: KeptErasure) -> dict[str, Any]:
         """Return a receipt which says that a restored database had nothing to erase."""
         now = values.to_timestamp(datetime.now(UTC))
         return signed(
             {
-                "erasure_id": erasure.erasure_id,
-                "scope": erasure.scope,
+                **_identity(erasure),
                 "begun_at": now,
                 "finished_at": now,
                 "erased": {"aico.db": {}},
@@ -410,8 +424,7 @@ class Forgetting:
             )
         receipt = signed(
             {
-                "erasure_id": erasure.erasure_id,
-                "scope": erasure.scope,
+                **_identity(erasure),
                 "begun_at": begun,
                 "finished_at": values.to_timestamp(datetime.now(UTC)),
                 "erased": {"aico.db": erasure.wanted["rows"], **stores},
@@ -451,6 +464,12 @@ class Forgetting:
 
 def _new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _identity(erasure: KeptErasure) -> dict[str, Any]:
+    """Return the part of a receipt that is known from the beginning."""
+    repeats = {"repeats": erasure.repeats} if erasure.repeats else {}
+    return {"erasure_id": erasure.erasure_id, "scope": erasure.scope, **repeats}
 
 
 def _truncate_log(primary: Connection) -> None:
