@@ -18,6 +18,7 @@ from aico_lab.errors import (
     CorruptDatabase,
     ErasureBusy,
     ErasureIncomplete,
+    InvalidValue,
     StorageError,
     UnknownName,
     WrongUse,
@@ -576,18 +577,32 @@ def test_copies_of_the_database_in_the_home_are_removed_or_listed(plain):
     """A restoration that was killed leaves one; nobody needs it."""
     home = plain.home.path
     plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-    (home / ".cache.rekeyed.former").mkdir()
-    copies = [
-        ".cache.rekeyed.former/1.sst", "aico.db.restored", "aico.db.old",
-        ".aico.db.rekeyed.partial", "warehouse/.writer.duckdb.rekeyed.partial",
-    ]  # fmt: skip
+    copies = ["aico.db.restored", "aico.db.old"]
     for name in copies:
         shutil.copy(plain.home.primary, home / name)
     assert "aico.db.restored" in _check_temporary(plain)
     result = plain.privacy.forget(user="person-ada")
-    assert result.receipt["left"] == {"backups": 3}
-    assert [name in " ".join(result.left) for name in copies] == [False, False, True, True, True]
-    assert files_with(home, *CANARIES) == set(copies[2:])
+    assert result.receipt["left"] == {"backups": 1}
+    assert [name in " ".join(result.left) for name in copies] == [False, True]
+    assert files_with(home, *CANARIES) == {"aico.db.old"}
+
+
+def test_nothing_is_erased_while_a_change_of_the_key_is_unfinished(plain, monkeypatch):
+    """Its copies of stores would bring back what was erased."""
+    marker = plain.home.read_marker()
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(channel="c")
+    plain.home.rewrite_marker({**marker, "rotation": {"phase": "switching"}})
+    for dry_run in (True, False):
+        with pytest.raises(InvalidValue, match="run `aico-lab keys rotate` first"):
+            plain.privacy.forget(user="person-ada", dry_run=dry_run)
+    [problem] = plain.sync(only="warehouse").problems
+    assert problem.endswith("is unfinished: run `aico-lab keys rotate` first.")
+    plain.home.rewrite_marker(marker)
+    assert len(plain.privacy.resume()) == 1
+    assert plain.privacy.forget(user="person-ada").rows["messages"] == 8
 
 
 def test_a_killed_restoration_leaves_nothing_of_a_person_who_was_erased_before(plain):

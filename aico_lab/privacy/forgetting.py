@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
+from aico_lab.backup.writing import refuse_rotation
 from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureIncomplete
 from aico_lab.home.receipts import (
@@ -117,7 +118,9 @@ class Forgetting:
             ErasureBusy: Another process is erasing.
             ErasureIncomplete: A search still found something; another call goes on.
             CorruptDatabase: The database is damaged; nothing is erased.
+            InvalidValue: A change of the key is unfinished, whose copies have what is erased.
         """
+        refuse_rotation(self._storage.home.read_marker())
         primary = self._storage.primary
         with erasing_alone(self._storage.home):
             remove_restored(self._storage.home)
@@ -134,7 +137,13 @@ class Forgetting:
             return result
 
     def rehearse(self, scope: Scope) -> ErasureResult:
-        """Return the rows that an erasure would delete, and the places it would leave."""
+        """Return the rows that an erasure would delete, and the places it would leave.
+
+        Raises:
+            UnknownName: The home has nothing with this id.
+            InvalidValue: A change of the key is unfinished.
+        """
+        refuse_rotation(self._storage.home.read_marker())
         primary = self._storage.primary
         scope.check(primary)
         undone = _UndoneError()
@@ -162,12 +171,14 @@ class Forgetting:
         Raises:
             ErasureBusy: Another process is erasing.
             ErasureIncomplete: A search still found something; the others are finished.
+            InvalidValue: A change of the key is unfinished.
         """
         primary = self._storage.primary
         with contextlib.suppress(DatabaseLocked):  # by who is restoring, and removes it
             remove_restored(self._storage.home)
         if not self._unfinished(primary):
             return []
+        refuse_rotation(self._storage.home.read_marker())
         with erasing_alone(self._storage.home):
             done, incomplete = self._finish_all()
         if incomplete:

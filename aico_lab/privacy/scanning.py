@@ -14,7 +14,6 @@ from aico_lab.backup.records import known_backups
 from aico_lab.cache.store import open_for_reading
 from aico_lab.errors import AicoLabError, LibraryMissing
 from aico_lab.etl.snapshots import published
-from aico_lab.home.staged import staged_copies
 from aico_lab.privacy.deleting import count_events
 from aico_lab.privacy.patterns import IDS, SAME
 from aico_lab.privacy.selecting import LATE_ANSWERS, drop, select_again
@@ -236,13 +235,11 @@ def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, resu
             result.leave(
                 "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
             )
-    home, own = storage.home, f".{storage.home.primary.stem}"
-    staged = [path for path in staged_copies(home.path) if not path.name.startswith(own)]
-    for aside in [*other_copies(home.primary), *staged]:
-        place = aside.relative_to(home.path)
-        what = "copy of a store" if aside in staged else "copy of aico.db"
-        how = "run `aico-lab keys rotate`" if ".rekeyed" in aside.name else "delete it"
-        result.leave("backups", f"{place}, a {what}, may still have what was erased: {how}.")
+    for aside in other_copies(storage.home.primary):
+        place = aside.relative_to(storage.home.path)
+        result.leave(
+            "backups", f"{place}, a copy of aico.db, may still have what was erased: delete it."
+        )
     for made in known_backups(primary):
         path = Path(made.path)
         if path.exists() or not path.parent.exists():  # as on a disk that is not there now
