@@ -1209,6 +1209,23 @@ def test_values_that_equal_a_short_id_stay(plain):
     assert kept == [("done",), ("greeting",)]
 
 
+def test_a_dead_letter_goes_if_it_names_the_person_and_not_somebody_with_a_longer_id(plain):
+    add(plain.primary, *(told(100 + one, user_id=f"user-{one}") for one in (1, 12)))
+    texts = [
+        ("no", "user-12 failed"),
+        ("to user-123", "no"),
+        ("no", "user-1 failed"),
+        ("'user-1'", "no"),
+    ]
+    plain.primary.execute_many(
+        "INSERT INTO dead_letters VALUES ('near', ?, 'said', '{}', '2024', 3, ?, ?, '2024')",
+        [(number, *both) for number, both in enumerate(texts)],
+    )
+    plain.privacy.forget(user="user-1")
+    left = plain.primary.fetch_all("SELECT seq FROM dead_letters WHERE consumer = 'near'")
+    assert left == [(0,), (1,)]
+
+
 def test_a_person_whose_row_was_deleted_can_be_forgotten(plain):
     plain.primary.execute("DELETE FROM users WHERE user_id = 'person-ada'")
     assert plain.privacy.forget(user="person-ada").mentioned == 0, "keys in the feed are no texts"

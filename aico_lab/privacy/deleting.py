@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.importing.import_log import restore
+from aico_lab.privacy.patterns import has_word
 from aico_lab.privacy.selecting import drop, select, select_unused
 from aico_lab.schema import feed
 
@@ -126,14 +127,19 @@ _VECTORS: Final = (
 )
 _NAMES_IT: Final = {
     "outbox": _IN_PAYLOAD,
-    "dead_letters": f"{_IN_PAYLOAD} OR EXISTS (SELECT 1 FROM temp.gone_users AS g "
-    f"WHERE {_TELLING.format('g.user_id')} AND instr(error || ' ' || reason, g.user_id))",
+    "dead_letters": f"{_IN_PAYLOAD} OR rowid IN "
+    "(SELECT row_key FROM temp.gone_items WHERE table_name = 'dead_letters')",
     "system_state": "key NOT IN ('database_id', 'backups') AND ("
     f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
     "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
     f"AND (key LIKE '%user%' OR {_TELLING.format('g.user_id')})) "
     f"OR ({_TELLING.format('g.user_id')} AND instr(value, json_quote(g.user_id)))))",
 }
+_NEAR: Final = f"""SELECT d.rowid, CAST(d.error || ' ' || d.reason AS BLOB),
+    CAST(g.user_id AS BLOB) FROM dead_letters AS d JOIN temp.gone_users AS g
+    ON {_TELLING.format("g.user_id")} AND instr(d.error || ' ' || d.reason, g.user_id)"""
+"""Dead letters whose error or reason has an id somewhere, also as a part of a longer one."""
+
 _OUTBOX_BEFORE: Final = {
     table: f"DELETE FROM {table} WHERE created_at < ?" for table in ("outbox", "dead_letters")
 }
@@ -323,11 +329,25 @@ def _spare_referenced(connection: Connection, done: Deleted) -> None:
 
 def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
     """Delete events, dead letters and facts that name what is erased, or are too old."""
+    _select_letters(connection)
     for table, names_it in _NAMES_IT.items():
         _count(connection, done, table, f"DELETE FROM {table} WHERE {names_it}")
     if scope.kind == "before":
         for table, statement in _OUTBOX_BEFORE.items():
             _count(connection, done, table, statement, [scope.value])
+
+
+def _select_letters(connection: Connection) -> None:
+    """Select the dead letters whose error or reason has the id of an erased person as a word."""
+    named = [
+        number
+        for number, text, person in connection.fetch_all(_NEAR)
+        if has_word(text, person.decode(errors="surrogateescape"))
+    ]
+    connection.execute(
+        "INSERT OR IGNORE INTO temp.gone_items SELECT 'dead_letters', value FROM json_each(?)",
+        [json.dumps(named)],
+    )
 
 
 def count_events(connection: Connection) -> int:
@@ -336,6 +356,7 @@ def count_events(connection: Connection) -> int:
     Args:
         connection: The primary database, with temporary tables by `select_again`.
     """
+    _select_letters(connection)
     counts = (f"(SELECT count(*) FROM {table} WHERE {one})" for table, one in _NAMES_IT.items())
     ((found,),) = connection.fetch_all(f"SELECT {' + '.join(counts)}")
     return int(found)

@@ -29,8 +29,8 @@ TEMPORARY: Final = {
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
 }
 """The temporary tables; `answers` are the companion's to somebody, `gone_items` has rows of
-`memories`, `feedback_events` and `personality_policies`, and `former_conversations` were emptied
-before."""
+`memories`, `feedback_events`, `personality_policies` and `dead_letters`, and `former_conversations`
+were emptied before."""
 
 # The companion answered what was erased before, and nobody wrote in between.
 LATE_ANSWERS: Final = """SELECT m.id FROM messages AS m
