@@ -321,6 +321,35 @@ def test_an_answer_in_a_thread_goes_with_what_it_answers(plain):
     assert {one for (one,) in left} == {"to-u", "of-u"}
 
 
+def test_a_channel_in_which_nobody_else_wrote_goes_as_a_whole(plain, monkeypatch):
+    """With the companion's greetings that nobody answered, also one written meanwhile."""
+    greeting = {"role": "assistant", "user_id": None, "message_id": "greeting"}
+    group = {"channel_id": "g", "conversation_id": "g"}
+    add(
+        plain.primary,
+        told(20, channel_id="own"),
+        other(21, **greeting, channel_id="own", conversation_id="day 2"),
+        told(22, **group),
+        other(23, **group),
+        other(24, **greeting | {"message_id": "to-all"}, channel_id="g", conversation_id="day 2"),
+    )
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        late = greeting | {"message_id": "late", "channel_id": "own", "conversation_id": "day 3"}
+        add(connection, other(30, **late))
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete):
+            plain.privacy.forget(user="person-ada")
+    assert len(plain.privacy.resume()) == 1
+    ids = plain.primary.fetch_all("SELECT DISTINCT channel_id, conversation_id FROM messages")
+    assert set(ids) == {("c", "c"), ("g", "g"), ("g", "day 2")}
+    assert plain.primary.fetch_all("SELECT channel_id FROM channels") == [("c",), ("g",)]
+
+
 def test_everything_before_a_day_is_forgotten(plain):
     add(plain.primary, other(900, message_id="later", timestamp="2024-05-02T00:00:00.000000Z"))
     plain.privacy.forget(before="2024-05-02")

@@ -25,12 +25,13 @@ TEMPORARY: Final = {
         "(channel_id, conversation_id, timestamp, last_id, "
         "PRIMARY KEY (channel_id, conversation_id, timestamp)) WITHOUT ROWID"
     ),
+    "former_channels": "(channel_id PRIMARY KEY)",
     "former_conversations": "(conversation_id PRIMARY KEY)",
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
 }
 """The temporary tables; `answers` are the companion's to somebody, `gone_items` has rows of
-`memories`, `feedback_events`, `personality_policies` and `dead_letters`, and `former_conversations`
-were emptied before."""
+`memories`, `feedback_events`, `personality_policies` and `dead_letters`, and `former_channels`
+and `former_conversations` were emptied before."""
 
 # The companion answered what was erased before, and nobody wrote in between.
 LATE_ANSWERS: Final = """SELECT m.id FROM messages AS m
@@ -51,8 +52,16 @@ _TAKE: Final = (
 _THEIRS: Final = "SELECT DISTINCT channel_id, conversation_id FROM messages WHERE user_id = ?1"
 _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
-    # Conversations in which nobody else takes part: what the companion said belongs to the person.
-    # People without an id are others.
+    # Channels in which nobody else wrote: what the companion said belongs to the person, also in
+    # conversations in which nobody answered. People without an id are others.
+    """INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
+    WHERE (channel_id IN (?1, 'direct:' || ?1)
+            OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1)
+            OR channel_id IN (SELECT channel_id FROM temp.former_channels))
+        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = c.channel_id
+            AND NOT coalesce(r.user_id = ?1, r.role <> 'user'))""",
+    f"{_TAKE} WHERE m.channel_id IN (SELECT channel_id FROM temp.gone_channels)",
+    # In other channels, conversations in which nobody else wrote.
     (
         f"{_TAKE} JOIN (SELECT channel_id, conversation_id FROM messages "
         "WHERE channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1) "
@@ -97,12 +106,6 @@ _USER: Final = (
         SELECT id FROM gone
     )""",
     "INSERT INTO temp.gone_users VALUES (?1)",
-    (
-        "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels "
-        "WHERE channel_id IN (?1, 'direct:' || ?1) AND NOT EXISTS (SELECT 1 FROM messages AS m "
-        "WHERE m.channel_id = channels.channel_id "
-        "AND m.id NOT IN (SELECT id FROM temp.gone_messages))"
-    ),
 )
 _CHANNEL: Final = (
     f"{_TAKE} WHERE m.channel_id = ?1",
@@ -220,6 +223,7 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
             f"{_MESSAGES_AGAIN} WHERE value NOT IN (SELECT message_id FROM messages)",
             [json.dumps(former.of_column("message_id"))],
         )
+        _fill(connection, "former_channels", former.of_column("channel_id"))
         _fill(connection, "former_conversations", former.of_column("conversation_id"))
         _add_texts(connection, former)
     for statement in _SELECT[scope.kind]:
