@@ -901,6 +901,58 @@ def test_an_unfinished_erasure_is_finished_beside_a_database_with_nothing_of_it(
     assert plain.privacy.receipts() == [done.receipt]
 
 
+def test_an_unfinished_erasure_keeps_its_ids_and_texts_beside_a_database_with_some(
+    plain, monkeypatch
+):
+    """An older one was restored meanwhile; another program goes on quoting the others."""
+    old = plain.home.path.with_name("old.db")
+    plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(plain.home.primary, old)
+    add(plain.primary, told(60, content=LONG))
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(user="person-ada")
+    plain.close()
+    put_in_place(plain.home.path, old)
+    with Lab.open(plain.home.path) as again:
+        for late in ({"text": LONG}, {"message_id": "told-60"}):
+            again.primary.execute(EVENT, [json.dumps(late)])
+        [done] = again.privacy.resume()
+        assert done.rows["messages"] == 9 + 8
+        assert again.primary.fetch_all("SELECT 1 FROM outbox") == []
+
+
+def test_a_repeated_call_finishes_an_unfinished_erasure_or_says_why_not(plain, monkeypatch):
+    """Although the home has no such person any more."""
+    real = SealedErasures.keep
+
+    def dies_at_the_end(self: SealedErasures, erasure: KeptErasure) -> None:
+        if erasure.receipt:
+            raise _KilledError
+        real(self, erasure)
+
+    def finds(storage: Any, primary: Any, patterns: Any) -> Any:
+        result = scan(storage, primary, patterns)
+        result.found["cache"] = 1
+        return result
+
+    scan = forgetting.scan
+    monkeypatch.setattr(forgetting, "scan", finds)
+    for _ in range(2):
+        with pytest.raises(ErasureIncomplete):
+            plain.privacy.forget(user="person-ada")
+    monkeypatch.setattr(forgetting, "scan", scan)
+    with monkeypatch.context() as patched:
+        patched.setattr(SealedErasures, "keep", dies_at_the_end)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(user="person-ada")
+    done = plain.privacy.forget(user="person-ada")
+    assert ([done.receipt], done.rows["messages"]) == (plain.privacy.receipts(), 8)
+    with pytest.raises(UnknownName):
+        plain.privacy.forget(user="person-ada")
+
+
 def test_a_damaged_file_of_erasures_is_said(plain):
     plain.privacy.forget(user="person-ada")
     plain.home.erasures.write_bytes(b"{")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.adapters.libsql import NOW
 from aico_lab.backup.writing import refuse_rotation
 from aico_lab.domain import values
-from aico_lab.errors import DatabaseLocked, ErasureIncomplete
+from aico_lab.errors import DatabaseLocked, ErasureIncomplete, UnknownName
 from aico_lab.home.receipts import (
     NOTHING_KNOWN,
     KeptErasure,
@@ -52,7 +52,7 @@ from aico_lab.results import json_text
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.storage import Storage
@@ -125,15 +125,28 @@ class Forgetting:
         with erasing_alone(self._storage.home):
             remove_restored(self._storage.home)
             wanted = scope.hashed(self._key)
-            done, incomplete = self._finish_all(reports_of=wanted if reports else None)
-            if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
-                return done[-1]
-            scope.check(primary)
+            begun = self._unfinished(primary)
+            done, incomplete = self._finish_all(begun, reports_of=wanted if reports else None)
+            for one, error in incomplete:
+                if one.scope == wanted:
+                    raise error
+            for result in done:
+                if result.receipt and result.receipt["scope"] == wanted:
+                    return result
+            try:
+                scope.check(primary)
+            except UnknownName:
+                for one in begun:
+                    if one.scope == wanted and one.receipt:  # only its record was to be finished
+                        return _result(one.receipt)
+                raise
             check_pages(self._storage)
             erasure = KeptErasure(_new_id(), wanted)
             self._delete(primary, erasure, scope)
             result = self._finish(erasure, reports=reports)
-            result.left.extend(f"An earlier erasure is not finished: {one}" for one in incomplete)
+            result.left.extend(
+                f"An earlier erasure is not finished: {one}" for _, one in incomplete
+            )
             return result
 
     def rehearse(self, scope: Scope) -> ErasureResult:
@@ -180,28 +193,29 @@ class Forgetting:
             return []
         refuse_rotation(self._storage.home.read_marker())
         with erasing_alone(self._storage.home):
-            done, incomplete = self._finish_all()
-        if incomplete:
-            raise incomplete[0]
+            done, incomplete = self._finish_all(self._unfinished(primary))
+        for _, error in incomplete:
+            raise error
         return done
 
     def _finish_all(
-        self, reports_of: dict[str, str] | None = None
-    ) -> tuple[list[ErasureResult], list[ErasureIncomplete]]:
+        self, unfinished: list[KeptErasure], reports_of: dict[str, str] | None = None
+    ) -> tuple[list[ErasureResult], list[tuple[KeptErasure, ErasureIncomplete]]]:
         """Finish every erasure, even if a search still finds something of another one.
 
         Args:
+            unfinished: The erasures.
             reports_of: The scope of the erasure that also removes outputs of notebooks.
         """
         done: list[ErasureResult] = []
-        incomplete: list[ErasureIncomplete] = []
+        incomplete: list[tuple[KeptErasure, ErasureIncomplete]] = []
         primary = self._storage.primary
-        begun = [self._prepare(primary, one) for one in self._unfinished(primary)]
+        begun = [self._prepare(primary, one) for one in unfinished]
         for one in filter(None, begun):
             try:
                 done.append(self._finish(one, reports=one.scope == reports_of))
             except ErasureIncomplete as error:
-                incomplete.append(error)
+                incomplete.append((one, error))
         return done, incomplete
 
     def erase_again(self) -> None:
@@ -373,7 +387,9 @@ class Forgetting:
         """
         self._progress(STEPS[0], 0, len(STEPS))
         primary.fetch_all("PRAGMA secure_delete = ON")
-        before = erasure.wanted if since is not None else None
+        before = erasure.wanted  # also of a database that was replaced by this one
+        if since is None and "lost" in (before or ()):
+            before = None
         with primary.transaction():
             deleted = delete(primary, scope, Patterns.of(before) if before else None)
             primary.execute(
@@ -452,12 +468,9 @@ class Forgetting:
                 "UPDATE erasures SET finished_at = ?, receipt = ? WHERE erasure_id = ?",
                 [receipt["finished_at"], json_text(receipt), erasure.erasure_id],
             )
-        rows = erasure.wanted["rows"]
         self._keep_finished(erasure, receipt)
         self._progress("search", len(STEPS), len(STEPS))
-        return ErasureResult(
-            erasure.erasure_id, rows, stores, result.found, result.mentioned, result.left, receipt
-        )
+        return _result(receipt, result.left)
 
     def _clear_notebooks(self, patterns: Patterns) -> int:
         home = self._storage.home
@@ -475,6 +488,20 @@ class Forgetting:
 
 def _new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _result(receipt: dict[str, Any], left: Sequence[str] = ()) -> ErasureResult:
+    """Return the result of a finished erasure."""
+    stores = dict(receipt["erased"])
+    return ErasureResult(
+        receipt["erasure_id"],
+        stores.pop("aico.db"),
+        stores,
+        receipt["found"],
+        receipt["mentioned"],
+        list(left),
+        receipt,
+    )
 
 
 def _identity(erasure: KeptErasure) -> dict[str, Any]:
