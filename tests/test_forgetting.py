@@ -1182,11 +1182,42 @@ def test_the_key_of_a_person_who_came_back_and_was_deleted_leaves_the_feed(plain
     assert files_with(plain.home.path, *CANARIES) == set()
 
 
-def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, monkeypatch):
+@pytest.mark.parametrize(
+    "given",
+    [{"user": "person-ada"}, {"channel": "direct:person-ada"}, {"conversation": "with-person-ada"}],
+)
+def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, given, monkeypatch):
+    """With the companion's answers to them, but not with those to nobody before."""
+    real = forgetting.erase_reports
+    place = {"channel_id": "direct:person-ada", "conversation_id": "with-person-ada"}
+    answer = place | {"role": "assistant", "user_id": None}
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        add(
+            connection,
+            other(79, **answer | {"conversation_id": "new"}, message_id="to-nobody"),
+            other(80, **place, message_id="late", role="user"),
+            other(81, **answer, message_id="to-u"),
+        )
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete):
+            plain.privacy.forget(**given)
+    assert len(plain.privacy.resume()) == 1
+    left = plain.primary.fetch_all("SELECT message_id FROM messages WHERE id > 16")
+    stays = [] if "channel" in given else [("to-nobody",)]
+    assert left == [*stays, ("late",), ("to-u",)]
+
+
+def test_a_greeting_in_a_conversation_of_the_same_name_elsewhere_stays(plain, monkeypatch):
+    """Conversations of two channels may have the same id; only one was the person's."""
     real = forgetting.erase_reports
 
     def writes(connection: Any, *arguments: Any) -> Any:
-        add(connection, other(80, message_id="late", conversation_id="with-person-ada"))
+        late = {"role": "assistant", "user_id": None, "conversation_id": "with-person-ada"}
+        add(connection, other(80, **late, message_id="greeting"))
         return real(connection, *arguments)
 
     with monkeypatch.context() as patched:
@@ -1194,7 +1225,7 @@ def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, monk
         with pytest.raises(ErasureIncomplete):
             plain.privacy.forget(user="person-ada")
     assert len(plain.privacy.resume()) == 1
-    assert plain.primary.fetch_all("SELECT content FROM messages WHERE message_id = 'late'")
+    assert plain.primary.fetch_all("SELECT 1 FROM messages WHERE message_id = 'greeting'")
 
 
 def test_words_of_themes_go_although_the_texts_were_deleted_before(plain):

@@ -215,6 +215,7 @@ class Deleted:
         sentences: Parts of some erased texts, likewise.
         texts: Whole texts that are long enough to be told from those of others.
         turns: The channel, conversation and time of each erased message that an answer may follow.
+        alone: The channel and id of each conversation that is erased with a person.
         last_id: The highest `id` of messages before.
         since: The last change of the feed before.
         until: The last change of the feed after.
@@ -226,6 +227,7 @@ class Deleted:
     sentences: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     turns: list[list[str]] = field(default_factory=list)
+    alone: list[list[str]] = field(default_factory=list)
     last_id: int = 0
     since: int = 0
     until: int = 0
@@ -234,7 +236,8 @@ class Deleted:
         """Return what the other stores are searched for, and the counts for the receipt."""
         return {
             "ids": self.ids, "names": self.names, "sentences": self.sentences,
-            "texts": self.texts, "turns": self.turns, "last_id": self.last_id, "rows": self.rows,
+            "texts": self.texts, "turns": self.turns, "alone": self.alone,
+            "last_id": self.last_id, "rows": self.rows,
         }  # fmt: skip
 
 
@@ -254,7 +257,8 @@ def joined(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         "sentences": union("sentences"),
         "texts": union("texts"),
         "turns": [*former.get("turns", ()), *more["turns"]],
-        "last_id": former.get("last_id", more["last_id"]),
+        "alone": [*former.get("alone", ()), *more["alone"]],
+        "last_id": min(former.get("last_id") or more["last_id"], more["last_id"]),
         "rows": dict(Counter(former["rows"]) + Counter(more["rows"])),
     }
 
@@ -444,7 +448,7 @@ def _note(connection: Connection, done: Deleted) -> None:
 
 
 def _note_turns(connection: Connection, done: Deleted) -> None:
-    """Note which messages of conversations with others a late answer may follow."""
+    """Note where the companion may go on: after messages in conversations with others, or alone."""
     turns = _array(
         connection,
         "SELECT DISTINCT json_array(m.channel_id, m.conversation_id, m.timestamp) AS one "
@@ -452,6 +456,12 @@ def _note_turns(connection: Connection, done: Deleted) -> None:
         f"AND m.conversation_id NOT IN ({_IDS['conversation_id']})",
     )
     done.turns = [json.loads(one) for one in turns]
+    alone = _array(
+        connection,
+        "SELECT DISTINCT json_array(channel_id, conversation_id) AS one FROM temp.gone_messages "
+        f"WHERE channel_id IS NOT NULL AND conversation_id IN ({_IDS['conversation_id']})",
+    )
+    done.alone = [json.loads(one) for one in alone]
 
 
 def _array(connection: Connection, query: str) -> list[str]:

@@ -45,6 +45,7 @@ class Patterns:
         sentences: Parts of some texts.
         texts: Whole texts, which events may quote.
         turns: The channel, conversation and time of each message that an answer may follow.
+        alone: The channel and id of each conversation that was erased with the person.
         last_id: The highest `id` of messages when they were erased.
     """
 
@@ -53,6 +54,7 @@ class Patterns:
     sentences: tuple[str, ...]
     texts: tuple[str, ...] = ()
     turns: tuple[list[str], ...] = ()
+    alone: tuple[list[str], ...] = ()
     last_id: int = 0
 
     @classmethod
@@ -67,6 +69,7 @@ class Patterns:
             sentences,
             tuple(wanted.get("texts", sentences)),
             tuple(wanted.get("turns", ())),
+            tuple(wanted.get("alone", ())),
             wanted.get("last_id", 0),
         )
 

@@ -26,12 +26,15 @@ TEMPORARY: Final = {
         "PRIMARY KEY (channel_id, conversation_id, timestamp)) WITHOUT ROWID"
     ),
     "former_channels": "(channel_id PRIMARY KEY)",
-    "former_conversations": "(conversation_id PRIMARY KEY)",
+    "former_conversations": (
+        "(channel_id, conversation_id, PRIMARY KEY (channel_id, conversation_id)) WITHOUT ROWID"
+    ),
+    "former_last": "(last_id)",
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
 }
 """The temporary tables; `answers` are the companion's to somebody, `gone_items` has rows of
 `memories`, `feedback_events`, `personality_policies` and `dead_letters`, and `former_channels`
-and `former_conversations` were emptied before."""
+and `former_conversations` were emptied before, when `former_last` was the highest `id`."""
 
 # The companion answered what was erased before, and nobody wrote in between.
 LATE_ANSWERS: Final = """SELECT m.id FROM messages AS m
@@ -88,7 +91,8 @@ _USER: Final = (
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.message_id = a.reply_to)
         AND asked IN (SELECT id FROM temp.gone_messages)""",
     # What the companion wrote to the person since rows were deleted: nobody finds it by these.
-    f"""{_TAKE} WHERE m.conversation_id IN (SELECT conversation_id FROM temp.former_conversations)
+    f"""{_TAKE} WHERE (+m.channel_id, +m.conversation_id) IN
+            (SELECT channel_id, conversation_id FROM temp.former_conversations)
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = m.channel_id
             AND r.conversation_id = m.conversation_id
             AND NOT coalesce(r.user_id = ?1, r.role <> 'user'))""",
@@ -107,13 +111,21 @@ _USER: Final = (
     )""",
     "INSERT INTO temp.gone_users VALUES (?1)",
 )
-_CHANNEL: Final = (
-    f"{_TAKE} WHERE m.channel_id = ?1",
-    "INSERT INTO temp.gone_channels VALUES (?1)",
-)
-_CONVERSATION: Final = (
-    f"{_TAKE} WHERE m.conversation_id = ?1",
-    "INSERT INTO temp.gone_conversations VALUES (?1)",
+# Whoever wrote there since rows were deleted began something new, with the companion's answers.
+_SPARE: Final = """DELETE FROM temp.gone_messages
+    WHERE id > (SELECT last_id FROM temp.former_last) AND id >= (
+        SELECT min(r.id) FROM messages AS r WHERE r.role = 'user'
+            AND r.channel_id = gone_messages.channel_id
+            AND r.conversation_id = gone_messages.conversation_id
+            AND r.id > (SELECT last_id FROM temp.former_last))"""
+_CHANNEL, _CONVERSATION = (
+    (
+        f"{_TAKE} WHERE m.{one}_id = ?1",
+        _SPARE,
+        f"""INSERT INTO temp.gone_{one}s SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM messages
+            WHERE {one}_id = ?1 AND id NOT IN (SELECT id FROM temp.gone_messages))""",
+    )
+    for one in ("channel", "conversation")
 )
 _BEFORE: Final = (
     f"{_TAKE} WHERE m.timestamp < ?1",
@@ -224,7 +236,13 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
             [json.dumps(former.of_column("message_id"))],
         )
         _fill(connection, "former_channels", former.of_column("channel_id"))
-        _fill(connection, "former_conversations", former.of_column("conversation_id"))
+        connection.execute(
+            "INSERT OR IGNORE INTO temp.former_conversations SELECT value ->> 0, value ->> 1 "
+            "FROM json_each(?)",
+            [json.dumps(former.alone)],
+        )
+        if former.last_id:
+            connection.execute("INSERT INTO temp.former_last VALUES (?)", [former.last_id])
         _add_texts(connection, former)
     for statement in _SELECT[scope.kind]:
         connection.execute(statement, [scope.value] if "?1" in statement else [])
