@@ -651,8 +651,13 @@ def test_files_are_listed_by_what_they_have_and_not_by_their_names(plain):
     (plain.home.path / "notebooks").mkdir()
     (plain.home.path / "notebooks" / "lab.json-mine.ipynb").write_text(SECRET)
     (plain.home.path / ".aico.db.restored.seal.c78bd64d").touch()
+    (plain.home.path / "aico.db.damaged-\n\x1b[31mFAIL").touch()
     left = plain.privacy.forget(user="person-ada").left
-    assert left == ["notebooks/lab.json-mine.ipynb names what was erased, or shows it."]
+    copy = "aico.db.damaged-\\n\\x1b[31mFAIL, a copy of aico.db"
+    assert left == [
+        "notebooks/lab.json-mine.ipynb names what was erased, or shows it.",
+        f"{copy}, may still have what was erased: delete it.",
+    ]
 
 
 def test_a_copy_before_a_migration_leaves_what_a_killed_restoration_put_aside(plain):

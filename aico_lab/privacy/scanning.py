@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters import duckdb as duckdb_adapter
-from aico_lab.adapters.sql_text import quoted, shown
+from aico_lab.adapters.sql_text import escaped, quoted, shown
 from aico_lab.backup.records import known_backups
 from aico_lab.cache.store import open_for_reading
 from aico_lab.errors import AicoLabError, LibraryMissing
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.home.folder import Home
     from aico_lab.privacy.patterns import Patterns
     from aico_lab.storage import Storage
 
@@ -209,7 +210,7 @@ def scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
     """
     home = storage.home
     for path in own_files(home):
-        place = path.relative_to(home.path)
+        place = _shown(path, home)
         if is_sealed(path):
             result.leave("sealed files", f"{place} is sealed, so that it cannot be searched.")
         elif patterns.named_by(path):
@@ -219,10 +220,14 @@ def scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
                 result.leave("files", f"{place} names what was erased.")
 
 
+def _shown(path: Path, home: Home) -> str:
+    return escaped(str(path.relative_to(home.path)))
+
+
 def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:
     """Count the rows of former databases that name what was erased, and list all backups."""
     for backup in backups_of(storage.home.primary):
-        place = backup.relative_to(storage.home.path)
+        place = _shown(backup, storage.home)
         try:
             with primary.open_beside(backup) as copy:
                 select_again(copy, patterns)
@@ -236,7 +241,7 @@ def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, resu
                 "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
             )
     for aside in other_copies(storage.home.primary):
-        place = aside.relative_to(storage.home.path)
+        place = _shown(aside, storage.home)
         result.leave(
             "backups", f"{place}, a copy of aico.db, may still have what was erased: delete it."
         )
@@ -245,6 +250,6 @@ def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, resu
         if path.exists() or not path.parent.exists():  # as on a disk that is not there now
             result.leave(
                 "backups",
-                f"{path}, a backup of {made.made_at[:16]}, may have what was erased: make a new "
-                "one, and delete it.",
+                f"{escaped(made.path)}, a backup of {made.made_at[:16]}, may have what was erased: "
+                "make a new one, and delete it.",
             )
