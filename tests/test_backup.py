@@ -274,13 +274,15 @@ def test_facts_of_the_companion_are_lost_only_with_consent(kept, away):
     home = kept.home.path
     kept.primary.execute("INSERT INTO system_state VALUES ('mood', 'sad', '2024')")
     kept.backups.write(away / "a.backup")
-    kept.primary.execute("INSERT INTO system_state VALUES ('watched:x:/a', 's', '2024')")
+    noted = f"watched:{'0a' * 8}:/a"
+    kept.primary.execute("INSERT INTO system_state VALUES (?, 's', '2024')", [noted])
     kept.close()
     restore(away / "a.backup", settings(home), consent=True)
     with Lab.open(home) as lab:
         lab.primary.execute("UPDATE system_state SET value = 'glad' WHERE key = 'mood'")
+        lab.primary.execute("INSERT INTO system_state VALUES ('watched:films', 'Heat', '2024')")
         lab.primary.execute("INSERT INTO outbox VALUES (1, 'said', '{}', '2024')")
-    with pytest.raises(HomeExists, match="1 undelivered event and 1 fact that the backup"):
+    with pytest.raises(HomeExists, match="1 undelivered event and 2 facts that the backup"):
         restore(away / "a.backup", settings(home), consent=True)
 
 

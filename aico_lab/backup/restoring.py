@@ -62,8 +62,8 @@ _FORGOTTEN: Final = (
     "lost: run `aico-lab forget` again."
 )
 _OURS: Final = (
-    "database_id", "backups", "backup_recipients", "study:*", "schedules", "watched:*",
-    "name of model *",
+    "database_id", "backups", "backup_recipients", "study:*", "schedules",
+    f"watched:{'[0-9a-f]' * 16}:*", "name of model *",
 )  # fmt: skip
 """The keys in `system_state` that are carried over, or that the use of a home writes."""
 
