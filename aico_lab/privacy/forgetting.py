@@ -266,8 +266,9 @@ class Forgetting:
     def _prepare(self, primary: Connection, erasure: KeptErasure) -> KeptErasure | None:
         """Delete rows that an erasure has not deleted; return what is to be finished then.
 
-        If a finished one is carried out again, that is another erasure, with its own receipt. It
-        is not in a database that has the receipt of the first one: all there is of later.
+        If a finished one is carried out again, that is another erasure, with its own receipt. A
+        database that has the receipt of the first one, or of a repetition, only gets the missing
+        receipts: its rows were written later.
         """
         row = primary.fetch_one(
             "SELECT finished_at, since_seq, receipt, until_seq FROM erasures WHERE erasure_id = ?",
