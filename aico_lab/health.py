@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from aico_lab.adapters import duckdb as duckdb_adapter
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
+from aico_lab.adapters.sql_text import escaped
 from aico_lab.adapters.temporary_folders import left_over
 from aico_lab.embeddings.segment_words import REMEDY
 from aico_lab.errors import (
@@ -411,7 +412,7 @@ def _check_own_backups(lab: Lab) -> str:
         else "all changes"
     )
     return (
-        f"the newest is of {newest.made_at[:16]} UTC, {newest.path}, compared on "
+        f"the newest is of {newest.made_at[:16]} UTC, {escaped(newest.path)}, compared on "
         f"{newest.checked_at[:16]}; {missing} since"
     )
 

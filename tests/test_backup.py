@@ -274,13 +274,15 @@ def test_facts_of_the_companion_are_lost_only_with_consent(kept, away):
     home = kept.home.path
     kept.primary.execute("INSERT INTO system_state VALUES ('mood', 'sad', '2024')")
     kept.backups.write(away / "a.backup")
-    kept.primary.execute("INSERT INTO system_state VALUES ('watched:x:/a', 's', '2024')")
+    noted = f"watched:{'0a' * 8}:/a"
+    kept.primary.execute("INSERT INTO system_state VALUES (?, 's', '2024')", [noted])
     kept.close()
     restore(away / "a.backup", settings(home), consent=True)
     with Lab.open(home) as lab:
         lab.primary.execute("UPDATE system_state SET value = 'glad' WHERE key = 'mood'")
+        lab.primary.execute("INSERT INTO system_state VALUES ('watched:films', 'Heat', '2024')")
         lab.primary.execute("INSERT INTO outbox VALUES (1, 'said', '{}', '2024')")
-    with pytest.raises(HomeExists, match="1 undelivered event and 1 fact that the backup"):
+    with pytest.raises(HomeExists, match="1 undelivered event and 2 facts that the backup"):
         restore(away / "a.backup", settings(home), consent=True)
 
 
@@ -338,6 +340,25 @@ def test_a_restoration_keeps_the_receipts_of_the_former_database(kept, away):
         assert count(lab) == 40
 
 
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_restoration_says_that_erasures_are_lost_with_both_of_their_places(kept, away, is_sealed):
+    add(kept.primary, message(50, user_id="ada", conversation_id="a", channel_id="a"))
+    kept.backups.write(away / "a.backup")
+    kept.privacy.forget(user="ada")
+    pages = kept.primary.fetch_all("SELECT pgno, data FROM sqlite_dbpage")
+    [number] = [number for number, page in pages if b'"signature"' in bytes(page)]
+    kept.close()
+    with kept.home.primary.open("r+b") as file:
+        file.seek((number - 1) * len(pages[0][1]))
+        file.write(b"?" * 4000)
+    if not is_sealed:
+        kept.home.erasures.unlink()
+    done = restore(away / "a.backup", settings(kept.home.path), force=True)
+    assert ("unfinished erasures are lost" in done.warning) is not is_sealed
+    with Lab.open(kept.home.path) as lab:
+        assert count(lab) == (40 if is_sealed else 41)
+
+
 @pytest.mark.slow
 def test_a_backup_from_before_a_new_key_gets_the_present_one(kept, away, cli):
     """What was erased under the new key is erased again, and its receipt stays valid."""
@@ -387,16 +408,18 @@ def test_another_home_is_never_replaced(kept, away, tmp_path):
         restore(away / "a.backup", settings(tmp_path / "other"), force=True)
 
 
-def test_a_database_that_cannot_be_read_is_replaced_by_force(kept, away):
+@pytest.mark.parametrize("content", [b"?" * 9000, b""])
+def test_a_database_that_cannot_be_read_is_replaced_by_force(kept, away, content):
     kept.backups.write(away / "a.backup")
     database = kept.home.primary
     kept.close()
-    database.write_bytes(b"?" * 9000)
+    database.write_bytes(content)
     with pytest.raises(HomeExists, match="nobody knows"):
         restore(away / "a.backup", settings(database.parent), consent=True)
     done = restore(away / "a.backup", settings(database.parent), force=True)
-    assert Path(done.replaced).read_bytes() == b"?" * 9000
+    assert Path(done.replaced).read_bytes().startswith(content)
     assert "add later recipients again" in done.warning
+    assert "unfinished erasures are lost" in done.warning
     with Lab.open(database.parent) as lab:
         assert count(lab) == 40
 

@@ -18,6 +18,7 @@ from aico_lab.errors import (
     CorruptDatabase,
     ErasureBusy,
     ErasureIncomplete,
+    InvalidValue,
     StorageError,
     UnknownName,
     WrongUse,
@@ -320,6 +321,35 @@ def test_an_answer_in_a_thread_goes_with_what_it_answers(plain):
     assert {one for (one,) in left} == {"to-u", "of-u"}
 
 
+def test_a_channel_in_which_nobody_else_wrote_goes_as_a_whole(plain, monkeypatch):
+    """With the companion's greetings that nobody answered, also one written meanwhile."""
+    greeting = {"role": "assistant", "user_id": None, "message_id": "greeting"}
+    group = {"channel_id": "g", "conversation_id": "g"}
+    add(
+        plain.primary,
+        told(20, channel_id="own"),
+        other(21, **greeting, channel_id="own", conversation_id="day 2"),
+        told(22, **group),
+        other(23, **group),
+        other(24, **greeting | {"message_id": "to-all"}, channel_id="g", conversation_id="day 2"),
+    )
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        late = greeting | {"message_id": "late", "channel_id": "own", "conversation_id": "day 3"}
+        add(connection, other(30, **late))
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete):
+            plain.privacy.forget(user="person-ada")
+    assert len(plain.privacy.resume()) == 1
+    ids = plain.primary.fetch_all("SELECT DISTINCT channel_id, conversation_id FROM messages")
+    assert set(ids) == {("c", "c"), ("g", "g"), ("g", "day 2")}
+    assert plain.primary.fetch_all("SELECT channel_id FROM channels") == [("c",), ("g",)]
+
+
 def test_everything_before_a_day_is_forgotten(plain):
     add(plain.primary, other(900, message_id="later", timestamp="2024-05-02T00:00:00.000000Z"))
     plain.privacy.forget(before="2024-05-02")
@@ -510,6 +540,32 @@ def test_each_erasure_of_a_restored_database_has_its_own_receipt(plain):
     assert len({one["erasure_id"] for one in receipts}) == 3
 
 
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_repeated_erasure_takes_nothing_that_was_written_after_the_first(plain, is_finished):
+    """An older database was put in place by mistake, and erased again; then the newer one."""
+    home = plain.home.path
+    copies = [home.with_name(name) for name in ("old.db", "new.db")]
+    for copy in copies:
+        plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copy(plain.home.primary, copy)
+        if copy == copies[0]:
+            receipts = [plain.privacy.forget(channel="direct:person-ada").receipt]
+            add(plain.primary, told(0))
+    plain.close()
+    put_in_place(home, copies[0])
+    with Lab.open(home) as again:
+        assert again.primary.fetch_all("SELECT count(*) FROM messages") == [(8,)]
+        if is_finished:
+            receipts += [one.receipt for one in again.privacy.resume()]
+            assert receipts[1]["repeats"] == receipts[0]["erasure_id"]
+    put_in_place(home, copies[1])
+    with Lab.open(home) as new:
+        new.privacy.resume()
+        assert new.primary.fetch_all("SELECT count(*) FROM messages") == [(9,)]
+        assert new.privacy.receipts()[: len(receipts)] == receipts
+        assert (len(new.privacy.receipts()), new.privacy.unfinished()) == (2, [])
+
+
 @pytest.mark.slow
 def test_who_reads_a_pinned_snapshot_finishes(plain):
     plain.sync(only="warehouse")
@@ -550,18 +606,32 @@ def test_copies_of_the_database_in_the_home_are_removed_or_listed(plain):
     """A restoration that was killed leaves one; nobody needs it."""
     home = plain.home.path
     plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-    (home / ".cache.rekeyed.former").mkdir()
-    copies = [
-        ".cache.rekeyed.former/1.sst", "aico.db.restored", "aico.db.old",
-        ".aico.db.rekeyed.partial", "warehouse/.writer.duckdb.rekeyed.partial",
-    ]  # fmt: skip
+    copies = ["aico.db.restored", "aico.db.old"]
     for name in copies:
         shutil.copy(plain.home.primary, home / name)
     assert "aico.db.restored" in _check_temporary(plain)
     result = plain.privacy.forget(user="person-ada")
-    assert result.receipt["left"] == {"backups": 3}
-    assert [name in " ".join(result.left) for name in copies] == [False, False, True, True, True]
-    assert files_with(home, *CANARIES) == set(copies[2:])
+    assert result.receipt["left"] == {"backups": 1}
+    assert [name in " ".join(result.left) for name in copies] == [False, True]
+    assert files_with(home, *CANARIES) == {"aico.db.old"}
+
+
+def test_nothing_is_erased_while_a_change_of_the_key_is_unfinished(plain, monkeypatch):
+    """Its copies of stores would bring back what was erased."""
+    marker = plain.home.read_marker()
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(channel="c")
+    plain.home.rewrite_marker({**marker, "rotation": {"phase": "switching"}})
+    for dry_run in (True, False):
+        with pytest.raises(InvalidValue, match="run `aico-lab keys rotate` first"):
+            plain.privacy.forget(user="person-ada", dry_run=dry_run)
+    [problem] = plain.sync(only="warehouse").problems
+    assert problem.endswith("is unfinished: run `aico-lab keys rotate` first.")
+    plain.home.rewrite_marker(marker)
+    assert len(plain.privacy.resume()) == 1
+    assert plain.privacy.forget(user="person-ada").rows["messages"] == 8
 
 
 def test_a_killed_restoration_leaves_nothing_of_a_person_who_was_erased_before(plain):
@@ -581,8 +651,13 @@ def test_files_are_listed_by_what_they_have_and_not_by_their_names(plain):
     (plain.home.path / "notebooks").mkdir()
     (plain.home.path / "notebooks" / "lab.json-mine.ipynb").write_text(SECRET)
     (plain.home.path / ".aico.db.restored.seal.c78bd64d").touch()
+    (plain.home.path / "aico.db.damaged-\n\x1b[31mFAIL").touch()
     left = plain.privacy.forget(user="person-ada").left
-    assert left == ["notebooks/lab.json-mine.ipynb names what was erased, or shows it."]
+    copy = "aico.db.damaged-\\n\\x1b[31mFAIL, a copy of aico.db"
+    assert left == [
+        "notebooks/lab.json-mine.ipynb names what was erased, or shows it.",
+        f"{copy}, may still have what was erased: delete it.",
+    ]
 
 
 def test_a_copy_before_a_migration_leaves_what_a_killed_restoration_put_aside(plain):
@@ -831,6 +906,58 @@ def test_an_unfinished_erasure_is_finished_beside_a_database_with_nothing_of_it(
     assert plain.privacy.receipts() == [done.receipt]
 
 
+def test_an_unfinished_erasure_keeps_its_ids_and_texts_beside_a_database_with_some(
+    plain, monkeypatch
+):
+    """An older one was restored meanwhile; another program goes on quoting the others."""
+    old = plain.home.path.with_name("old.db")
+    plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(plain.home.primary, old)
+    add(plain.primary, told(60, content=LONG))
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(user="person-ada")
+    plain.close()
+    put_in_place(plain.home.path, old)
+    with Lab.open(plain.home.path) as again:
+        for late in ({"text": LONG}, {"message_id": "told-60"}):
+            again.primary.execute(EVENT, [json.dumps(late)])
+        [done] = again.privacy.resume()
+        assert done.rows["messages"] == 9 + 8
+        assert again.primary.fetch_all("SELECT 1 FROM outbox") == []
+
+
+def test_a_repeated_call_finishes_an_unfinished_erasure_or_says_why_not(plain, monkeypatch):
+    """Although the home has no such person any more."""
+    real = SealedErasures.keep
+
+    def dies_at_the_end(self: SealedErasures, erasure: KeptErasure) -> None:
+        if erasure.receipt:
+            raise _KilledError
+        real(self, erasure)
+
+    def finds(storage: Any, primary: Any, patterns: Any) -> Any:
+        result = scan(storage, primary, patterns)
+        result.found["cache"] = 1
+        return result
+
+    scan = forgetting.scan
+    monkeypatch.setattr(forgetting, "scan", finds)
+    for _ in range(2):
+        with pytest.raises(ErasureIncomplete):
+            plain.privacy.forget(user="person-ada")
+    monkeypatch.setattr(forgetting, "scan", scan)
+    with monkeypatch.context() as patched:
+        patched.setattr(SealedErasures, "keep", dies_at_the_end)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(user="person-ada")
+    done = plain.privacy.forget(user="person-ada")
+    assert ([done.receipt], done.rows["messages"]) == (plain.privacy.receipts(), 8)
+    with pytest.raises(UnknownName):
+        plain.privacy.forget(user="person-ada")
+
+
 def test_a_damaged_file_of_erasures_is_said(plain):
     plain.privacy.forget(user="person-ada")
     plain.home.erasures.write_bytes(b"{")
@@ -1060,11 +1187,42 @@ def test_the_key_of_a_person_who_came_back_and_was_deleted_leaves_the_feed(plain
     assert files_with(plain.home.path, *CANARIES) == set()
 
 
-def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, monkeypatch):
+@pytest.mark.parametrize(
+    "given",
+    [{"user": "person-ada"}, {"channel": "direct:person-ada"}, {"conversation": "with-person-ada"}],
+)
+def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, given, monkeypatch):
+    """With the companion's answers to them, but not with those to nobody before."""
+    real = forgetting.erase_reports
+    place = {"channel_id": "direct:person-ada", "conversation_id": "with-person-ada"}
+    answer = place | {"role": "assistant", "user_id": None}
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        add(
+            connection,
+            other(79, **answer | {"conversation_id": "new"}, message_id="to-nobody"),
+            other(80, **place, message_id="late", role="user"),
+            other(81, **answer, message_id="to-u"),
+        )
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete):
+            plain.privacy.forget(**given)
+    assert len(plain.privacy.resume()) == 1
+    left = plain.primary.fetch_all("SELECT message_id FROM messages WHERE id > 16")
+    stays = [] if "channel" in given else [("to-nobody",)]
+    assert left == [*stays, ("late",), ("to-u",)]
+
+
+def test_a_greeting_in_a_conversation_of_the_same_name_elsewhere_stays(plain, monkeypatch):
+    """Conversations of two channels may have the same id; only one was the person's."""
     real = forgetting.erase_reports
 
     def writes(connection: Any, *arguments: Any) -> Any:
-        add(connection, other(80, message_id="late", conversation_id="with-person-ada"))
+        late = {"role": "assistant", "user_id": None, "conversation_id": "with-person-ada"}
+        add(connection, other(80, **late, message_id="greeting"))
         return real(connection, *arguments)
 
     with monkeypatch.context() as patched:
@@ -1072,7 +1230,7 @@ def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, monk
         with pytest.raises(ErasureIncomplete):
             plain.privacy.forget(user="person-ada")
     assert len(plain.privacy.resume()) == 1
-    assert plain.primary.fetch_all("SELECT content FROM messages WHERE message_id = 'late'")
+    assert plain.primary.fetch_all("SELECT 1 FROM messages WHERE message_id = 'greeting'")
 
 
 def test_words_of_themes_go_although_the_texts_were_deleted_before(plain):
@@ -1166,6 +1324,23 @@ def test_values_that_equal_a_short_id_stay(plain):
         "SELECT key FROM system_state WHERE key IN ('done', 'greeting', 'last_user') ORDER BY key"
     )
     assert kept == [("done",), ("greeting",)]
+
+
+def test_a_dead_letter_goes_if_it_names_the_person_and_not_somebody_with_a_longer_id(plain):
+    add(plain.primary, *(told(100 + one, user_id=f"user-{one}") for one in (1, 12)))
+    texts = [
+        ("no", "user-12 failed"),
+        ("to user-123", "no"),
+        ("no", "user-1 failed"),
+        ("'user-1'", "no"),
+    ]
+    plain.primary.execute_many(
+        "INSERT INTO dead_letters VALUES ('near', ?, 'said', '{}', '2024', 3, ?, ?, '2024')",
+        [(number, *both) for number, both in enumerate(texts)],
+    )
+    plain.privacy.forget(user="user-1")
+    left = plain.primary.fetch_all("SELECT seq FROM dead_letters WHERE consumer = 'near'")
+    assert left == [(0,), (1,)]
 
 
 def test_a_person_whose_row_was_deleted_can_be_forgotten(plain):

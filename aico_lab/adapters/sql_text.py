@@ -66,9 +66,14 @@ def quoted(name: str) -> str:
     return f'"{escaped}"'
 
 
+def escaped(name: str) -> str:
+    """Return a name of another program or file without line ends and escape sequences."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def shown(name: str) -> str:
-    """Return a name of another program for a sentence: on one line, without escape sequences."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    """Return a name of another program for a sentence: on one line, and not too long."""
+    text = escaped(name)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 

@@ -36,8 +36,10 @@ from aico_lab.home.staged import RESTORED, put_seal_in_place
 from aico_lab.integrity.guard import reseal_file
 from aico_lab.schema import feed
 from aico_lab.schema.backup import PARTIAL, REPLACED, backup_path
+from aico_lab.schema.versions import current_versions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -54,9 +56,14 @@ _NOT_CARRIED: Final = (
     "of studies and list of backups that the backup has: add later recipients again, by "
     "--recipient of `aico-lab backup`."
 )
+_FORGOTTEN: Final = (
+    "As erasures.sealed is missing, and the erasures in the former database could not be read, the "
+    "home has again what was erased since the backup, if anything, and unfinished erasures are "
+    "lost: run `aico-lab forget` again."
+)
 _OURS: Final = (
-    "database_id", "backups", "backup_recipients", "study:*", "schedules", "watched:*",
-    "name of model *",
+    "database_id", "backups", "backup_recipients", "study:*", "schedules",
+    f"watched:{'[0-9a-f]' * 16}:*", "name of model *",
 )  # fmt: skip
 """The keys in `system_state` that are carried over, or that the use of a home writes."""
 
@@ -213,7 +220,7 @@ def _replace(
         raise type(problem)(
             f"{str(problem).rstrip('.')}; or restore into a new folder with --home."
         ) from problem
-    _keep_receipts(home, keys)
+    known = _keep_receipts(home, keys)
     prepared = home.path / RESTORED
     files = _Files(home)
     with alone(home), os_errors(home.path):
@@ -228,28 +235,47 @@ def _replace(
         finally:
             if prepared.exists():
                 remove_database(prepared)
-    return _result(home, done, files, replaced=former, warning="" if carried else _NOT_CARRIED)
+    warnings = [*([] if carried else [_NOT_CARRIED]), *([] if known else [_FORGOTTEN])]
+    return _result(home, done, files, replaced=former, warning=" ".join(warnings))
 
 
-def _keep_receipts(home: Home, keys: Keys) -> None:
+@contextlib.contextmanager
+def _opened(database: Path, key: str | None) -> Iterator[Connection]:
+    """Open a database that is to be replaced.
+
+    Raises:
+        NotADatabase: The file has no tables, or cannot be opened with this key.
+    """
+    with LibSQLAdapter(database, key, busy_timeout=_PATIENCE).connect() as connection:
+        if not current_versions(connection):
+            raise NotADatabase(f"{database.name} is empty.")
+        yield connection
+
+
+def _keep_receipts(home: Home, keys: Keys) -> bool:
     """Add the erasures of the former database to the sealed file, by which they count afterwards.
+
+    Returns:
+        Whether the database or that file could tell what was erased.
 
     Raises:
         CorruptDatabase: That file is damaged.
         ErasureBusy: Another process is erasing.
     """
     receipts: list[str | None] = []
-    with contextlib.suppress(CorruptDatabase, NotADatabase), contextlib.ExitStack() as opened:
+    known = home.erasures.exists()
+    with contextlib.suppress(CorruptDatabase, NotADatabase), contextlib.ExitStack() as stack:
         if home.primary.exists():
-            adapter = LibSQLAdapter(home.primary, keys.libsql(), busy_timeout=_PATIENCE)
-            connection = opened.enter_context(adapter.connect())
+            connection = stack.enter_context(_opened(home.primary, keys.libsql()))
             if connection.fetch_one("SELECT 1 FROM sqlite_master WHERE name = 'erasures'"):
                 receipts = [one for (one,) in connection.fetch_all("SELECT receipt FROM erasures")]
+            known = True
     kept = SealedErasures(home, keys)
     if lost := kept.lacking(receipts, receipt_key(home, keys)):
         with erasing_alone(home):
             for one in lost:
                 kept.keep(one)
+    return known
 
 
 def _complete(
@@ -273,8 +299,10 @@ def _complete(
     with LibSQLAdapter(restored, key, create=False).connect() as connection:
         records.record(connection, records.record_of(backup, done))
         if former is not None and former.exists():
-            adapter = LibSQLAdapter(former, key, busy_timeout=_PATIENCE)
-            with contextlib.suppress(CorruptDatabase, NotADatabase), adapter.connect() as known:
+            with (
+                contextlib.suppress(CorruptDatabase, NotADatabase),
+                _opened(former, key) as known,
+            ):
                 records.carry_over(known, connection)
                 carried = True
         reseal_file(connection, key, f"the backup of {done.heading.made_at} was restored")
@@ -310,7 +338,7 @@ def _exchange(
         sync_folder(primary.parent)
         return None
     try:
-        with LibSQLAdapter(primary, key, busy_timeout=_PATIENCE).connect() as connection:
+        with _opened(primary, key) as connection:
             _refuse_newer(connection, prepared, done, force=force)  # before the log goes
             _lock_out(connection)
             # Nothing can change any more.

@@ -164,7 +164,7 @@ def refuse_rotation(marker: Mapping[str, Any]) -> None:
     """Raise InvalidValue while the stores of a home have two keys."""
     if marker.get("rotation"):
         raise InvalidValue(
-            "The rotation of the home's key is unfinished: run `aico-lab keys rotate`."
+            "The rotation of the home's key is unfinished: run `aico-lab keys rotate` first."
         )
 
 

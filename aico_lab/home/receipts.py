@@ -87,12 +87,14 @@ class KeptErasure:
         scope: What it erases, with a keyed hash instead of an id.
         wanted: What the stores are still to be searched for; None when it is finished.
         receipt: The receipt of a finished one, for a restored database that has nothing of it.
+        repeats: The id of the first erasure, if this one repeats it in a restored database.
     """
 
     erasure_id: str
     scope: dict[str, str]
     wanted: dict[str, Any] | None = field(default=None, repr=False)
     receipt: dict[str, Any] | None = None
+    repeats: str | None = None
 
 
 class SealedErasures:
@@ -150,9 +152,11 @@ class SealedErasures:
             receipt for text in receipts if is_authentic(receipt := json.loads(text or "null"), key)
         )
         return [
-            KeptErasure(one["erasure_id"], one["scope"], receipt=one)
+            KeptErasure(one["erasure_id"], one["scope"], receipt=one, repeats=one.get("repeats"))
             if "finished_at" in one
-            else KeptErasure(one["erasure_id"], one["scope"], NOTHING_KNOWN)
+            else KeptErasure(
+                one["erasure_id"], one["scope"], NOTHING_KNOWN, repeats=one.get("repeats")
+            )
             for one in authentic
             if one["erasure_id"] not in kept
         ]

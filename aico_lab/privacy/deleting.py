@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.importing.import_log import restore
+from aico_lab.privacy.patterns import has_word
 from aico_lab.privacy.selecting import drop, select, select_unused
 from aico_lab.schema import feed
 
@@ -126,8 +127,8 @@ _VECTORS: Final = (
 )
 _NAMES_IT: Final = {
     "outbox": _IN_PAYLOAD,
-    "dead_letters": f"{_IN_PAYLOAD} OR EXISTS (SELECT 1 FROM temp.gone_users AS g "
-    f"WHERE {_TELLING.format('g.user_id')} AND instr(error || ' ' || reason, g.user_id))",
+    "dead_letters": f"{_IN_PAYLOAD} OR rowid IN "
+    "(SELECT row_key FROM temp.gone_items WHERE table_name = 'dead_letters')",
     "system_state": "key NOT IN ('database_id', 'backups') AND ("
     f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
     "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
@@ -139,6 +140,11 @@ _KEPT: Final = {
     f"JOIN temp.gone_kept USING (id) WHERE source = '{table}')"
     for table, number in (("sync_conflicts", "conflict_id"), ("sync_parked", "parked_id"))
 }
+_NEAR: Final = f"""SELECT d.rowid, CAST(d.error || ' ' || d.reason AS BLOB),
+    CAST(g.user_id AS BLOB) FROM dead_letters AS d JOIN temp.gone_users AS g
+    ON {_TELLING.format("g.user_id")} AND instr(d.error || ' ' || d.reason, g.user_id)"""
+"""Dead letters whose error or reason has an id somewhere, also as a part of a longer one."""
+
 _OUTBOX_BEFORE: Final = {
     table: f"DELETE FROM {table} WHERE created_at < ?" for table in ("outbox", "dead_letters")
 }
@@ -214,6 +220,7 @@ class Deleted:
         sentences: Parts of some erased texts, likewise.
         texts: Whole texts that are long enough to be told from those of others.
         turns: The channel, conversation and time of each erased message that an answer may follow.
+        alone: The channel and id of each conversation that is erased with a person.
         last_id: The highest `id` of messages before.
         since: The last change of the feed before.
         until: The last change of the feed after.
@@ -225,6 +232,7 @@ class Deleted:
     sentences: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     turns: list[list[str]] = field(default_factory=list)
+    alone: list[list[str]] = field(default_factory=list)
     last_id: int = 0
     since: int = 0
     until: int = 0
@@ -233,7 +241,8 @@ class Deleted:
         """Return what the other stores are searched for, and the counts for the receipt."""
         return {
             "ids": self.ids, "names": self.names, "sentences": self.sentences,
-            "texts": self.texts, "turns": self.turns, "last_id": self.last_id, "rows": self.rows,
+            "texts": self.texts, "turns": self.turns, "alone": self.alone,
+            "last_id": self.last_id, "rows": self.rows,
         }  # fmt: skip
 
 
@@ -253,7 +262,8 @@ def joined(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         "sentences": union("sentences"),
         "texts": union("texts"),
         "turns": [*former.get("turns", ()), *more["turns"]],
-        "last_id": former.get("last_id", more["last_id"]),
+        "alone": [*former.get("alone", ()), *more["alone"]],
+        "last_id": min(former.get("last_id") or more["last_id"], more["last_id"]),
         "rows": dict(Counter(former["rows"]) + Counter(more["rows"])),
     }
 
@@ -333,11 +343,25 @@ def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
     """
     for table, statement in _KEPT.items():
         _count(connection, done, table, statement)
+    _select_letters(connection)
     for table, names_it in _NAMES_IT.items():
         _count(connection, done, table, f"DELETE FROM {table} WHERE {names_it}")
     if scope.kind == "before":
         for table, statement in _OUTBOX_BEFORE.items():
             _count(connection, done, table, statement, [scope.value])
+
+
+def _select_letters(connection: Connection) -> None:
+    """Select the dead letters whose error or reason has the id of an erased person as a word."""
+    named = [
+        number
+        for number, text, person in connection.fetch_all(_NEAR)
+        if has_word(text, person.decode(errors="surrogateescape"))
+    ]
+    connection.execute(
+        "INSERT OR IGNORE INTO temp.gone_items SELECT 'dead_letters', value FROM json_each(?)",
+        [json.dumps(named)],
+    )
 
 
 def count_events(connection: Connection) -> int:
@@ -346,6 +370,7 @@ def count_events(connection: Connection) -> int:
     Args:
         connection: The primary database, with temporary tables by `select_again`.
     """
+    _select_letters(connection)
     counts = (f"(SELECT count(*) FROM {table} WHERE {one})" for table, one in _NAMES_IT.items())
     ((found,),) = connection.fetch_all(f"SELECT {' + '.join(counts)}")
     return int(found)
@@ -435,7 +460,7 @@ def _note(connection: Connection, done: Deleted) -> None:
 
 
 def _note_turns(connection: Connection, done: Deleted) -> None:
-    """Note which messages of conversations with others a late answer may follow."""
+    """Note where the companion may go on: after messages in conversations with others, or alone."""
     turns = _array(
         connection,
         "SELECT DISTINCT json_array(m.channel_id, m.conversation_id, m.timestamp) AS one "
@@ -443,6 +468,12 @@ def _note_turns(connection: Connection, done: Deleted) -> None:
         f"AND m.conversation_id NOT IN ({_IDS['conversation_id']})",
     )
     done.turns = [json.loads(one) for one in turns]
+    alone = _array(
+        connection,
+        "SELECT DISTINCT json_array(channel_id, conversation_id) AS one FROM temp.gone_messages "
+        f"WHERE channel_id IS NOT NULL AND conversation_id IN ({_IDS['conversation_id']})",
+    )
+    done.alone = [json.loads(one) for one in alone]
 
 
 def _array(connection: Connection, query: str) -> list[str]:

@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
+from aico_lab.backup.writing import refuse_rotation
 from aico_lab.domain import values
-from aico_lab.errors import DatabaseLocked, ErasureIncomplete
+from aico_lab.errors import DatabaseLocked, ErasureIncomplete, UnknownName
 from aico_lab.federation.syncing import Federation
 from aico_lab.home.receipts import (
     NOTHING_KNOWN,
@@ -52,7 +53,7 @@ from aico_lab.results import json_text
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.storage import Storage
@@ -118,24 +119,45 @@ class Forgetting:
             ErasureBusy: Another process is erasing.
             ErasureIncomplete: A search still found something; another call goes on.
             CorruptDatabase: The database is damaged; nothing is erased.
+            InvalidValue: A change of the key is unfinished, whose copies have what is erased.
         """
+        refuse_rotation(self._storage.home.read_marker())
         primary = self._storage.primary
         with erasing_alone(self._storage.home):
             remove_restored(self._storage.home)
             wanted = scope.hashed(self._key)
-            done, incomplete = self._finish_all(reports_of=wanted if reports else None)
-            if done and done[-1].receipt and done[-1].receipt["scope"] == wanted:
-                return done[-1]
-            scope.check(primary)
+            begun = self._unfinished(primary)
+            done, incomplete = self._finish_all(begun, reports_of=wanted if reports else None)
+            for one, error in incomplete:
+                if one.scope == wanted:
+                    raise error
+            for result in done:
+                if result.receipt and result.receipt["scope"] == wanted:
+                    return result
+            try:
+                scope.check(primary)
+            except UnknownName:
+                for one in begun:
+                    if one.scope == wanted and one.receipt:  # only its record was to be finished
+                        return _result(one.receipt)
+                raise
             check_pages(self._storage)
             erasure = KeptErasure(_new_id(), wanted)
             self._delete(primary, erasure, scope)
             result = self._finish(erasure, reports=reports)
-            result.left.extend(f"An earlier erasure is not finished: {one}" for one in incomplete)
+            result.left.extend(
+                f"An earlier erasure is not finished: {one}" for _, one in incomplete
+            )
             return result
 
     def rehearse(self, scope: Scope) -> ErasureResult:
-        """Return the rows that an erasure would delete, and the places it would leave."""
+        """Return the rows that an erasure would delete, and the places it would leave.
+
+        Raises:
+            UnknownName: The home has nothing with this id.
+            InvalidValue: A change of the key is unfinished.
+        """
+        refuse_rotation(self._storage.home.read_marker())
         primary = self._storage.primary
         scope.check(primary)
         undone = _UndoneError()
@@ -163,35 +185,38 @@ class Forgetting:
         Raises:
             ErasureBusy: Another process is erasing.
             ErasureIncomplete: A search still found something; the others are finished.
+            InvalidValue: A change of the key is unfinished.
         """
         primary = self._storage.primary
         with contextlib.suppress(DatabaseLocked):  # by who is restoring, and removes it
             remove_restored(self._storage.home)
         if not self._unfinished(primary):
             return []
+        refuse_rotation(self._storage.home.read_marker())
         with erasing_alone(self._storage.home):
-            done, incomplete = self._finish_all()
-        if incomplete:
-            raise incomplete[0]
+            done, incomplete = self._finish_all(self._unfinished(primary))
+        for _, error in incomplete:
+            raise error
         return done
 
     def _finish_all(
-        self, reports_of: dict[str, str] | None = None
-    ) -> tuple[list[ErasureResult], list[ErasureIncomplete]]:
+        self, unfinished: list[KeptErasure], reports_of: dict[str, str] | None = None
+    ) -> tuple[list[ErasureResult], list[tuple[KeptErasure, ErasureIncomplete]]]:
         """Finish every erasure, even if a search still finds something of another one.
 
         Args:
+            unfinished: The erasures.
             reports_of: The scope of the erasure that also removes outputs of notebooks.
         """
         done: list[ErasureResult] = []
-        incomplete: list[ErasureIncomplete] = []
+        incomplete: list[tuple[KeptErasure, ErasureIncomplete]] = []
         primary = self._storage.primary
-        begun = [self._prepare(primary, one) for one in self._unfinished(primary)]
+        begun = [self._prepare(primary, one) for one in unfinished]
         for one in filter(None, begun):
             try:
                 done.append(self._finish(one, reports=one.scope == reports_of))
             except ErasureIncomplete as error:
-                incomplete.append(error)
+                incomplete.append((one, error))
         return done, incomplete
 
     def erase_again(self) -> None:
@@ -227,6 +252,7 @@ class Forgetting:
                 erasure_id,
                 json.loads(begun or "{}").get("scope", {"kind": "unknown"}),
                 NOTHING_KNOWN,
+                repeats=json.loads(begun or "{}").get("repeats"),
             )
             for erasure_id, begun in primary.fetch_all(
                 "SELECT erasure_id, receipt FROM erasures WHERE finished_at IS NULL"
@@ -241,7 +267,9 @@ class Forgetting:
     def _prepare(self, primary: Connection, erasure: KeptErasure) -> KeptErasure | None:
         """Delete rows that an erasure has not deleted; return what is to be finished then.
 
-        If a finished one is carried out again, that is another erasure, with its own receipt.
+        If a finished one is carried out again, that is another erasure, with its own receipt. A
+        database that has the receipt of the first one, or of a repetition, only gets the missing
+        receipts: its rows were written later.
         """
         row = primary.fetch_one(
             "SELECT finished_at, since_seq, receipt, until_seq FROM erasures WHERE erasure_id = ?",
@@ -260,28 +288,41 @@ class Forgetting:
             ):
                 self._delete(primary, erasure, again, since=row[1])  # as written meanwhile
             return erasure
-        scope = found(primary, erasure.scope, self._key)
+        is_later = row is None and self._has_receipt(primary, erasure)
+        scope = None if is_later else found(primary, erasure.scope, self._key)
         if scope is not None and erasure.receipt is None:
             self._delete(primary, erasure, scope)
             return erasure
         if scope is not None and all(
             one.wanted is None or one.scope != erasure.scope for one in self._kept.read()
         ):
-            anew = KeptErasure(_new_id(), erasure.scope)
+            first = erasure.repeats or erasure.erasure_id
+            anew = KeptErasure(_new_id(), erasure.scope, repeats=first)
             with primary.transaction():
                 self._delete(primary, anew, scope)
                 self._record_finished(primary, erasure, erasure.receipt)
             return anew
         # This database has nothing of it; other stores may, if it was not finished.
-        receipt = (
-            None if erasure.wanted is not None else erasure.receipt or self._of_nothing(erasure)
-        )
+        receipt = erasure.receipt
+        if erasure.wanted is None or is_later:
+            receipt = receipt or self._of_nothing(erasure)
         with primary.transaction():
             self._record_finished(primary, erasure, receipt)
         if receipt is None:
             return erasure
         self._keep_finished(erasure, receipt)
         return None
+
+    def _has_receipt(self, primary: Connection, erasure: KeptErasure) -> bool:
+        """Return whether a database has the receipt of the first erasure, or of a repetition."""
+        return (
+            primary.fetch_one(
+                "SELECT 1 FROM erasures WHERE finished_at IS NOT NULL AND (erasure_id = ?1 "
+                "OR iif(json_valid(receipt), receipt ->> '$.repeats', NULL) = ?1)",
+                [erasure.repeats or erasure.erasure_id],
+            )
+            is not None
+        )
 
     def _record_finished(
         self, primary: Connection, erasure: KeptErasure, receipt: dict[str, Any] | None
@@ -301,15 +342,14 @@ class Forgetting:
 
     def _beginning(self, erasure: KeptErasure) -> dict[str, Any]:
         """Return what the database has of an unfinished erasure, if the sealed file is lost."""
-        return signed({"erasure_id": erasure.erasure_id, "scope": erasure.scope}, self._key)
+        return signed(_identity(erasure), self._key)
 
     def _of_nothing(self, erasure: KeptErasure) -> dict[str, Any]:
         """Return a receipt which says that a restored database had nothing to erase."""
         now = values.to_timestamp(datetime.now(UTC))
         return signed(
             {
-                "erasure_id": erasure.erasure_id,
-                "scope": erasure.scope,
+                **_identity(erasure),
                 "begun_at": now,
                 "finished_at": now,
                 "erased": {"aico.db": {}},
@@ -349,7 +389,9 @@ class Forgetting:
         """
         self._progress(STEPS[0], 0, len(STEPS))
         primary.fetch_all("PRAGMA secure_delete = ON")
-        before = erasure.wanted if since is not None else None
+        before = erasure.wanted  # also of a database that was replaced by this one
+        if since is None and "lost" in (before or ()):
+            before = None
         with primary.transaction():
             deleted = delete(primary, scope, Patterns.of(before) if before else None)
             if federation := Federation.existing(self._storage):
@@ -420,8 +462,7 @@ class Forgetting:
             )
         receipt = signed(
             {
-                "erasure_id": erasure.erasure_id,
-                "scope": erasure.scope,
+                **_identity(erasure),
                 "begun_at": begun,
                 "finished_at": values.to_timestamp(datetime.now(UTC)),
                 "erased": {"aico.db": erasure.wanted["rows"], **stores},
@@ -438,12 +479,9 @@ class Forgetting:
                 "UPDATE erasures SET finished_at = ?, receipt = ? WHERE erasure_id = ?",
                 [receipt["finished_at"], json_text(receipt), erasure.erasure_id],
             )
-        rows = erasure.wanted["rows"]
         self._keep_finished(erasure, receipt)
         self._progress("search", len(STEPS), len(STEPS))
-        return ErasureResult(
-            erasure.erasure_id, rows, stores, result.found, result.mentioned, result.left, receipt
-        )
+        return _result(receipt, result.left)
 
     def _clear_notebooks(self, patterns: Patterns) -> int:
         home = self._storage.home
@@ -461,6 +499,26 @@ class Forgetting:
 
 def _new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _result(receipt: dict[str, Any], left: Sequence[str] = ()) -> ErasureResult:
+    """Return the result of a finished erasure."""
+    stores = dict(receipt["erased"])
+    return ErasureResult(
+        receipt["erasure_id"],
+        stores.pop("aico.db"),
+        stores,
+        receipt["found"],
+        receipt["mentioned"],
+        list(left),
+        receipt,
+    )
+
+
+def _identity(erasure: KeptErasure) -> dict[str, Any]:
+    """Return the part of a receipt that is known from the beginning."""
+    repeats = {"repeats": erasure.repeats} if erasure.repeats else {}
+    return {"erasure_id": erasure.erasure_id, "scope": erasure.scope, **repeats}
 
 
 def _truncate_log(primary: Connection) -> None:

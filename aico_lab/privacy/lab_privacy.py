@@ -67,6 +67,7 @@ class Privacy:
             UnknownName: The home has nothing with this id.
             ErasureBusy: Another process is erasing.
             ErasureIncomplete: A search still found something; another call goes on.
+            InvalidValue: A change of the key is unfinished.
         """
         from aico_lab.privacy.scope import Scope
 

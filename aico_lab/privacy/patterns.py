@@ -27,6 +27,7 @@ SHORTEST_WORD: Final = 3
 
 _LONG: Final = 8
 _LONG_NUMBER: Final = 15
+_WORD: Final = rb"(?<!\w)%b(?!\w)"
 _VALUE: Final = rb"(?:(?<=[\"'>])(?<!=[\"'])|(?<=&quot;))%b(?=\\?[\"'<]|&quot;)(?![\\\"']*\s*:)"
 """An id as a whole value: between quotes or tags, but neither a key nor an attribute."""
 
@@ -44,6 +45,7 @@ class Patterns:
         sentences: Parts of some texts.
         texts: Whole texts, which events may quote.
         turns: The channel, conversation and time of each message that an answer may follow.
+        alone: The channel and id of each conversation that was erased with the person.
         last_id: The highest `id` of messages when they were erased.
     """
 
@@ -52,6 +54,7 @@ class Patterns:
     sentences: tuple[str, ...]
     texts: tuple[str, ...] = ()
     turns: tuple[list[str], ...] = ()
+    alone: tuple[list[str], ...] = ()
     last_id: int = 0
 
     @classmethod
@@ -66,6 +69,7 @@ class Patterns:
             sentences,
             tuple(wanted.get("texts", sentences)),
             tuple(wanted.get("turns", ())),
+            tuple(wanted.get("alone", ())),
             wanted.get("last_id", 0),
         )
 
@@ -148,7 +152,7 @@ class Patterns:
         for one, is_word in self._words().items():
             for form in _forms(one):
                 if is_word:
-                    found[rb"(?<!\w)%b(?!\w)" % form] = None
+                    found[_WORD % form] = None
                 elif values:
                     found[_VALUE % form] = None
         for one in self.sentences:
@@ -162,6 +166,11 @@ class Patterns:
         except OSError:
             return False
         return self.word().search(content) is not None
+
+
+def has_word(content: bytes, one: str) -> bool:
+    """Return whether a text has an id as a whole word: `user-1` is not in `user-12 failed`."""
+    return any(re.search(_WORD % form, content) for form in _forms(one))
 
 
 def _forms(text: str) -> list[bytes]:

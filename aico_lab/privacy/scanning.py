@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters import duckdb as duckdb_adapter
-from aico_lab.adapters.sql_text import quoted, shown
+from aico_lab.adapters.sql_text import escaped, quoted, shown
 from aico_lab.backup.records import known_backups
 from aico_lab.cache.store import open_for_reading
 from aico_lab.errors import AicoLabError, LibraryMissing
 from aico_lab.etl.snapshots import published
 from aico_lab.federation.syncing import Federation
-from aico_lab.home.staged import staged_copies
 from aico_lab.privacy.deleting import count_events
 from aico_lab.privacy.patterns import IDS, SAME
 from aico_lab.privacy.selecting import LATE_ANSWERS, drop, select_again
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.home.folder import Home
     from aico_lab.privacy.patterns import Patterns
     from aico_lab.storage import Storage
 
@@ -214,7 +214,7 @@ def scan_files(storage: Storage, patterns: Patterns, result: Scan) -> None:
     """
     home = storage.home
     for path in own_files(home):
-        place = path.relative_to(home.path)
+        place = _shown(path, home)
         if is_sealed(path):
             result.leave("sealed files", f"{place} is sealed, so that it cannot be searched.")
         elif patterns.named_by(path):
@@ -236,10 +236,14 @@ def _scan_bundles(storage: Storage, patterns: Patterns, result: Scan) -> None:
         )
 
 
+def _shown(path: Path, home: Home) -> str:
+    return escaped(str(path.relative_to(home.path)))
+
+
 def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, result: Scan) -> None:
     """Count the rows of former databases that name what was erased, and list all backups."""
     for backup in backups_of(storage.home.primary):
-        place = backup.relative_to(storage.home.path)
+        place = _shown(backup, storage.home)
         try:
             with primary.open_beside(backup) as copy:
                 select_again(copy, patterns)
@@ -252,18 +256,16 @@ def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, resu
             result.leave(
                 "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
             )
-    home, own = storage.home, f".{storage.home.primary.stem}"
-    staged = [path for path in staged_copies(home.path) if not path.name.startswith(own)]
-    for aside in [*other_copies(home.primary), *staged]:
-        place = aside.relative_to(home.path)
-        what = "copy of a store" if aside in staged else "copy of aico.db"
-        how = "run `aico-lab keys rotate`" if ".rekeyed" in aside.name else "delete it"
-        result.leave("backups", f"{place}, a {what}, may still have what was erased: {how}.")
+    for aside in other_copies(storage.home.primary):
+        place = _shown(aside, storage.home)
+        result.leave(
+            "backups", f"{place}, a copy of aico.db, may still have what was erased: delete it."
+        )
     for made in known_backups(primary):
         path = Path(made.path)
         if path.exists() or not path.parent.exists():  # as on a disk that is not there now
             result.leave(
                 "backups",
-                f"{path}, a backup of {made.made_at[:16]}, may have what was erased: make a new "
-                "one, and delete it.",
+                f"{escaped(made.path)}, a backup of {made.made_at[:16]}, may have what was erased: "
+                "make a new one, and delete it.",
             )

@@ -27,7 +27,11 @@ TEMPORARY: Final = {
         "(channel_id, conversation_id, timestamp, last_id, "
         "PRIMARY KEY (channel_id, conversation_id, timestamp)) WITHOUT ROWID"
     ),
-    "former_conversations": "(conversation_id PRIMARY KEY)",
+    "former_channels": "(channel_id PRIMARY KEY)",
+    "former_conversations": (
+        "(channel_id, conversation_id, PRIMARY KEY (channel_id, conversation_id)) WITHOUT ROWID"
+    ),
+    "former_last": "(last_id)",
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
     "kept": (
         "(id INTEGER PRIMARY KEY, source, number, table_name, content JSON TEXT, imports JSON TEXT)"
@@ -35,8 +39,9 @@ TEMPORARY: Final = {
     "gone_kept": "(id INTEGER PRIMARY KEY)",
 }
 """The temporary tables; `answers` are the companion's to somebody, `gone_items` has rows of
-`memories`, `feedback_events` and `personality_policies`, `former_conversations` were emptied
-before, and `kept` is what is kept beside the tables of rows of other devices."""
+`memories`, `feedback_events`, `personality_policies` and `dead_letters`; `former_channels` and
+`former_conversations` were emptied before, when `former_last` was the highest `id`; and `kept` is
+what is kept beside the tables of rows of other devices."""
 
 # The companion answered what was erased before, and nobody wrote in between.
 LATE_ANSWERS: Final = """SELECT m.id FROM messages AS m
@@ -57,8 +62,16 @@ _TAKE: Final = (
 _THEIRS: Final = "SELECT DISTINCT channel_id, conversation_id FROM messages WHERE user_id = ?1"
 _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
-    # Conversations in which nobody else takes part: what the companion said belongs to the person.
-    # People without an id are others.
+    # Channels in which nobody else wrote: what the companion said belongs to the person, also in
+    # conversations in which nobody answered. People without an id are others.
+    """INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
+    WHERE (channel_id IN (?1, 'direct:' || ?1)
+            OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1)
+            OR channel_id IN (SELECT channel_id FROM temp.former_channels))
+        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = c.channel_id
+            AND NOT coalesce(r.user_id = ?1, r.role <> 'user'))""",
+    f"{_TAKE} WHERE m.channel_id IN (SELECT channel_id FROM temp.gone_channels)",
+    # In other channels, conversations in which nobody else wrote.
     (
         f"{_TAKE} JOIN (SELECT channel_id, conversation_id FROM messages "
         "WHERE channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1) "
@@ -85,7 +98,8 @@ _USER: Final = (
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.message_id = a.reply_to)
         AND asked IN (SELECT id FROM temp.gone_messages)""",
     # What the companion wrote to the person since rows were deleted: nobody finds it by these.
-    f"""{_TAKE} WHERE m.conversation_id IN (SELECT conversation_id FROM temp.former_conversations)
+    f"""{_TAKE} WHERE (+m.channel_id, +m.conversation_id) IN
+            (SELECT channel_id, conversation_id FROM temp.former_conversations)
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = m.channel_id
             AND r.conversation_id = m.conversation_id
             AND NOT coalesce(r.user_id = ?1, r.role <> 'user'))""",
@@ -103,20 +117,22 @@ _USER: Final = (
         SELECT id FROM gone
     )""",
     "INSERT INTO temp.gone_users VALUES (?1)",
+)
+# Whoever wrote there since rows were deleted began something new, with the companion's answers.
+_SPARE: Final = """DELETE FROM temp.gone_messages
+    WHERE id > (SELECT last_id FROM temp.former_last) AND id >= (
+        SELECT min(r.id) FROM messages AS r WHERE r.role = 'user'
+            AND r.channel_id = gone_messages.channel_id
+            AND r.conversation_id = gone_messages.conversation_id
+            AND r.id > (SELECT last_id FROM temp.former_last))"""
+_CHANNEL, _CONVERSATION = (
     (
-        "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels "
-        "WHERE channel_id IN (?1, 'direct:' || ?1) AND NOT EXISTS (SELECT 1 FROM messages AS m "
-        "WHERE m.channel_id = channels.channel_id "
-        "AND m.id NOT IN (SELECT id FROM temp.gone_messages))"
-    ),
-)
-_CHANNEL: Final = (
-    f"{_TAKE} WHERE m.channel_id = ?1",
-    "INSERT INTO temp.gone_channels VALUES (?1)",
-)
-_CONVERSATION: Final = (
-    f"{_TAKE} WHERE m.conversation_id = ?1",
-    "INSERT INTO temp.gone_conversations VALUES (?1)",
+        f"{_TAKE} WHERE m.{one}_id = ?1",
+        _SPARE,
+        f"""INSERT INTO temp.gone_{one}s SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM messages
+            WHERE {one}_id = ?1 AND id NOT IN (SELECT id FROM temp.gone_messages))""",
+    )
+    for one in ("channel", "conversation")
 )
 _BEFORE: Final = (
     f"{_TAKE} WHERE m.timestamp < ?1",
@@ -273,7 +289,14 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
             f"{_MESSAGES_AGAIN} WHERE value NOT IN (SELECT message_id FROM messages)",
             [json.dumps(former.of_column("message_id"))],
         )
-        _fill(connection, "former_conversations", former.of_column("conversation_id"))
+        _fill(connection, "former_channels", former.of_column("channel_id"))
+        connection.execute(
+            "INSERT OR IGNORE INTO temp.former_conversations SELECT value ->> 0, value ->> 1 "
+            "FROM json_each(?)",
+            [json.dumps(former.alone)],
+        )
+        if former.last_id:
+            connection.execute("INSERT INTO temp.former_last VALUES (?)", [former.last_id])
         _add_texts(connection, former)
     for statement in _SELECT[scope.kind]:
         connection.execute(statement, [scope.value] if "?1" in statement else [])
