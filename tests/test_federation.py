@@ -246,6 +246,22 @@ def test_that_rows_stay_deleted_is_decided_for_all_devices(orphaned, folder):
     assert b.one("SELECT count(*) FROM users WHERE user_id = 'eve'") == 0
 
 
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_rows_of_a_device_that_joins_are_as_old_as_their_last_change(two, make, folder, is_edited):
+    """Such as messages of the same file: its import later on is no change."""
+    a, b = two
+    a.run(RENAME, "corrected", at=1_800_000_000_000)
+    meet(folder, a, b)
+    c = make("c")
+    c.run(USER, "ada", "Ada", at=1_900_000_000_000)
+    if is_edited:
+        c.run(RENAME, "from c", at=1_850_000_000_000)
+    c.replica.now = lambda: 1_950_000_000_000
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, b, c)
+    assert {one.name for one in (a, b, c)} == {"from c" if is_edited else "corrected"}
+
+
 def test_what_a_restored_home_sent_in_lost_bundles_is_sent_again(two, folder, tmp_path):
     a, b = two
     a.run(USER, "eve", "Eve")

@@ -141,7 +141,11 @@ def _follow_plugins(replica: Replica) -> None:
 
 
 def _scan(replica: Replica, *, everything: bool) -> None:
-    """Mark all rows, if the feed cannot be continued, or those of a class that was not sent."""
+    """Mark all rows, if the feed cannot be continued, or those of a class that was not sent.
+
+    A row without a version is as old as its last update that is known: that it was imported here is
+    no change, and must not win over what other devices changed in the same row.
+    """
     connection = replica.connection
     classes = {
         key.removeprefix("scan:")
@@ -150,10 +154,19 @@ def _scan(replica: Replica, *, everything: bool) -> None:
     for table in replica.tables.values():
         if not (everything or table.class_ in classes):
             continue
+        key = select_key(table, "t")
         connection.execute(
             f"""INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, place)
-            SELECT '{table.name}', {select_key(table, table.name)}, ?, 0, {table.place or 0}
-            FROM {table.name}
+            WITH updated AS MATERIALIZED (
+                SELECT row_key, max(at) AS at FROM change_log
+                WHERE table_name = '{table.name}' AND op = 'update' GROUP BY row_key)
+            SELECT
+                '{table.name}', {key},
+                CASE WHEN r.row_key IS NULL THEN coalesce(u.at, 0) ELSE ? END,
+                0, {f"t.{table.place}" if table.place else 0}
+            FROM {table.name} AS t
+            LEFT JOIN sync_rows AS r ON r.table_name = '{table.name}' AND r.row_key = {key}
+            LEFT JOIN updated AS u ON u.row_key = {key}
             WHERE true ON CONFLICT DO NOTHING""",
             [replica.now()],
         )
