@@ -132,6 +132,44 @@ def test_a_deletion_wins_over_a_later_change_that_did_not_know_of_it(two, folder
     assert (a.name, b.name) == (None, None)
 
 
+def test_a_change_that_lost_to_a_deletion_is_kept_on_all_devices(two, make, folder):
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run("DELETE FROM users", at=1_800_000_000_000)
+    b.run(RENAME, "later", at=1_900_000_000_000)
+    meet(folder, a, b, c)
+    for one in (a, b, c):
+        ((kind, lost, kept),) = [(x.kind, x.lost["name"], x.kept) for x in one.conflicts()]
+        assert (kind, lost, kept) == ("deleted", "later", {})
+    c.resolve(c.conflicts()[0].number, "theirs")
+    meet(folder, a, b, c)
+    assert {(one.name, len(one.conflicts())) for one in (a, b, c)} == {("later", 0)}
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_equal_rows_of_two_devices_are_kept_if_one_of_them_deletes_its_own(
+    two, make, folder, later
+):
+    """Such as by an import of the same file that is undone on one of them."""
+    c = with_third(two, make, folder)
+    for at, one in enumerate(two):
+        one.run(USER, "eve", "Eve", at=1_800_000_000_000 + abs(at - later))
+        one.run(CHANNEL)
+        one.run(MESSAGE, "m", at=1_800_000_000_000 + abs(at - later))
+        one.seal()
+    a, b = two
+    b.run("DELETE FROM users WHERE user_id = 'eve'")
+    meet(folder, b, c, a)
+    for one in (a, b, c):
+        assert one.one("SELECT count(*) FROM messages") == 0
+        found = {x.key: (x.kind, x.device_id) for x in one.conflicts()}
+        assert found == dict.fromkeys(["eve", "m"], ("deleted", a.replica.device_id))
+    a.resolve(next(x.number for x in a.conflicts() if x.key == "m"), "mine")
+    meet(folder, a, b, c)
+    for one in (a, b, c):
+        assert one.one("SELECT count(*) FROM messages") == 1
+
+
 def test_unsealed_changes_must_be_sealed_before_others_are_applied(two, folder, monkeypatch):
     sealed = []
     monkeypatch.setattr(applying, "seal", lambda r: sealing.seal(r) if sealed else sealed.append(1))

@@ -1,9 +1,9 @@
 """Rows that two devices changed without knowing of each other: the losing version is kept.
 
 A person decides by `Federation.resolve`, which writes a new version; it ends the conflict on every
-device, because its author had seen both versions. A row that went because another device deleted a
-row that it refers to, without knowing of it, is kept as well; its conflict ends when the row comes
-back, or when its deletion is confirmed, both by a greater causal length.
+device, because its author had seen both versions. A row that another device deleted, or one that
+it refers to, without knowing of this version of it, is kept as well; its conflict ends when the row
+comes back, or when its deletion is confirmed, both by a greater causal length.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aico_lab.federation.rows import (
 from aico_lab.federation.tables import affinity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from aico_lab.federation.replica import Replica
     from aico_lab.federation.tables import FederatedTable
@@ -51,7 +51,8 @@ class RowConflict:
         found_at: When the conflict was found, UTC.
         kind: 'row'; or 'personality' for a version of a companion's personality, where `kept` is
             another one, which has the same number or is also active, and counts as the active one;
-            or 'deleted' for a row that went with one that it refers to.
+            or 'deleted' for a row that was deleted, or went with one that it refers to, by a device
+            that did not know it in this version.
     """
 
     number: int
@@ -99,6 +100,20 @@ def _hashes(replica: Replica, stream: str, n: int) -> set[str]:
         "SELECT hash FROM sync_chain WHERE stream = ? AND n = ?", [stream, n]
     )
     return {hash_ for (hash_,) in rows}
+
+
+def keep_losers(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> None:
+    """Keep the losers of rows that are to be deleted, if the deleting device did not know them."""
+    for number, loser in replica.connection.fetch_all(
+        "SELECT conflict_id, loser FROM sync_conflicts WHERE state = 'open' AND kind = 'row' "
+        "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
+        [table, json.dumps(list(keys))],
+    ):
+        stream, n, *_ = json.loads(loser)
+        if not had(replica, ctx, stream, n):
+            replica.connection.execute(
+                "UPDATE sync_conflicts SET kind = 'deleted' WHERE conflict_id = ?", [number]
+            )
 
 
 def queue(replica: Replica, table: FederatedTable, loser: RowChange, *, kind: str = "row") -> None:
