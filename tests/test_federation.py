@@ -146,6 +146,20 @@ def test_a_change_that_lost_to_a_deletion_is_kept_on_all_devices(two, make, fold
     assert {(one.name, len(one.conflicts())) for one in (a, b, c)} == {("later", 0)}
 
 
+def test_a_change_that_lost_to_a_row_of_the_same_key_is_kept(two, make, folder):
+    """Such as of an import that was undone and repeated."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run("DELETE FROM users")
+    a.seal()
+    a.run(USER, "ada", "Ada again")
+    b.run(RENAME, "of b")
+    meet(folder, a, b, c)
+    for one in (a, b, c):
+        assert one.name == "Ada again"
+        assert [found.lost["name"] for found in one.conflicts()] == ["of b"]
+
+
 @pytest.mark.parametrize("later", [0, 1])
 def test_equal_rows_of_two_devices_are_kept_if_one_of_them_deletes_its_own(
     two, make, folder, later
@@ -282,6 +296,19 @@ def test_that_rows_stay_deleted_is_decided_for_all_devices(orphaned, folder):
         assert one.one("SELECT count(*) FROM messages") == 0
         assert one.conflicts() == []
     assert b.one("SELECT count(*) FROM users WHERE user_id = 'eve'") == 0
+
+
+def test_many_conflicts_are_decided_at_once_or_none(orphaned, folder):
+    a, b, c = orphaned
+    with pytest.raises(UnknownName):
+        b.resolve_all([b.conflicts()[0].number, 99], "mine")
+    with pytest.raises(InvalidValue, match="which was deleted"):
+        a.resolve_all([one.number for one in a.conflicts()], "theirs")
+    b.resolve_all([one.number for one in b.conflicts()], "mine")
+    meet(folder, a, b, c)
+    for one in orphaned:
+        assert one.one("SELECT group_concat(message_id) FROM messages") == "unknown"
+        assert one.conflicts() == []
 
 
 @pytest.mark.parametrize("is_edited", [False, True])
@@ -500,6 +527,46 @@ def test_to_keep_the_winner_ends_the_conflict_everywhere(two, folder):
     a.resolve(a.conflicts()[0].number, "theirs")
     meet(folder, a, b)
     assert (a.name, b.name, a.conflicts(), b.conflicts()) == ("from b", "from b", [], [])
+
+
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_only_a_decision_ends_a_conflict_and_nothing_is_kept_of_it(two, make, folder, is_compacted):
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(RENAME, "from a", at=1_800_000_000_000)
+    b.run(RENAME, "from b", at=1_800_000_000_001)
+    meet(folder, a, b, c)
+    c.run("UPDATE users SET created_at = '2025'", at=1_800_000_000_002)
+    a.verify(repair=True)
+    meet(folder, a, b, c)
+    for one in (a, b, c):
+        assert [found.lost["name"] for found in one.conflicts()] == ["from a"]
+    b.resolve(b.conflicts()[0].number, "mine")
+    if is_compacted:
+        b.compact()
+    for one in (b, a, c):
+        one.sync(folder)
+        assert (
+            one.one("SELECT json_group_array(json_array(state, content)) FROM sync_conflicts")
+            == '[["decided","{}"]]'
+        )
+    assert {one.name for one in (a, b, c)} == {"from b"}
+
+
+def test_a_decision_holds_for_a_losing_version_that_comes_later(two, make, folder):
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(RENAME, "from a", at=1_800_000_000_000)
+    b.run(RENAME, "from b", at=1_800_000_000_001)
+    meet(folder, a, b)
+    b.resolve(b.conflicts()[0].number, "mine")
+    b.sync(folder)
+    spool = b.replica.spool
+    names = spool.names() - c.replica.spool.names()
+    for name in sorted(names, key=lambda name: name.startswith(a.replica.device_id)):
+        c.replica.spool.take(name, spool.read(name))
+        c.take_in()
+    assert (c.name, c.conflicts()) == ("from b", [])
 
 
 def test_copies_of_a_home_keep_what_they_lose_to_each_other(two, folder, tmp_path):
@@ -995,6 +1062,7 @@ BAD = {
     "a first bundle after another": lambda p: p.update(header={"prev": "1" * 32}),
     "a malformed statement": lambda p: p.update(header={"statements": [{"kind": "approve"}]}),
     "no statements": lambda p: p.update(header={"statements": 5}),
+    "a malformed decision": lambda p: p.update(header={"decided": [["users", "ada"]]}),
     "a context that is a list": lambda p: p.update(header={"ctx": []}),
 }
 

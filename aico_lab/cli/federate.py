@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import typer
 
@@ -168,7 +168,11 @@ def federate_conflicts(
         emit(found)
         return
     for one in found:
-        gone = " went with a row that another device deleted" if one.kind == "deleted" else ""
+        gone = (
+            " was deleted by a device without this version"
+            if one.kind == "deleted" and not one.kept
+            else ""
+        )
         show(f"{one.number}  {one.table} {one.key}{gone}")
         for column in sorted(one.lost.keys() | one.kept.keys()):
             kept, lost = one.kept.get(column), one.lost.get(column)
@@ -182,29 +186,46 @@ def federate_conflicts(
 
 @federate.command("resolve")
 def federate_resolve(
-    number: Annotated[int, typer.Argument(help="The number of the conflict.")],
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="N...", help="The numbers of the conflicts.")
+    ] = None,
     *,
+    all_: Annotated[bool, typer.Option("--all", help="Decide all conflicts.")] = False,
     keep: Annotated[
         str,
         typer.Option(
-            help="The version to keep: mine, theirs, or a JSON file with the values of columns."
+            help="The version to keep: mine, theirs, or a JSON file with the values of columns, "
+            "for one conflict."
         ),
     ],
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Decide a conflict, on all devices."""
+    """Decide conflicts, on all devices."""
+    from aico_lab.errors import InvalidValue
     from aico_lab.federation.lab_devices import read_values
+    from aico_lab.metrics.engine.claims import counted
 
-    chosen: str | dict[str, Any] = keep if keep in ("mine", "theirs") else read_values(Path(keep))
+    if bool(numbers) == all_:
+        raise InvalidValue("Name the conflicts to decide, or use --all.")
     with open_lab(home, key_file) as lab:
-        lab.devices.federation.resolve(number, chosen)
-        left = len(lab.devices.federation.conflicts())
+        federation = lab.devices.federation
+        chosen = [one.number for one in federation.conflicts()] if all_ else numbers or []
+        if keep in ("mine", "theirs"):
+            federation.resolve_all(chosen, cast("Literal['mine', 'theirs']", keep))
+        elif all_ or len(chosen) != 1:
+            raise InvalidValue("Several conflicts are decided by mine or theirs, not by a file.")
+        else:
+            federation.resolve(chosen[0], read_values(Path(keep)))
+        left = len(federation.conflicts())
     if json:
-        emit({"resolved": number, "left": left})
+        emit({"resolved": chosen, "left": left})
     else:
-        say(f"Conflict {number} is resolved, {left:,} are left; `aico-lab federate sync` sends it.")
+        say(
+            f"{counted(len(chosen), 'conflicts')} resolved, {left:,} left; "
+            "`aico-lab federate sync` sends it."
+        )
 
 
 @federate.command("compact")

@@ -66,6 +66,7 @@ def apply(replica: Replica, name: FileName, header: Header, changes: Changes) ->
     """Take in a bundle that may be taken in now."""
     with _changes_of(name.device, replica) as applying:
         applying.merge(changes, header.ctx)
+        conflicts.receive(replica, header.class_, header.decided)
         add_to_chain(replica, name, header)
         _note_seen(replica, name, header)
         applying.answers = control.obey(replica, header.statements, name.device)
@@ -265,8 +266,7 @@ class _Applying:
         if table.queues_conflicts:
             self._keep_beaten(table, beaten, chosen, ctx)
             self._keep_refused(table, [one for one in changes if one.key not in chosen], known)
-            versions = {key: change.version for key, change in chosen.items()}
-            conflicts.close_seen(self._replica, table.name, versions, ctx)
+            conflicts.close_seen(self._replica, table.name, chosen, ctx)
         return list(chosen.values())
 
     def _is_twin(self, old: Version, new: Version, ctx: Ctx | None) -> bool:

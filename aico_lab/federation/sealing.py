@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from aico_lab.federation import epochs, replaced
+from aico_lab.federation import conflicts, epochs, replaced
 from aico_lab.federation.bundles import (
     ROWS,
     SIZE,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
+    from aico_lab.federation.bundles import Decision
     from aico_lab.federation.replica import Replica
     from aico_lab.federation.tables import FederatedTable
 
@@ -46,10 +47,14 @@ _AT_ONCE: Final = 250
 """Rows that are read at once, since each may have a million characters."""
 
 
-def seal(replica: Replica) -> int:
+def seal(replica: Replica, decided: Iterable[Decision] = ()) -> int:
     """Write bundles of everything that changed here, and return the number of changed rows.
 
     Each bundle has its own transaction, unless one is open.
+
+    Args:
+        replica: The device.
+        decided: Conflicts that a person decided, of rows that changed by this.
     """
     with replica.connection.transaction():
         collect(replica)
@@ -60,11 +65,13 @@ def seal(replica: Replica) -> int:
     for class_ in dict.fromkeys(table.class_ for table in replica.tables.values()):
         if class_ not in own:
             continue
+        ended = [one for one in decided if replica.tables[one.table].class_ == class_]
         while True:
             with replica.connection.transaction():
                 changes = _changes(replica, class_)
-                if changes:
-                    write(replica, class_, changes)
+                if changes or ended:
+                    write(replica, class_, changes, decided=ended)
+            ended = []
             count = sum(map(len, changes.values()))
             if not count:
                 break
@@ -301,6 +308,7 @@ def write(
     changes: Changes,
     statements: Iterable[dict[str, Any]] = (),
     *,
+    decided: Iterable[Decision] = (),
     is_state: bool = False,
 ) -> FileName:
     """Write a bundle of this device, which becomes visible after the transaction.
@@ -310,6 +318,7 @@ def write(
         class_: The class of the rows.
         changes: New versions of rows, of this bundle unless it is one of a state.
         statements: Signed statements, which all trusted devices can read.
+        decided: Conflicts of the class that a person decided.
         is_state: Whether the rows have the versions that are stored; see `replaced`.
     """
     connection, said = replica.connection, list(statements)
@@ -317,7 +326,7 @@ def write(
     length, heads = ctx.get(stream, (0, []))
     header = Header(
         class_, stream, length + 1, heads[-1] if heads else START, ctx,
-        replica.schema_of(class_), said, _needs(replica, class_),
+        replica.schema_of(class_), said, _needs(replica, class_), list(decided),
     )  # fmt: skip
     entitled = replica.entitled()[class_]
     key = epochs.recipient(replica, class_, entitled)
@@ -340,13 +349,7 @@ def write(
     for table, rows in changes.items():
         if not is_state:
             store_versions(connection, table, {one.key: one.version for one in rows})
-            connection.execute(
-                "UPDATE sync_conflicts SET state = 'decided', decided_at = "
-                "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') FROM json_each(?) AS j WHERE "
-                "state = 'open' AND table_name = ? AND row_key = j.value ->> 0 "
-                "AND (kind != 'deleted' OR loser ->> 3 + 1 < j.value ->> 1)",
-                [json.dumps([[one.key, one.version.cl] for one in rows]), table],
-            )
+            conflicts.close_seen(replica, table, [one.key for one in rows], ctx)
             forget_content(replica, table, [one.key for one in rows if one.content is None])
     add_to_chain(replica, name, header)
     return name
@@ -370,7 +373,7 @@ def _needs(replica: Replica, class_: str) -> list[str]:
 def forget_content(replica: Replica, table: str, keys: Sequence[str]) -> None:
     """Remove what is stored of deleted rows beside the tables, but not what a person decides."""
     for stored, but in (
-        ("sync_conflicts", "AND kind != 'deleted'"),
+        ("sync_conflicts", "AND kind != 'deleted' AND state = 'open'"),
         ("sync_parked", ""),
         ("sync_unsendable", ""),
     ):
