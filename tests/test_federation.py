@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -13,14 +14,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aico_lab.adapters import age
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, UnknownName
+from aico_lab.errors import (
+    DeviceRevoked,
+    FolderUnusable,
+    InvalidValue,
+    MigrationFailed,
+    UnknownName,
+)
 from aico_lab.federation import applying, bundles, epochs, sealing
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
 from aico_lab.federation.rows import Version, digest_of
 from aico_lab.federation.syncing import Federation
 from aico_lab.federation.tables import CLASSES
-from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
+from aico_lab.schema import (
+    CORE,
+    SchemaRegistry,
+    SchemaVersion,
+    federated,
+    feed,
+    register_schema,
+)
 from tests.databases import with_core_schemas
 
 USER = "INSERT INTO users VALUES (?, ?, '2024', NULL)"
@@ -755,6 +769,38 @@ def test_a_plugin_that_is_deactivated_deletes_nothing_elsewhere(two, folder, sta
 def test_the_name_of_a_class_names_no_federated_plugin():
     with pytest.raises(InvalidValue, match="another name"):
         SchemaRegistry().register("people", "plugin", STAMPS, federated=True)
+
+
+UNFIT = {
+    "zoo_a refers to itself": "k TEXT PRIMARY KEY, p TEXT REFERENCES zoo_a ON DELETE CASCADE",
+    "without ON DELETE CASCADE or SET NULL": "k TEXT PRIMARY KEY, p TEXT REFERENCES zoo_b",
+    "zoo_a has a UNIQUE constraint or index besides": "k TEXT PRIMARY KEY, name TEXT UNIQUE",
+    "has a collation": "k TEXT PRIMARY KEY COLLATE NOCASE",
+    "is not unique": "k TEXT",
+    None: "id INTEGER PRIMARY KEY, k TEXT UNIQUE, p TEXT REFERENCES zoo_b ON DELETE SET NULL",
+}
+
+
+@pytest.mark.parametrize(("why", "columns"), UNFIT.items(), ids=UNFIT.values())
+def test_tables_whose_rows_devices_cannot_agree_on_are_not_federated(tmp_path, why, columns):
+    connection = LibSQLAdapter(tmp_path / "lab.db").connect()
+    connection.execute("CREATE TABLE zoo_b (k TEXT PRIMARY KEY)")
+    connection.execute(f"CREATE TABLE zoo_a ({columns})")
+    found = federated.obstacle(connection, {"zoo_a": ("k",), "zoo_b": ("k",)})
+    assert found == why or why in found
+
+
+def test_a_plugin_whose_rows_devices_cannot_agree_on_is_refused(two, stamps):
+    unfit = dataclasses.replace(
+        STAMPS[1],
+        sql_statements=[
+            "CREATE TABLE stamps_owned (stamp_id TEXT PRIMARY KEY, motif TEXT UNIQUE)",
+            STAMPS[1].sql_statements[1],
+        ],
+    )
+    stamps._schemas["stamps"] = dataclasses.replace(stamps["stamps"], versions={1: unfit})
+    with pytest.raises(MigrationFailed, match="besides its key, so devices could not agree"):
+        stamps.apply_plugin_schema("stamps", two[0].replica.connection)
 
 
 def texts_in(folder, *devices):
