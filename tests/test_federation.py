@@ -131,6 +131,15 @@ def test_of_equal_stamps_both_devices_choose_the_same_row(two, folder):
     assert a.name == b.name
 
 
+def test_a_row_from_a_clock_in_the_far_future_can_still_be_changed(two, folder):
+    a, b = two
+    a.run(RENAME, "of 2256", at=2**53)
+    for at, one in enumerate([a, b, a, b]):
+        one.run(RENAME, f"later {at}", at=1_800_000_000_000 + at)
+        meet(folder, a, b)
+        assert (a.name, b.name) == (f"later {at}", f"later {at}")
+
+
 def test_without_a_tie_break_devices_differ(two, folder, monkeypatch):
     monkeypatch.setattr(applying, "order", lambda version: (version.cl, version.stamp))
     with pytest.raises(AssertionError):

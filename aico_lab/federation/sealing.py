@@ -23,6 +23,7 @@ from aico_lab.federation.bundles import (
     pack,
 )
 from aico_lab.federation.rows import (
+    MAX_STAMP,
     Version,
     digest_of,
     next_stamp,
@@ -250,7 +251,11 @@ def _compared(
         digest = "" if content is None else digest_of(table, key, content)
         cl = _next_length(old, digest, is_deleted=is_deleted, is_forced=is_forced)
         if cl is not None:
-            stamp = next_stamp(at, old.stamp if old else 0)
+            replaced_stamp = old.stamp if old else 0
+            if old and cl == old.cl and old.stamp >= MAX_STAMP:
+                # A clock was far in the future: no stamp is greater, so the row comes again.
+                cl, replaced_stamp = cl + 2, 0
+            stamp = next_stamp(at, replaced_stamp)
             found.append(RowChange(key, Version(cl, stamp, digest, stream, n), content))
     return found
 
