@@ -758,6 +758,28 @@ def test_tables_of_a_federated_plugin_are_a_class(two, folder, stamps):
     assert b.one("SELECT motif FROM stamps_owned") == "a blue one"
 
 
+@pytest.mark.parametrize("author", [0, 1])
+def test_keys_of_a_plugin_outlast_compacting_where_it_is_not_active(
+    two, make, folder, stamps, author
+):
+    """By a device that never had it, or by the author after deactivating it."""
+    c = make("c")
+    c.join(two[0].invite(c.create_keys(), "desktop"))
+    stamps.apply_plugin_schema("stamps", two[author].replica.connection)
+    devices = with_plugins(*two)
+    devices[author].run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    meet(folder, *devices)
+    if author == 0:
+        stamps.remove_plugin_schema("stamps", two[0].replica.connection)
+        devices = with_plugins(*devices)
+    devices[0].compact()
+    meet(folder, *devices)
+    stamps.apply_plugin_schema("stamps", c.replica.connection)
+    (c,) = with_plugins(c)
+    meet(folder, c)
+    assert c.one("SELECT motif FROM stamps_owned") == "a blue one"
+
+
 def test_a_plugin_that_is_deactivated_deletes_nothing_elsewhere(two, folder, stamps):
     for one in two:
         stamps.apply_plugin_schema("stamps", one.replica.connection)

@@ -89,9 +89,10 @@ def compact(replica: Replica) -> tuple[int, int, int]:
 
 
 def _without_trust(replica: Replica, links: list[Link]) -> list[Link]:
-    """Return bundles without those of other devices that say only which devices are trusted.
+    """Return bundles without those of other devices that have only trust or keys.
 
-    Who has not learned yet that this device is trusted could not read its state without them.
+    Who has not learned yet that this device is trusted could not read its state without them, and
+    this device may not have the keys, such as those of a plugin that is not active here.
     """
     kept, there = set(), replica.spool.names()
     receiver = Receiver(replica)
@@ -101,7 +102,7 @@ def _without_trust(replica: Replica, links: list[Link]) -> list[Link]:
         with contextlib.suppress(Refused):
             opened = receiver.open(parse_name(link.file))
             if not opened.rows() and any(
-                one["kind"] == "approve" for one in opened.header.statements
+                one["kind"] in ("approve", "epoch") for one in opened.header.statements
             ):
                 kept.add(link)
     return [link for link in links if link not in kept]

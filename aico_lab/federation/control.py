@@ -208,10 +208,12 @@ def everything(replica: Replica) -> list[Statement]:
         for owner, field, stamp, value in connection.fetch_all("SELECT * FROM sync_settings")
     ]
     statements += [
-        epochs.sealed_for(replica, epoch, class_, entitled[class_])
+        # Those of a plugin that is not active here go to the devices that had them.
+        epochs.sealed_for(
+            replica, epoch, class_, entitled.get(class_) or epochs.holders(replica, epoch)
+        )
         for epoch, class_ in connection.fetch_all(
             "SELECT epoch, class FROM sync_epochs WHERE identity IS NOT NULL ORDER BY epoch"
         )
-        if class_ in entitled
     ]
     return statements
