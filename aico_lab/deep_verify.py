@@ -10,6 +10,7 @@ from aico_lab.errors import AicoLabError, NeverSynced
 from aico_lab.health import Finding, check_one, diagnose_stores
 from aico_lab.integrity.guard import (
     OUTSIDE,
+    UNCOMPARED,
     accept_if_sound,
     damaged,
     end_warning,
@@ -34,12 +35,15 @@ class DeepProof:
         generation: The generation of the snapshot that was compared; None without one.
         tables: The comparison of each table with that snapshot.
         findings: The outcome for the pages of the primary database, its structure, and each store.
+        uncompared: The tables and other things that were changed by another program, or damaged,
+            and that nothing could be compared with; '' for none.
     """
 
     ok: bool
     generation: int | None
     tables: dict[str, TableProof]
     findings: list[Finding]
+    uncompared: str = ""
 
 
 def verify_deep(
@@ -79,7 +83,11 @@ def verify_deep(
         except AicoLabError as error:
             findings.append(Finding("seal", ok=False, detail=str(error)))
             ok = False
-    return DeepProof(ok, generation, tables, findings)
+    told = findings[0].detail
+    _, _, uncompared = told.partition(f"{UNCOMPARED}: ")
+    if not told.startswith(OUTSIDE):  # but by an earlier check, and in parentheses
+        uncompared = uncompared.removesuffix(")")
+    return DeepProof(ok, generation, tables, findings, uncompared)
 
 
 def _check_pages(lab: Lab) -> str:

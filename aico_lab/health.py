@@ -230,7 +230,7 @@ def _check_seal(lab: Lab) -> str:
             f"sealed at once{told}"
         )
     day = datetime.fromtimestamp(last.deep_at, UTC)
-    outcome = "found nothing" if last.deep_ok else "found damage"
+    outcome = "found no damage in what it can compare" if last.deep_ok else "found damage"
     return (
         f"every page is as it was sealed; the last deep check, on {day:%Y-%m-%d %H:%M} UTC, "
         f"{outcome}{told}"
@@ -481,8 +481,8 @@ def _check_erasures(lab: Lab) -> str:
         )
     if not receipts:
         return "none"
-    unknown = sum(one["scope"]["kind"] == "unknown" for one in receipts)
-    lost = f"; of {unknown}, nobody knew what to search for" if unknown else ""
+    unknown = sum("lost" in one or one["scope"]["kind"] == "unknown" for one in receipts)
+    lost = f"; of {unknown}, nobody knew all that was to be searched for" if unknown else ""
     return f"{len(receipts)} finished, all with an authentic receipt{lost}"
 
 

@@ -36,9 +36,10 @@ LONGEST = (
 
 
 LONG = (
-    "bench", "charts_in_browser", "exports_fuzz", "federation", "federation_simulated",
-    "jupyterlab", "metrics_coverage", "metrics_spark", "page_in_browser", "personality_evidence",
-    "plain_text", "real_data", "segmenting_quality", "tables_fuzz",
+    "bench", "charts_in_browser", "cube", "damage", "exports_fuzz", "federation",
+    "federation_simulated", "import_report", "jupyterlab", "metrics_coverage",
+    "metrics_far_times", "metrics_spark", "page_in_browser", "personality_evidence", "plain_text",
+    "real_data", "segmenting_quality", "soundness", "sync_faults", "tables_fuzz",
 )  # fmt: skip
 """The modules whose slow tests are for changes that are about to land."""
 

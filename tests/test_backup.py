@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from aico_lab.errors import (
 )
 from aico_lab.health import diagnose
 from aico_lab.lab import Lab
+from aico_lab.privacy import forgetting
 from aico_lab.privacy.study import Study
 from tests import faults
 from tests.conftest import plain_text_files
@@ -243,7 +245,7 @@ def test_a_restoration_keeps_what_the_feed_does_not_have(kept, away):
     pseudonym = Study.of(kept.primary, "s").pseudonym("person", "u")
     kept.backups.write(away / "b.backup")
     kept.close()
-    restore(away / "a.backup", settings(home), consent=True)
+    assert not restore(away / "a.backup", settings(home), consent=True).warning
     with Lab.open(home) as lab:
         assert len(records.recipients(lab.primary)) == 1
         assert Study.of(lab.primary, "s").pseudonym("person", "u") == pseudonym
@@ -252,6 +254,57 @@ def test_a_restoration_keeps_what_the_feed_does_not_have(kept, away):
     with pytest.raises(HomeExists, match="1 undelivered event that the backup"):
         restore(away / "a.backup", settings(home), consent=True)
     restore(away / "a.backup", settings(home), force=True)
+
+
+def test_a_restored_backup_stays_in_the_list_beside_many_newer_ones(kept, away):
+    """Else an erasure would not list it."""
+    made = kept.backups.write(away / "a.backup")
+    for day in range(10, 31):
+        for hour in range(3):
+            at = f"2099-01-{day}T0{hour}:00:00+00:00"
+            newer = replace(made, path="/b", made_at=at, checked_at=made.checked_at)
+            records.record(kept.primary, newer)
+    records.record(kept.primary, replace(made, checked_at="2099-02-01T00:00:00+00:00"))
+    known = kept.backups.list()
+    assert (known[0].path, len(known)) == (made.path, 50)
+
+
+def test_facts_of_the_companion_are_lost_only_with_consent(kept, away):
+    """What this package itself notes there, such as of watched files, counts for nothing."""
+    home = kept.home.path
+    kept.primary.execute("INSERT INTO system_state VALUES ('mood', 'sad', '2024')")
+    kept.backups.write(away / "a.backup")
+    kept.primary.execute("INSERT INTO system_state VALUES ('watched:x:/a', 's', '2024')")
+    kept.close()
+    restore(away / "a.backup", settings(home), consent=True)
+    with Lab.open(home) as lab:
+        lab.primary.execute("UPDATE system_state SET value = 'glad' WHERE key = 'mood'")
+        lab.primary.execute("INSERT INTO outbox VALUES (1, 'said', '{}', '2024')")
+    with pytest.raises(HomeExists, match="1 undelivered event and 1 fact that the backup"):
+        restore(away / "a.backup", settings(home), consent=True)
+
+
+def test_a_person_whose_erasure_was_interrupted_does_not_come_back_by_a_backup(
+    kept, away, monkeypatch
+):
+    """Although `erasures.sealed` is gone, too: the former database says what it was to erase."""
+    add(kept.primary, message(50, user_id="ada", conversation_id="a", channel_id="a"))
+    kept.backups.write(away / "a.backup")
+
+    def full(*_: object) -> None:
+        raise DiskFull("The disk is full: free some space.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", full)
+        with pytest.raises(DiskFull):
+            kept.privacy.forget(user="ada")
+    kept.close()
+    kept.home.erasures.unlink()
+    restore(away / "a.backup", settings(kept.home.path), force=True)
+    with Lab.open(kept.home.path) as lab:
+        assert count(lab) == 40
+        [done] = lab.privacy.resume()
+        assert (done.rows["messages"], "lost" in done.receipt) == (1, False)
 
 
 @pytest.mark.slow
@@ -267,7 +320,7 @@ def test_what_was_erased_since_the_backup_is_erased_again(kept, away):
         assert count(lab) == 40
         lab.sync()
         assert lab.privacy.unfinished() == []
-        assert len(lab.privacy.receipts()) == 1
+        assert len(lab.privacy.receipts()) == 2
 
 
 def test_a_restoration_keeps_the_receipts_of_the_former_database(kept, away):
@@ -343,6 +396,7 @@ def test_a_database_that_cannot_be_read_is_replaced_by_force(kept, away):
         restore(away / "a.backup", settings(database.parent), consent=True)
     done = restore(away / "a.backup", settings(database.parent), force=True)
     assert Path(done.replaced).read_bytes() == b"?" * 9000
+    assert "add later recipients again" in done.warning
     with Lab.open(database.parent) as lab:
         assert count(lab) == 40
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -14,7 +15,9 @@ from contextlib import contextmanager
 import pytest
 
 from aico_lab import health
+from aico_lab.cli import device
 from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, NotFederated, UnknownName
+from aico_lab.federation.replica import DeviceKeys
 from aico_lab.federation.syncing import Federation
 from aico_lab.lab import Lab
 from aico_lab.pipeline import load_pipeline, run_pipeline
@@ -84,8 +87,13 @@ def test_two_devices_meet_in_a_folder_and_a_conflict_is_resolved(homes):
     write(homes, "a", "INSERT INTO users VALUES ('ada', 'Ada', '2024', NULL)")
     with started(homes, "a", "device", "add", *folder, "--yes") as (adding, line):
         code = re.search(r"join (\d{4}-\d{4})", line)[1]
-        joined = told(homes, "b", "device", "join", code, *folder, "--name", "phone")
+        joining = run(homes, "b", "device", "join", code, *folder, "--name", "phone", "--json")
+        joined = json.loads(joining.stdout)
         assert adding.wait(60) == 0
+    (fingerprint,) = re.findall(
+        "fingerprint of this device is ((?:[0-9a-f]{4} ?){4});", joining.stderr
+    )
+    assert fingerprint.replace(" ", "") in {one["device_id"] for one in joined}
     assert {one["name"] for one in joined} == {"laptop", "phone"}
     assert not list((homes / "shared").glob("pairing-*"))
 
@@ -287,10 +295,22 @@ def test_a_device_is_found_by_name_and_by_the_beginning_of_its_id(devices):
     (this,) = devices.list()
     assert ".sync()" in repr(devices)
     assert devices.find("laptop") == devices.find(this.device_id[:4]) == this
-    with pytest.raises(UnknownName, match="did you mean laptop"):
+    with pytest.raises(UnknownName, match="'labtop': did you mean laptop"):
         devices.find("labtop")
     with pytest.raises(UnknownName):
         devices.find("")
+
+
+def test_a_device_that_was_added_again_is_found_by_the_name_of_the_revoked_one(
+    devices, monkeypatch
+):
+    (this,) = devices.list()
+    former = dataclasses.replace(this, device_id="f" * 16, trust_level=0)
+    monkeypatch.setattr(devices, "list", lambda: [former, this])
+    assert devices.find("laptop") == this
+    monkeypatch.setattr(devices, "list", lambda: [this, this])
+    with pytest.raises(InvalidValue, match="longer beginning of the id"):
+        devices.find("laptop")
 
 
 def test_a_device_has_a_name_that_can_be_shown(devices):
@@ -305,6 +325,16 @@ def test_a_sync_needs_a_way(devices, tmp_path):
     with pytest.raises(FolderUnusable, match="There is no folder"):
         devices.sync(folder=tmp_path / "nowhere")
     (way,) = devices.sync(folder=tmp_path)
+    assert list(devices.sync()) == [way]
+
+
+def test_a_folder_that_was_refused_is_not_remembered(devices, tmp_path):
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "theirs" / f"federation-{'0' * 32}").touch()
+    (way,) = devices.sync(folder=str(tmp_path / "ours"))
+    with pytest.raises(FolderUnusable, match="other devices"):
+        devices.sync(folder=tmp_path / "theirs")
     assert list(devices.sync()) == [way]
 
 
@@ -345,3 +375,100 @@ def test_a_file_without_a_proof_is_refused(tmp_path, text):
     (tmp_path / "proof.json").write_text(text)
     with pytest.raises(InvalidValue):
         read_proof(tmp_path / "proof.json")
+
+
+MESSAGE = """
+    INSERT INTO messages (message_id, conversation_id, channel_id, role, content, timestamp)
+    VALUES ('m', 'c', 'c', 'user', 'hello', '2024-01-01T00:00:00.000000Z')
+"""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Return two homes in a folder; the second one only receives, and no conversations."""
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "shared").mkdir()
+    for name in ("a", "b"):
+        Lab.create(folder / name, key_file=folder / f"{name}.key").close()
+    with open_home(folder, "a") as a, open_home(folder, "b") as b:
+        first, second = a.devices.federation, b.devices.federation
+        first.begin("laptop")
+        policy = {"conversations": "none"}
+        second.join(first.invite(second.create_keys(), "phone", level=1, policy=policy))
+        with a.primary.transaction():
+            a.primary.execute("INSERT INTO users VALUES ('ada', 'Ada', '2024', NULL)")
+            a.primary.execute("INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')")
+            a.primary.execute(MESSAGE)
+        for lab in (a, b):
+            lab.devices.sync(folder=folder / "shared")
+    return folder
+
+
+@pytest.fixture
+def at(in_process, pair):
+    """Run a command in one of the two homes, in this process."""
+    return lambda home, *words: in_process(
+        *words, "--home", str(pair / home), "--key-file", str(pair / f"{home}.key")
+    )
+
+
+def test_a_proof_names_the_tables_that_differ_and_those_that_are_not_compared(at, pair):
+    (pair / "proof.json").write_text(at("a", "federate", "verify", "--json").stdout)
+    compared = at("b", "federate", "verify", "--with", str(pair / "proof.json"))
+    assert compared.returncode == 0
+    assert "ok   users                    1 row\n" in compared.stdout
+    assert re.search("Not compared, as only one of the devices .*messages", compared.stdout)
+    with open_home(pair, "b") as lab:
+        lab.primary.execute("INSERT INTO sync_applying VALUES (1)")
+        lab.primary.execute("UPDATE users SET name = 'unseen'")
+        lab.primary.execute("DELETE FROM sync_applying")
+    found = at("b", "federate", "verify")
+    assert found.returncode == 1
+    assert "FAIL users" in found.stdout
+    assert "only receives" in at("b", "federate", "verify", "--repair").stderr
+    write(pair, "b", "UPDATE users SET name = 'Ada'")
+
+
+def test_what_a_limited_device_says_of_itself_is_true(at):
+    exchanged = at("a", "federate", "sync")
+    assert re.search(
+        r"0 files received, 0 sent; 0 rows taken in, \d changed here", exchanged.stdout
+    )
+    waits = r"no key for it; it does not hold conversations, personality"
+    assert re.search(waits, at("b", "federate", "sync").stderr)
+    status = at("b", "federate", "status").stdout
+    assert re.search(r"laptop +\d bundles taken in\n.*phone +0 bundles written\n", status)
+    assert "its own changes stay here" in status
+    assert re.search(r"device.approved +\w{16}  phone +by ", at("b", "federate", "log").stdout)
+    choice = at("a", "device", "policy", "phone", "personality=full")
+    assert "rows of personality refer to a class that it does not hold" in choice.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("federate", "resolve", "1", "--keep", "mien"), "there is no file 'mien'"),
+        (("federate", "sync", "--address", "127.0.0.1:9"), "answered at 127.0.0.1:9"),
+        (("device", "policy", "phone", "memories"), "The policy takes NAME=VALUE"),
+        (("device", "join", "1234-5678"), "let it add the other one"),
+    ],
+)
+def test_who_writes_something_else_is_told_what_to_write(at, words, reason):
+    assert reason in at("a", *words).stderr
+
+
+@pytest.mark.parametrize(
+    ("left_out", "receive_only", "question"),
+    [
+        ([], False, "Trust phone with everything?"),
+        (["memories"], False, "Trust phone with everything but memories?"),
+        (["memories"], True, "Let phone only receive everything but memories?"),
+    ],
+)
+def test_a_person_is_asked_for_the_trust_that_is_given(
+    monkeypatch, left_out, receive_only, question
+):
+    asked = []
+    monkeypatch.setattr("typer.confirm", lambda text, **_: asked.append(text))
+    device._ask("phone", DeviceKeys("00", "age1"), left_out, receive_only=receive_only)
+    assert asked[0].startswith(f"{question} Its fingerprint is ")

@@ -638,7 +638,9 @@ def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
     a.run("INSERT INTO memories VALUES ('m', 'ada', 'secret', 'fact', 1, '2024', NULL)")
     meet(folder, a, b)
     assert b.one("SELECT count(*) FROM memories") == 0
-    assert [reason for _, reason in b.take_in().waiting] == ["this device has no key for it"]
+    assert [reason for _, reason in b.take_in().waiting] == [
+        "this device has no key for it; it does not hold memories"
+    ]
     a.set_policy(b.replica.device_id, memories="full")
     meet(folder, a, b)
     assert b.one("SELECT content FROM memories") == "secret"
@@ -706,6 +708,32 @@ def test_a_revoked_device_joins_again_under_new_keys(two, folder):
     assert {one.device_id: one.trust_level for one in a.devices()}[former] == 0
     with pytest.raises(InvalidValue):
         b.join(a.invite(keys, "phone"))
+
+
+def test_a_device_that_the_others_do_not_obey_decides_about_nobody(two, make, folder):
+    """Else it alone would believe the decision, and be cut off from the other device for good."""
+    a, b = two
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "tablet", level=1))
+    first = a.replica.device_id
+    decisions = (
+        lambda device: device.revoke(first),
+        lambda device: device.rename(first, "mine"),
+        lambda device: device.set_policy(first, memories="none"),
+        lambda device: device.invite(make("d").create_keys(), "desktop"),
+    )
+    a.revoke(b.replica.device_id)
+    a.sync(folder)
+    with pytest.raises(DeviceRevoked):
+        b.sync(folder)
+    for decide in decisions[:3]:
+        with pytest.raises(DeviceRevoked, match="cannot decide"):
+            decide(b)
+    with pytest.raises(UnknownName, match="phone is revoked already"):
+        a.revoke(b.replica.device_id)
+    for decide in decisions:
+        with pytest.raises(InvalidValue, match="only receives"):
+            decide(c)
 
 
 STAMPS = {

@@ -131,7 +131,7 @@ def test_nothing_of_a_person_is_left_in_the_files_of_a_home(plain):
     """Every store is filled, and the bytes of all files are searched afterwards."""
     plain.primary.execute(
         "INSERT INTO dead_letters VALUES ('c', 2, 'said', '{}', '2024', 3, 'Error', "
-        "'person-ada failed', '2024')"
+        "'person-ada failed', '2024'), ('c', 3, 'said', '{}', '2024', 3, 'No person-ada', '', '')"
     )
     home = plain.home.path
     plain.sync()
@@ -385,7 +385,7 @@ def dies_in_test(*_arguments: object, **_options: object) -> None:
     "step",
     [
         "erase_warehouse", "erase_vectors", "erase_cache", "erase_reports", "forget_keys",
-        "_truncate_log", "scan", "signed",
+        "_truncate_log", "scan", "count_keys",
     ],
 )  # fmt: skip
 def test_an_erasure_that_was_killed_is_finished_by_the_next_sync(plain, step, monkeypatch):
@@ -474,12 +474,40 @@ def test_what_a_restored_database_has_is_erased_again(plain):
     shutil.copy(old, home.primary)
     with Lab.open(home.path) as again:
         assert again.primary.fetch_all("SELECT DISTINCT user_id FROM messages") == [("u",)]
-        assert again.privacy.unfinished() == [receipt["erasure_id"]]
+        assert len(again.privacy.unfinished()) == 1
         assert "carried out again" in again.sync().warnings[0]
-        [second] = again.privacy.receipts()
-        assert (second["erasure_id"], second["scope"]) == (receipt["erasure_id"], receipt["scope"])
+        first, second = again.privacy.receipts()
+        assert (first, second["scope"]) == (receipt, receipt["scope"])
         assert again.privacy.unfinished() == []
         assert files_with(home.path, *CANARIES) == set()
+
+
+def put_in_place(home: Path, former: Path) -> None:
+    """Exchange the database of a closed home for a copy of itself."""
+    for suffix in ("-wal", "-shm"):
+        (home / f"aico.db{suffix}").unlink(missing_ok=True)
+    shutil.copy(former, home / "aico.db")
+
+
+def test_each_erasure_of_a_restored_database_has_its_own_receipt(plain):
+    """The first one stays as it is, also between the restoration and the sync."""
+    home, old = plain.home.path, plain.home.path.with_name("old.db")
+    plain.primary.execute("DELETE FROM messages WHERE message_id IN ('told-0', 'told-1')")
+    plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(plain.home.primary, old)
+    add(plain.primary, told(0))
+    receipts = [plain.privacy.forget(user="person-ada").receipt]
+    plain.close()
+    for erased in (6, 6):
+        put_in_place(home, old)
+        with Lab.open(home) as again:
+            assert again.privacy.receipts() == receipts
+            [done] = again.privacy.resume()
+            assert done.receipt["erased"]["aico.db"]["messages"] == erased
+            assert again.privacy.resume() == []
+            receipts.append(done.receipt)
+            assert again.privacy.receipts() == receipts
+    assert len({one["erasure_id"] for one in receipts}) == 3
 
 
 @pytest.mark.slow
@@ -522,14 +550,18 @@ def test_copies_of_the_database_in_the_home_are_removed_or_listed(plain):
     """A restoration that was killed leaves one; nobody needs it."""
     home = plain.home.path
     plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-    copies = ["aico.db.restored", "aico.db.old", ".aico.db.rekeyed.partial"]
+    (home / ".cache.rekeyed.former").mkdir()
+    copies = [
+        ".cache.rekeyed.former/1.sst", "aico.db.restored", "aico.db.old",
+        ".aico.db.rekeyed.partial", "warehouse/.writer.duckdb.rekeyed.partial",
+    ]  # fmt: skip
     for name in copies:
         shutil.copy(plain.home.primary, home / name)
     assert "aico.db.restored" in _check_temporary(plain)
     result = plain.privacy.forget(user="person-ada")
-    assert result.receipt["left"] == {"backups": 2}
-    assert [name in " ".join(result.left) for name in copies] == [False, True, True]
-    assert files_with(home, *CANARIES) == set(copies[1:])
+    assert result.receipt["left"] == {"backups": 3}
+    assert [name in " ".join(result.left) for name in copies] == [False, False, True, True, True]
+    assert files_with(home, *CANARIES) == set(copies[2:])
 
 
 def test_a_killed_restoration_leaves_nothing_of_a_person_who_was_erased_before(plain):
@@ -749,7 +781,7 @@ def test_what_others_wrote_of_a_person_stays_and_is_counted(plain):
 
 
 def test_an_erasure_whose_file_was_lost_is_finished_as_far_as_it_is_known(plain, monkeypatch):
-    """Its rows are gone; nobody knows any more what else to search for."""
+    """Its rows are gone; nobody knows any more what else to search for, but the feed has the id."""
 
     def full(*_arguments: object) -> None:
         raise StorageError("The disk is full: free some space.")
@@ -759,8 +791,10 @@ def test_an_erasure_whose_file_was_lost_is_finished_as_far_as_it_is_known(plain,
         with pytest.raises(StorageError):
             plain.privacy.forget(user="person-ada")
     plain.home.erasures.unlink()
-    assert [one.receipt["scope"] for one in plain.privacy.resume()] == [{"kind": "unknown"}]
-    assert "of 1, nobody knew what to search for" in _check_erasures(plain)
+    plain.primary.execute(EVENT, [json.dumps({"user_id": "person-ada"})])
+    [done] = plain.privacy.resume()
+    assert (done.receipt["searched"]["ids"], done.receipt["lost"]) == (1, True)
+    assert "of 1, nobody knew all that was to be searched for" in _check_erasures(plain)
     assert plain.privacy.resume() == []
     assert files_with(plain.home.path, *CANARIES) == set()
     plain.primary.execute("DELETE FROM erasures")
@@ -870,7 +904,7 @@ def test_an_erasure_that_cannot_be_finished_does_not_stop_another(plain, monkeyp
 
     def finds(storage: Any, primary: Any, patterns: Any) -> Any:
         result = real(storage, primary, patterns)
-        result.found["cache"] = int("person-ada" in patterns.all_ids)
+        result.found["cache"] = int("person-ada" in patterns.some_ids)
         return result
 
     monkeypatch.setattr(forgetting, "scan", finds)
@@ -912,6 +946,9 @@ def test_what_another_program_writes_meanwhile_is_found_and_erased_by_the_next_s
 
 LONG = f"{SECRET}, and nobody else has ever heard of it, as I keep it to myself, said the keeper"
 EVENT = "INSERT INTO outbox (topic, payload, created_at) VALUES ('late', ?, '2024')"
+ANSWER = """INSERT INTO messages (message_id, channel_id, role, timestamp, conversation_id,
+    sentiment_source, content, reply_to)
+    SELECT 'late', 'g', 'assistant', '2025', c.* FROM (SELECT {0}) AS c WHERE ? = ''"""
 LATE = {
     "event of the conversation": (EVENT, {"conversation_id": "with-person-ada"}),
     "event of a message": (EVENT, {"message_id": "told-3"}),
@@ -925,6 +962,14 @@ LATE = {
         '2024', NULL, NULL, NULL, 'told-3', NULL FROM messages LIMIT 1""",
         "with-person-ada",
     ),
+    "event of the 60th message": (EVENT, {"message_id": "many-0"}),
+    "events with the texts of 60": (
+        """INSERT INTO outbox (topic, payload, created_at)
+        SELECT 'late', json_object('text', value), '2024' FROM json_each(?)""",
+        [f"the {number}th of many things about zebras" for number in range(60)],
+    ),
+    "answer in a thread to the 60th message": (ANSWER.format("'thread', NULL, 'x', 'many-0'"), ""),
+    "answer in a group to nobody": (ANSWER.format("'g', NULL, 'zebras', NULL"), ""),
 }
 
 
@@ -938,7 +983,21 @@ def test_what_is_written_meanwhile_without_the_person_goes_with_the_next_call(
         line = {"message_id": "e", "user_id": "eve", "role": "user", "content": "one of eve",
                 "timestamp": "2024-05-01T12:00:00Z"}  # fmt: skip
         given = {"import_id": plain.import_from(lines(tmp_path / "a.jsonl", line)).import_id}
-    add(plain.primary, told(60, content=LONG))
+    group = {"channel_id": "g", "conversation_id": "g", "role": "user"}
+    add(
+        plain.primary,
+        told(60, content=LONG),
+        other(99, **group, message_id="of-u"),
+        *(
+            told(
+                100 + at,
+                **group,
+                message_id=f"many-{at}",
+                content=f"the {at}th of many things about zebras",
+            )
+            for at in range(60)
+        ),
+    )
     real = forgetting.erase_reports
 
     def writes(connection: Any, *arguments: Any) -> Any:
@@ -959,6 +1018,46 @@ def test_what_is_written_meanwhile_without_the_person_goes_with_the_next_call(
         "messages WHERE message_id = 'late'",
     ):
         assert plain.primary.fetch_all(f"SELECT * FROM {table}") == []
+    assert plain.primary.fetch_all("SELECT 1 FROM messages WHERE message_id = 'of-u'")
+
+
+def test_a_late_answer_to_somebody_else_in_the_group_stays(plain, monkeypatch):
+    """Whoever wrote between the person and the companion, also after the erasure began."""
+    group = {"channel_id": "g", "conversation_id": "g"}
+    add(plain.primary, other(20, **group, message_id="of-u", role="user"), told(30, **group))
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        answer = group | {"role": "assistant", "user_id": None}
+        add(
+            connection,
+            other(21, **answer, message_id="to-u"),
+            other(40, **group, message_id="of-u-again", role="user"),
+            other(41, **answer, message_id="to-u-again"),
+        )
+        return real(connection, *arguments)
+
+    monkeypatch.setattr(forgetting, "erase_reports", writes)
+    assert plain.privacy.forget(user="person-ada").found["aico.db"] == 0
+    kept = plain.primary.fetch_all("SELECT message_id FROM messages WHERE channel_id = 'g'")
+    assert {one for (one,) in kept} == {"of-u", "to-u", "of-u-again", "to-u-again"}
+
+
+def test_the_key_of_a_person_who_came_back_and_was_deleted_leaves_the_feed(plain, monkeypatch):
+    real = forgetting.erase_reports
+
+    def writes(connection: Any, *arguments: Any) -> Any:
+        connection.execute("INSERT INTO users (user_id, created_at) VALUES ('person-ada', '2024')")
+        connection.execute("DELETE FROM users WHERE user_id = 'person-ada'")
+        return real(connection, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_reports", writes)
+        with pytest.raises(ErasureIncomplete, match=r"is still in aico\.db"):
+            plain.privacy.forget(user="person-ada")
+    [done] = plain.privacy.resume()
+    assert done.receipt["found"]["aico.db"] == 0
+    assert files_with(plain.home.path, *CANARIES) == set()
 
 
 def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, monkeypatch):

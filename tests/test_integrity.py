@@ -312,9 +312,15 @@ def test_doctor_mentions_the_last_deep_check(closed, model, in_process):
         assert "was not run" in _check_seal(lab)
     assert "No damage was found." in in_process("verify", "--deep", *options).stdout
     with opened(closed, model) as lab:
-        assert re.search("last deep check, on .*, found nothing", _check_seal(lab))
+        assert re.search("last deep check, on .*, found no damage", _check_seal(lab))
         lab.primary.seal.renew(lab.primary, deep=False)
         assert "found damage" in _check_seal(lab)
+        key = lab.storage.keys.libsql()
+    with Connection(closed / "aico.db", key, busy_timeout=5) as other:
+        other.execute("INSERT INTO feed_consumers VALUES ('old', 0)")
+    said = in_process("verify", "--deep", *options).stdout
+    assert "No damage was found, but there was nothing to compare with for" in said
+    assert "changed outside aico_lab: feed_consumers." in said
 
 
 def test_a_home_of_an_earlier_version_is_sealed_when_it_is_opened(closed, model):
@@ -463,19 +469,23 @@ def test_what_nothing_can_be_compared_with_is_told(closed, model, other):
             assert re.search(r"as (it was|they were) sealed.*outside aico_lab \(6 pages", said)
         lab.primary.execute("DROP TABLE theirs")
         deep = verify_deep(lab)
-        assert deep.ok
+        assert (deep.ok, deep.uncompared) == (True, "feed_consumers, the schema, theirs")
         assert [said.count("outside") for said in (str(deep), _check_seal(lab))] == [1, 0]
     with opened(closed, model) as lab:
         key = lab.storage.keys.libsql()
     with Connection(closed / "aico.db", key, busy_timeout=5) as again:
+        again.execute(f'CREATE TABLE "0\x1b[31m\nFAIL {"y" * 300}" (a)')
         again.execute("VACUUM")
     with opened(closed, model) as lab:
         doctor = _check_seal(lab)
         assert "outside aico_lab" in doctor
         assert doctor.endswith("the next `aico-lab sync` seals that")
         (told,) = lab.sync(full=True).warnings
-        assert len(told) < 300
-        assert re.search(r"pages; nothing to compare with: \w+, \w+, \w+ and \d+ others\.", told)
+        assert len(told) < 340
+        name = r"0\\x1b\[31m\\nFAIL y{43}…"
+        assert re.search(
+            rf"pages; nothing to compare with: {name}, \w+, \w+ and \d+ others\.", told
+        )
         assert "autoindex" not in told
         assert is_sound(lab)
         assert "outside aico_lab" in _check_seal(lab)

@@ -14,6 +14,7 @@ from aico_lab.personality.evaluation import evaluate
 from aico_lab.personality.gate import Support
 from aico_lab.personality.outcomes import OUTCOMES
 from aico_lab.personality.power import needed_log
+from aico_lab.personality.propensity_checks import check_frequencies, check_independence
 from aico_lab.personality.simulate import Simulation, World
 from aico_lab.personality.views import gate_checks
 
@@ -233,10 +234,10 @@ def test_the_latest_outcome_that_was_known_counts_if_the_previous_one_was_not_ye
         last.setdefault(person[row], []).append((moment[row] + 3_600_000, rated[row]))
     wrong = replace(right, person=person, time_ms=moment, arm=arm, reward=rated,
                     known_ms=moment + 3_600_000)  # fmt: skip
-    assert "the person's last outcome" in check(wrong, "independent").sentence
-    assert check(replace(wrong, arm=right.arm), "independent").ok
+    assert "the person's last outcome" in check_independence(wrong).sentence
+    assert check_independence(replace(wrong, arm=right.arm)).ok
     at_once = replace(wrong, arm=(rated > 0.5).astype(np.int64), known_ms=moment)
-    assert "last outcome" not in check(at_once, "independent").sentence  # its own one is none
+    assert "last outcome" not in check_independence(at_once).sentence  # its own one is none
 
 
 @pytest.mark.parametrize("arms", [5, 10])
@@ -244,13 +245,13 @@ def test_an_arm_that_is_avoided_after_itself_is_found_among_many(log, arms):
     """Its share goes to the others, of which each comes little more often than stated."""
     rng = np.random.default_rng(3)
     right = made(log, rng, [1 / arms] * arms, 3000)
-    assert check(right, "independent").ok
+    assert check_independence(right).ok
     arm, last = right.arm.copy(), {}
     for row, person in enumerate(right.person.tolist()):
         if arm[row] == last.get(person):
             arm[row] = (arm[row] + rng.integers(1, arms)) % arms
         last[person] = arm[row]
-    sentence = check(replace(right, arm=arm), "independent").sentence
+    sentence = check_independence(replace(right, arm=arm)).sentence
     assert "the last choice for the person" in sentence
 
 
@@ -259,10 +260,10 @@ def test_choices_by_the_day_of_the_week_are_found(log):
     right = made(log, rng, [0.5, 0.5], 4000)
     weekend = (right.time_ms - MONDAY) % WEEK >= 5 * 86_400_000
     arm = (rng.random(4000) < np.where(weekend, 0.6, 0.46)).astype(np.int64)
-    assert "depends on the weekend" in check(replace(right, arm=arm), "independent").sentence
+    assert "depends on the weekend" in check_independence(replace(right, arm=arm)).sentence
     tuesday = (right.time_ms - MONDAY) % WEEK // 86_400_000 == 1
     arm = (rng.random(4000) < np.where(tuesday, 0.7, 0.47)).astype(np.int64)
-    assert "the day of the week" in check(replace(right, arm=arm), "independent").sentence
+    assert "the day of the week" in check_independence(replace(right, arm=arm)).sentence
 
 
 @pytest.mark.parametrize("weeks", [3, 5, 8])
@@ -284,7 +285,7 @@ def test_frequencies_of_few_expected_choices_are_no_fault(log):
         failed = 0
         for _ in range(40):
             own = replace(made(log, rng, chances, n), probabilities=None)
-            failed += not check(own, "frequencies").ok
+            failed += not check_frequencies(own).ok
         assert failed == 0, (chances, n)
 
 
@@ -292,7 +293,7 @@ def test_wrong_frequencies_are_told_in_their_own_unit(log):
     rng = np.random.default_rng(7)
     wrong = replace(made(log, rng, [0.4, 0.6], 2000), propensity=np.full(2000, 0.5))
     for other, times in ((None, r"0\.[78]\d?|1\.[12]\d?"), (np.full((2000, 2), 0.5), "")):
-        sentence = check(replace(wrong, probabilities=other), "frequencies").sentence
+        sentence = check_frequencies(replace(wrong, probabilities=other)).sentence
         if times:
             assert re.search(rf"was chosen ({times}) times as often as they say", sentence)
         else:
@@ -303,7 +304,7 @@ def test_slightly_wrong_frequencies_are_told_to_three_digits(log):
     rng = np.random.default_rng(7)
     right = made(log, rng, [0.5, 0.5], 40_000)
     wrong = replace(right, propensity=0.97 * right.propensity, probabilities=None)
-    assert re.search(r"was chosen 1\.0[2-4] times as often", check(wrong, "frequencies").sentence)
+    assert re.search(r"was chosen 1\.0[2-4] times as often", check_frequencies(wrong).sentence)
 
 
 @pytest.mark.parametrize("weeks", [10, 30])
@@ -353,6 +354,20 @@ def test_neither_growth_nor_a_pause_hides_what_was_before_it(log, pause):
     assert not check(log, "steady").ok
 
 
+def test_a_first_wave_that_left_hides_no_drift(log):
+    """Those of the second wave were in both halves of their time, but nobody in those of all."""
+    right = made(log, np.random.default_rng(8), [0.5, 0.5], 4000, people=60, weeks=20)
+    late = right.time_ms > MONDAY + 10 * WEEK
+    person = np.where(late, right.person, 60 + right.person % 25)
+    people = [f"p{one}" for one in range(85)]
+    found = check(replace(right, person=person, people=people), "steady")
+    assert not found.known
+    assert "1 person was there in both halves of it, who made 0% of" in found.sentence
+    later = np.where(right.time_ms > MONDAY + 12 * WEEK, right.person, 60 + right.person % 25)
+    found = check(replace(right, person=later, people=people), "steady")
+    assert not found.known  # though all of the first wave were in both halves
+
+
 def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
     right = made(log, np.random.default_rng(5), [0.5, 0.5], 2000, people=60)
     others = replace(right, person=right.person % 30 + np.where(np.arange(2000) < 1000, 0, 30))
@@ -362,7 +377,7 @@ def test_a_drift_that_cannot_be_seen_is_said_not_to_be_known(log):
     assert found.ok
     assert found.sentence == (
         "Whether the outcome drifts over the period is not known: 0 people were there in both "
-        "halves of it, and 10 are needed."
+        "halves of it, who made 0% of the decisions of a half; 10 people and 50% are needed."
     )
     assert not found.known
     evaluated = evaluate(others, targets.fixed(others.arms[0]))

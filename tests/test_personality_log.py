@@ -152,6 +152,13 @@ def test_filters_choose_decisions():
     assert len(read(channel="d")) == 0
 
 
+def test_decisions_in_the_future_are_left_out_and_counted():
+    far = decision("m3", 2000 * DAY)
+    found = read(decisions=[*DECISIONS, far])
+    assert (len(found), found.ahead) == (len(DECISIONS), 1)
+    assert found.time_ms.max() == read().time_ms.max()
+
+
 def test_simulated_decisions_are_not_mixed_with_others():
     some = [*DECISIONS[:2], DECISIONS[2] | {"simulated": True}]
     with pytest.raises(InvalidValue, match="nothing compares them"):

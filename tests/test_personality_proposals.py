@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aico_lab.domain import PersonalityChange, Profile
+from aico_lab.domain import PersonalityChange, Profile, User
 from aico_lab.errors import ChangeRefused, InvalidEntity, InvalidValue, UnknownName
 from aico_lab.personality import change_log, change_views, lab_personality
 from aico_lab.personality.outcomes import OUTCOMES, outcome_of
@@ -161,11 +161,13 @@ def tuned(lab, log, monkeypatch):
     lab.personality.add_policy("style", "thompson", ARMS)
     decisions = {"now": replace(log, profiles=[profile.id], policies=["style"])}
 
-    def read(_reader, outcome, _filters):
-        wanted = outcome_of(outcome)
+    def read(_reader, outcome, filters):
+        wanted, found = outcome_of(outcome), decisions["now"]
+        if filters.users:
+            found = found.choose(np.isin(np.array(found.people)[found.person], filters.users))
         if wanted.name == "satisfaction":
-            return decisions["now"]
-        return decisions["now"].with_reward(np.full(len(decisions["now"]), np.nan), wanted)
+            return found
+        return found.with_reward(np.full(len(found), np.nan), wanted)
 
     for module in (lab_personality, change_log):
         monkeypatch.setattr(module, "read_log", read)
@@ -185,6 +187,15 @@ def test_what_could_not_be_watched_any_more_is_not_applied(tuned):
             tuner.apply(change_id)
     (still,) = tuner.status().proposed
     assert (still.id, tuner.profile().traits["warmth"]) == (change_id, 0.5)
+
+
+def test_a_proposal_for_one_person_is_applied_though_it_is_never_decided(tuned):
+    tuner, person = tuned.personality, tuned.decisions["now"].people[0]
+    tuner.work(lambda uow: uow.users.save(User("Ada", id=person)), commit=True)
+    made = tuner.propose(user=person)
+    tuner.apply(made.change_id)
+    (watched,) = tuner.status().watched
+    assert watched.recommendation == "wait"
 
 
 def test_a_proposal_is_stored_applied_watched_and_rolled_back(tuned):

@@ -200,6 +200,19 @@ def test_the_period_begins_when_most_people_are_there():
     on_and_off = [(100, week, week + 1, 1.0) for week in range(0, 8, 2)]
     assert begin(*on_and_off, end=7.0) < 0.5
     assert begin((100, 0, 8, 1.0), (100, 20, 22, 1.0), end=22.0) < 0.5
+    term, both = [(0, 6), (10, 16)], (100, 10, 16, 1.0)  # a first wave, then a pause
+    assert begin(*((100, *weeks, 3.0) for weeks in term), both, end=16.0) > 9.5
+
+
+def test_growth_and_pauses_are_no_launch():
+    weeks = np.arange(30)
+    for cycle, enough in (([1, 0, 0], 4), ([1, 1, 0, 0], 8)):
+        rates = 300 * 1.05 ** (weeks - 29.0) * np.resize(cycle, 30)[::-1]
+        times = np.random.default_rng(1).poisson(rates)
+        week = np.repeat(weeks, times) + np.random.default_rng(2).random(times.sum())
+        person = np.random.default_rng(3).integers(0, 300, len(week))
+        begun = begin_of_period(person, np.int64(week * WEEK_MS), 30 * WEEK_MS) / WEEK_MS
+        assert 30 - begun >= enough
 
 
 @pytest.mark.parametrize("seed", [4, 7])

@@ -24,6 +24,9 @@ TOKEN: Final = re.compile(
 """Matches any token of a text. `value` and `named` are parameters; a number is a `word`."""
 
 
+_SHOWN: Final = 60
+"""The maximum number of characters shown of a name."""
+
 _LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
@@ -61,6 +64,12 @@ def quoted(name: str) -> str:
     """Return a name in double quotes, escaped for SQL."""
     escaped = name.replace('"', '""')
     return f'"{escaped}"'
+
+
+def shown(name: str) -> str:
+    """Return a name of another program for a sentence: on one line, without escape sequences."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def named(token: str) -> str:

@@ -77,7 +77,9 @@ def record(connection: Connection, backup: BackupRecord) -> None:
 
 def _record(connection: Connection, backups: list[BackupRecord]) -> None:
     known = {(one.path, one.made_at): one for one in [*known_backups(connection), *backups]}
-    kept = sorted(known.values(), key=lambda one: one.made_at)[-_KEPT:]
+    # An old one that was restored just now is kept.
+    kept = sorted(known.values(), key=lambda one: one.checked_at)[-_KEPT:]
+    kept.sort(key=lambda one: one.made_at)
     _store(connection, _RECORDS, json.dumps([asdict(one) for one in kept]))
 
 

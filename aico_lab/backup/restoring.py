@@ -49,6 +49,17 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 5.0  # seconds that a restoration waits for other programs
 
+_NOT_CARRIED: Final = (
+    "As the former database could not be read, the home has only the recipients of backups, keys "
+    "of studies and list of backups that the backup has: add later recipients again, by "
+    "--recipient of `aico-lab backup`."
+)
+_OURS: Final = (
+    "database_id", "backups", "backup_recipients", "study:*", "schedules", "watched:*",
+    "name of model *",
+)  # fmt: skip
+"""The keys in `system_state` that are carried over, or that the use of a home writes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
@@ -62,6 +73,7 @@ class Restored:
         differing: The files that the home has with another content, and that stay as they are.
         key_file: The new key file, if the home got a new key.
         replaced: The former database, which is kept; None in a new home.
+        warning: A sentence about what the home lost, as its former database was damaged; else ''.
     """
 
     home: str
@@ -71,6 +83,7 @@ class Restored:
     differing: tuple[str, ...]
     key_file: str | None
     replaced: str | None
+    warning: str = ""
 
 
 def restore(
@@ -209,17 +222,17 @@ def _replace(
         try:
             done = rebuild(backup, prepared, keys.libsql(), lambda _: openers, keep=files.keep)
             # Whoever opens the new file beside the former seal would take it for an older one.
-            _complete(prepared, keys.libsql(), done, backup, former=home.primary)
+            carried = _complete(prepared, keys.libsql(), done, backup, former=home.primary)
             former = _exchange(home.primary, prepared, keys.libsql(), done, force=force)
             put_seal_in_place(home.path, RESTORED)
         finally:
             if prepared.exists():
                 remove_database(prepared)
-    return _result(home, done, files, replaced=former)
+    return _result(home, done, files, replaced=former, warning="" if carried else _NOT_CARRIED)
 
 
 def _keep_receipts(home: Home, keys: Keys) -> None:
-    """Add the receipts of the former database to the sealed file, by which they count afterwards.
+    """Add the erasures of the former database to the sealed file, by which they count afterwards.
 
     Raises:
         CorruptDatabase: That file is damaged.
@@ -241,7 +254,7 @@ def _keep_receipts(home: Home, keys: Keys) -> None:
 
 def _complete(
     restored: Path, key: str | None, done: Rebuilt, backup: Path, former: Path | None = None
-) -> None:
+) -> bool:
     """Add to a restored database what nothing else would tell it, and seal it.
 
     The former seal, of later changes, would refuse it.
@@ -252,14 +265,20 @@ def _complete(
         done: What was restored.
         backup: The backup, which does not know itself.
         former: The database whose place it takes, with the same key.
+
+    Returns:
+        Whether the former database could be read.
     """
+    carried = False
     with LibSQLAdapter(restored, key, create=False).connect() as connection:
         records.record(connection, records.record_of(backup, done))
         if former is not None and former.exists():
             adapter = LibSQLAdapter(former, key, busy_timeout=_PATIENCE)
             with contextlib.suppress(CorruptDatabase, NotADatabase), adapter.connect() as known:
                 records.carry_over(known, connection)
+                carried = True
         reseal_file(connection, key, f"the backup of {done.heading.made_at} was restored")
+    return carried
 
 
 def alone(home: Home) -> AbstractContextManager[None]:
@@ -355,8 +374,12 @@ def _changes_since(connection: Connection, prepared: Path, done: Rebuilt) -> str
         return f"has {now.seq - then['seq']:,} changes"
     with connection.open_beside(prepared) as restored:
         if feed.continues(restored, now):
-            events = len(_events(connection) - _events(restored))
-            return f"has {events:,} undelivered event{'' if events == 1 else 's'}" if events else ""
+            found = (
+                ("undelivered event", len(_events(connection) - _events(restored))),
+                ("fact", len(_facts(connection) - _facts(restored))),
+            )
+            more = [f"{n:,} {noun}{'' if n == 1 else 's'}" for noun, n in found if n]
+            return f"has {' and '.join(more)}" if more else ""
         known = restored.fetch_one("SELECT 1 FROM change_log WHERE seq = ?", [now.seq])
     return "has other changes" if known else "may have changes"
 
@@ -371,6 +394,12 @@ def _events(connection: Connection) -> set[tuple[object, ...]]:
         if connection.fetch_one("SELECT 1 FROM sqlite_master WHERE name = ?", [table])
         for row in connection.fetch_all(f"SELECT {columns} FROM {table}")
     }  # fmt: skip
+
+
+def _facts(connection: Connection) -> set[tuple[object, ...]]:
+    """Return the companion's facts, which no feed has, without what this package notes."""
+    ours = " OR ".join(f"key GLOB '{one}'" for one in _OURS)
+    return set(connection.fetch_all(f"SELECT key, value FROM system_state WHERE NOT ({ours})"))
 
 
 def _put_aside(primary: Path, prepared: Path) -> Path:
@@ -420,6 +449,7 @@ def _result(
     *,
     key_file: Path | None = None,
     replaced: Path | None = None,
+    warning: str = "",
 ) -> Restored:
     return Restored(
         home=str(home.path),
@@ -429,4 +459,5 @@ def _result(
         differing=tuple(files.differing),
         key_file=None if key_file is None else str(key_file),
         replaced=None if replaced is None else str(replaced),
+        warning=warning,
     )

@@ -37,6 +37,7 @@ _KEPT: Final = {
     "device policy": "a policy is changed as a whole or not at all",
     "device rename": "a name is changed or not",
     "device revoke": "a device is revoked or not; `device list` shows it",
+    "federate compact": "bundles are replaced as a whole or not at all; run it again to continue",
     "federate resolve": "a conflict is resolved as a whole or not at all",
     "federate serve": "every bundle that was taken in is kept",
     "federate sync": "every bundle that was taken in is kept; run it again to continue",

@@ -416,8 +416,10 @@ def verify(
 
 
 def _say_compared(tables: dict[str, TableProof]) -> None:
+    from aico_lab.adapters.sql_text import shown
+
     for table, one in tables.items():
-        say(f"{'ok  ' if one.ok else 'FAIL'} {table:<24} {one.describe()}")
+        say(f"{'ok  ' if one.ok else 'FAIL'} {shown(table):<24} {one.describe()}")
         for difference in one.differences:
             say(f"       {difference.describe()}")
 
@@ -449,7 +451,15 @@ def _verify_deep(
         for finding in proof.findings:
             say(f"{'ok  ' if finding.ok else 'FAIL'} {finding.check:<24} {finding.detail}")
         _say_compared(proof.tables)
-        say("No damage was found." if proof.ok else "Something is DAMAGED: see above.")
+        if not proof.ok:
+            say("Something is DAMAGED: see above.")
+        elif proof.uncompared:
+            say(
+                f"No damage was found, but there was nothing to compare with for what was changed "
+                f"outside aico_lab: {proof.uncompared}."
+            )
+        else:
+            say("No damage was found.")
     if not proof.ok:
         raise typer.Exit(1)
 

@@ -120,6 +120,8 @@ def restore(
     )
     if done.replaced:
         say(f"The former database is {done.replaced}.")
+    if done.warning:
+        note(done.warning)
     if done.key_file:
         say(f"The key of the home is {done.key_file}: back it up.")
     if done.differing:

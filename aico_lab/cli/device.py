@@ -41,7 +41,7 @@ def device_init(
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make this home the first device."""
+    """Make this home the first device, which the others join."""
     with open_lab(home, key_file) as lab:
         lab.devices.federation.begin(name or _machine())
         (made,) = lab.devices.list()
@@ -95,24 +95,28 @@ def device_add(
     """
     from aico_lab.errors import InvalidValue
     from aico_lab.federation import nearby, pairing
+    from aico_lab.federation.lab_devices import shared_folder
 
     if not yes and not sys.stdin.isatty():
         raise InvalidValue("There is no terminal to ask for trust: add --yes.")
     code, classes = pairing.new_code(), read_pairs(policy, "--policy")
+    left_out: list[str] = []
     level: Literal[1, 2] = 1 if receive_only else 2
 
     def confirm(name: str, keys: DeviceKeys) -> bool:
-        return yes or _ask(name, keys)
+        return yes or _ask(name, keys, left_out, receive_only=receive_only)
 
     with open_lab(home, key_file) as lab:
-        _ = lab.devices.federation.federation_id
-        lab.devices.federation.check_policy(classes)
+        lab.devices.federation.require_full_trust()
+        held = lab.devices.federation.check_policy(classes)
+        left_out += sorted({*lab.devices.federation.replica.classes} - held)
         if folder is not None:
-            shared = lab.devices.use_folder(folder)
+            shared = shared_folder(folder)
             this = lab.devices.federation.replica.device_id
             with pairing.FolderPost.begin(shared, this) as post:
                 _show_code(code, f"--folder {shared}")
                 added = lab.devices.add(post, code, confirm, level=level, policy=classes)
+            lab.devices.remember_folder(shared)
         else:
             with (
                 nearby.ListeningPost(port) as listening,
@@ -141,18 +145,23 @@ def device_join(
     """Join the devices of which one runs `aico-lab device add`."""
     from aico_lab.errors import InvalidValue
     from aico_lab.federation import nearby, pairing
+    from aico_lab.federation.lab_devices import shared_folder
 
     if folder is not None and address is not None:
         raise InvalidValue("Use only one of --folder and --address.")
     with open_lab(home, key_file) as lab:
         lab.devices.check_join(code, name or _machine())
+        this = lab.devices.federation.create_keys()
+        note(f"The fingerprint of this device is {this.fingerprint}; waiting for the other one.")
         way: AbstractContextManager[Post] = (
             nearby.ConnectedPost(address)
             if folder is None
-            else pairing.FolderPost.find(lab.devices.use_folder(folder))
+            else pairing.FolderPost.find(shared_folder(folder))
         )
         with way as post:
             inviting = lab.devices.join(post, code, name or _machine())
+        if folder is not None:
+            lab.devices.remember_folder(shared_folder(folder))
         devices = lab.devices.list()
     if json:
         emit(devices)
@@ -179,7 +188,7 @@ def device_policy(
 
     To keep a class away from a new device, add it with `device add --policy`.
     """
-    policy = read_pairs(classes, "a policy")
+    policy = read_pairs(classes, "The policy")
     with open_lab(home, key_file) as lab:
         found = lab.devices.find(name)
         lab.devices.federation.set_policy(found.device_id, **policy)  # type: ignore[arg-type]
@@ -193,6 +202,8 @@ def device_policy(
         + (f", and not {', '.join(without)}" if without else "")
         + ", from the next exchange on."
     )
+    if missing := [class_ for class_ in without if policy.get(class_) == "full"]:
+        note(f"Its rows of {', '.join(missing)} refer to a class that it does not hold.")
     if without:
         note("It keeps what it has, and can read what was sent until now, also if it comes later.")
 
@@ -240,10 +251,10 @@ def _show_code(code: str, way: str) -> None:
     note(f"Run on the other device, within 10 minutes: aico-lab device join {code} {way}")
 
 
-def _ask(name: str, keys: DeviceKeys) -> bool:
-    return typer.confirm(
-        f"Trust {name} with everything? Its fingerprint is {keys.fingerprint}.", err=True
-    )
+def _ask(name: str, keys: DeviceKeys, left_out: list[str], *, receive_only: bool) -> bool:
+    what = f"everything but {', '.join(left_out)}" if left_out else "everything"
+    question = f"Let {name} only receive {what}?" if receive_only else f"Trust {name} with {what}?"
+    return typer.confirm(f"{question} Its fingerprint is {keys.fingerprint}.", err=True)
 
 
 def _machine() -> str:

@@ -48,7 +48,8 @@ def federate_sync(
     with open_lab(home, key_file) as lab:
         done = lab.devices.sync(folder=folder, lan=lan, address=address)
         if (lan or address) and list(done) == [str(lab.devices.folder)]:
-            note("No trusted device answered in the local network.")
+            where = f"at {address}" if address else "in the local network"
+            note(f"No trusted device answered {where}.")
         if json:
             emit(done)
         _report(done, quiet=json)
@@ -97,7 +98,9 @@ def federate_status(
         emit(status)
         return
     for one in status.devices:
-        show(f"{one.device_id}  {one.name:<16} {counted(one.bundles, 'bundles')} taken in")
+        what = "written" if one.is_this else "taken in"
+        revoked = "" if one.trust_level else ", revoked"
+        show(f"{one.device_id}  {one.name:<16} {counted(one.bundles, 'bundles')} {what}{revoked}")
     for title, rows in (
         ("waiting", status.waiting),
         ("refused", status.refused),
@@ -112,6 +115,8 @@ def federate_status(
         "The other devices trust this one no longer: its changes go nowhere until one of them "
         "adds it again."
         if status.is_revoked
+        else "This device only receives: its own changes stay here."
+        if any(one.is_this and one.trust_level == 1 for one in status.devices)
         else "Changes wait for `aico-lab federate sync`."
         if status.unsent
         else "All changes of this device are in bundles."
@@ -136,6 +141,7 @@ def federate_verify(
 ) -> None:
     """Compare the rows with what was exchanged, and with another device."""
     from aico_lab.federation.lab_devices import read_proof
+    from aico_lab.metrics.engine.claims import counted
 
     other = None if with_ is None else read_proof(with_)
     with open_lab(home, key_file) as lab:
@@ -144,13 +150,18 @@ def federate_verify(
     if json:
         emit(found)
     else:
-        for table, count in found.verified.proof.rows.items():
-            buckets = len(found.buckets.get(table, []))
-            say(f"{'ok  ' if not buckets else 'FAIL'} {table:<24} {count:,} rows")
+        rows = found.verified.proof.rows
+        wrong = found.buckets.keys() | {table for table, _ in differing}
+        for table, count in rows.items():
+            say(f"{'FAIL' if table in wrong else 'ok  '} {table:<24} {counted(count, 'rows')}")
         for table, key in differing:
             show(f"not as exchanged: {table} {key}")
+        if found.verified.repaired:
+            say("These rows are sent as they are here with the next `aico-lab federate sync`.")
         if other is not None:
             say("Both devices have equal rows." if not found.buckets else "The devices DIFFER.")
+            if alone := sorted(rows.keys() ^ other.rows.keys()):
+                say(f"Not compared, as only one of the devices holds them: {', '.join(alone)}.")
     if found.buckets or (differing and not repair):
         raise typer.Exit(1)
 
@@ -195,7 +206,8 @@ def federate_resolve(
         str,
         typer.Option(
             help="The version to keep: mine, theirs, or a JSON file with the values of columns, "
-            "for one conflict."
+            "for one conflict. Of two other devices' versions, mine is the one that is kept until "
+            "now."
         ),
     ],
     home: HomeOption = None,
@@ -209,13 +221,18 @@ def federate_resolve(
 
     if bool(numbers) == all_:
         raise InvalidValue("Name the conflicts to decide, or use --all.")
+    if keep not in ("mine", "theirs"):
+        if all_ or len(numbers or []) != 1:
+            raise InvalidValue("Several conflicts are decided by mine or theirs, not by a file.")
+        if not Path(keep).expanduser().exists():
+            raise InvalidValue(
+                f"--keep takes mine, theirs, or a JSON file, and there is no file {keep!r}."
+            )
     with open_lab(home, key_file) as lab:
         federation = lab.devices.federation
         chosen = [one.number for one in federation.conflicts()] if all_ else numbers or []
         if keep in ("mine", "theirs"):
             federation.resolve_all(chosen, cast("Literal['mine', 'theirs']", keep))
-        elif all_ or len(chosen) != 1:
-            raise InvalidValue("Several conflicts are decided by mine or theirs, not by a file.")
         else:
             federation.resolve(chosen[0], read_values(Path(keep)))
         left = len(federation.conflicts())
@@ -223,8 +240,8 @@ def federate_resolve(
         emit({"resolved": chosen, "left": left})
     else:
         say(
-            f"{counted(len(chosen), 'conflicts')} resolved, {left:,} left; "
-            "`aico-lab federate sync` sends it."
+            f"{counted(len(chosen), 'conflicts')} resolved; {counted(left, 'conflicts')} left. "
+            "`aico-lab federate sync` tells the other devices."
         )
 
 
@@ -253,18 +270,24 @@ def federate_compact(
 def federate_log(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """List what happened between the devices."""
+    """List when devices were added and revoked."""
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         entries = lab.devices.federation.log()
+        names = {one.device_id: one.name for one in lab.devices.list()}
     if json:
         emit(entries)
         return
     for one in entries:
-        show(f"{one.at}  {one.event:<24} {one.device_id or '':<16} {one.detail}".rstrip())
+        name = names.get(one.device_id or "", "")
+        show(
+            f"{one.at}  {one.event:<16} {one.device_id or '':<16}  {name:<16} {one.detail}".rstrip()
+        )
 
 
 def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
+    from aico_lab.metrics.engine.claims import counted
+
     for way, one in done.items():
         for file, reason in (*one.exchanged.refused, *one.taken_in.refused):
             note(f"{file} was refused: {reason}.")
@@ -274,11 +297,13 @@ def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
         for reason, some in files.items():
             note(f"{some[0]} waits: {reason}.")
             if len(some) > 1:
-                note(f"So do {len(some) - 1:,} more: see `aico-lab federate status`.")
+                more = counted(len(some) - 1, "other files")
+                note(f"Likewise {more}: see `aico-lab federate status`.")
         if not quiet:
             say(
-                f"{way}: {one.exchanged.received:,} files received, {one.exchanged.sent:,} sent; "
-                f"{one.taken_in.rows:,} rows taken in, {one.sealed.rows:,} sealed."
+                f"{way}: {counted(one.exchanged.received, 'files')} received, "
+                f"{one.exchanged.sent:,} sent; {counted(one.taken_in.rows, 'rows')} taken in, "
+                f"{one.sealed.rows:,} changed here."
             )
 
 

@@ -93,5 +93,7 @@ def forget(
 
 
 def _say_rows(result: ErasureResult, done: str) -> None:
-    counts = ", ".join(f"{table} {count:,}" for table, count in result.rows.items())
+    from aico_lab.adapters.sql_text import shown
+
+    counts = ", ".join(f"{shown(table)} {count:,}" for table, count in result.rows.items())
     say(f"Rows {done}: {counts or 'none'}.")

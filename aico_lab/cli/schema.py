@@ -184,6 +184,7 @@ def verify(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
     """Check that the database is sound and its schema unchanged."""
+    from aico_lab.adapters.sql_text import shown
     from aico_lab.schema import SchemaRegistry
     from aico_lab.schema.status import verify_schema
 
@@ -198,7 +199,7 @@ def verify(
             ("differs from what was applied", result.drift.changed),
         ):
             for name in names:
-                say(f"FAIL {name} {words}")
+                say(f"FAIL {shown(name)} {words}")
         for problem in result.problems:
             say(f"FAIL {problem}")
         for name, count in result.pending.items():

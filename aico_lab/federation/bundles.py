@@ -68,6 +68,13 @@ class Refused(Exception):
         self.is_final = is_final
 
 
+class NoKey(Refused):
+    """No key of this device opens a file."""
+
+    def __init__(self) -> None:
+        super().__init__("this device has no key for it", is_final=False)
+
+
 class FileName(NamedTuple):
     """The parts of the name of a bundle's file."""
 
@@ -225,7 +232,7 @@ def unpack(
     except CorruptDatabase as error:
         raise Refused("it is not encrypted, or is damaged") from error
     if plain is None:
-        raise Refused("this device has no key for it", is_final=False)
+        raise NoKey
     signature, payload = plain[:_SIGNATURE], plain[_SIGNATURE:]
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _CONTEXT + payload)

@@ -45,7 +45,7 @@ class Devices:
         return self.federation.devices()
 
     def find(self, device: str) -> FederatedDevice:
-        """Return a device by its id, the beginning of it, or its name.
+        """Return a device by its id, the beginning of it, or its name; a trusted one first.
 
         Raises:
             UnknownName: There is no such device.
@@ -57,10 +57,15 @@ class Devices:
         ]
         if not found:
             names = [one.name for one in known]
-            otherwise = "see `aico-lab device list`."
-            raise UnknownName(f"No device is {device!r}: {did_you_mean(device, names, otherwise)}")
+            end = did_you_mean(device, names, ": see `aico-lab device list`.")
+            raise UnknownName(f"There is no device {device!r}{end}")
+        # A device that was added again has the name of the revoked one that it was.
+        found = [one for one in found if one.trust_level] or found
         if len(found) > 1:
-            raise InvalidValue(f"Several devices are {device!r}: write more of the id.")
+            raise InvalidValue(
+                f"Several devices have the name or id {device!r}: write a longer beginning of the "
+                "id, see `aico-lab device list`."
+            )
         return found[0]
 
     @property
@@ -69,19 +74,11 @@ class Devices:
         stored = self.federation.replica.get(_FOLDER)
         return None if stored is None else Path(stored)
 
-    def use_folder(self, folder: Path) -> Path:
-        """Remember a shared folder, and return its whole path.
-
-        Raises:
-            FolderUnusable: It does not exist.
-        """
-        folder = folder.expanduser().absolute()
-        if not folder.is_dir():
-            raise FolderUnusable(f"There is no folder {folder}: create it, or check the path.")
+    def remember_folder(self, folder: Path) -> None:
+        """Take a shared folder for later exchanges, as one that was used without an error."""
         if folder != self.folder:
             with self.federation.replica.connection.transaction():
                 self.federation.replica.put(_FOLDER, str(folder))
-        return folder
 
     def add(
         self,
@@ -103,12 +100,13 @@ class Devices:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The policy is none.
+            InvalidValue: The policy is none, or this device only receives.
+            DeviceRevoked: The other devices no longer trust this one.
             PairingFailed: No device joined, its code was wrong, or the person did not trust it.
         """
         from aico_lab.federation import pairing
 
-        _ = self.federation.federation_id
+        self.federation.require_full_trust()
         self.federation.check_policy(policy or {})
         keys = pairing.admit(
             post,
@@ -146,12 +144,15 @@ class Devices:
         from aico_lab.federation import control, pairing
 
         if self.federation.is_begun and not self.federation.is_outside:
-            raise InvalidValue("This home has devices already: see `aico-lab device list`.")
+            raise InvalidValue(
+                "This home has devices already, see `aico-lab device list`: let it add the other "
+                "one by `aico-lab device add`, or join with a new home."
+            )
         pairing.digits_of(code)
         control.check_name(name)
 
     def sync(
-        self, *, folder: Path | None = None, lan: bool = False, address: str | None = None
+        self, *, folder: Path | str | None = None, lan: bool = False, address: str | None = None
     ) -> dict[str, Synced]:
         """Exchange changes with the other devices, and return the results by way.
 
@@ -169,7 +170,7 @@ class Devices:
             DeviceRevoked: The other devices no longer trust this one.
         """
         _ = self.federation.federation_id
-        shared = self.folder if folder is None else self.use_folder(folder)
+        shared = self.folder if folder is None else shared_folder(folder)
         done: dict[str, Synced] = {}
         if lan or address is not None:
             from aico_lab.federation import lan as network
@@ -179,6 +180,7 @@ class Devices:
                 done |= network.sync(self.federation, address)
         if shared is not None:
             done[str(shared)] = self.federation.sync(shared)
+            self.remember_folder(shared)
         elif not done:
             raise InvalidValue(
                 "No shared folder is known: name one with --folder, or look for devices in the "
@@ -207,6 +209,18 @@ class Devices:
             "<Devices: .list(), .add(POST, CODE, CONFIRM), .join(POST, CODE, NAME), .sync() "
             "and .federation with .conflicts(), .status(), .verify()>"
         )
+
+
+def shared_folder(folder: Path | str) -> Path:
+    """Return the whole path of a shared folder.
+
+    Raises:
+        FolderUnusable: It does not exist.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if not folder.is_dir():
+        raise FolderUnusable(f"There is no folder {folder}: create it, or check the path.")
+    return folder
 
 
 def read_values(file: Path) -> dict[str, Any]:

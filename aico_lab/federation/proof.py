@@ -69,9 +69,9 @@ class Verified:
 
 def prove(replica: Replica) -> RowsProof:
     """Return the proof of the rows of this device."""
-    rows, sums = {}, {}
+    rows, sums, held = {}, {}, replica.held_classes
     for table in replica.tables.values():
-        if table.class_ not in replica.own_classes:
+        if table.class_ not in held:
             continue
         count, buckets = 0, [0] * BUCKETS
         for digests in _digests(replica, table):
@@ -108,9 +108,9 @@ def verify(replica: Replica, *, repair: bool) -> Verified:
         replica: Inside a transaction.
         repair: Mark the rows that differ, so that they are sent with the next sync.
     """
-    differing = []
+    differing, held = [], replica.held_classes
     for table in replica.tables.values():
-        if table.class_ not in replica.own_classes:
+        if table.class_ not in held:
             continue
         for digests in _digests(replica, table):
             known = stored_versions(replica.connection, table.name, digests)

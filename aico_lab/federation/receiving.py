@@ -19,6 +19,7 @@ from aico_lab.federation.bundles import (
     START,
     FileName,
     Header,
+    NoKey,
     OpenedBundle,
     Refused,
     parse_name,
@@ -130,12 +131,19 @@ class Receiver:
         device = control.device_of(name, self._replica)
         if device is None:
             raise Refused("its device is unknown", is_final=False)
-        return unpack(
-            name,
-            self._replica.spool.read(str(name)),
-            epochs.identities(self._replica),
-            device[0],
-        )
+        try:
+            return unpack(
+                name,
+                self._replica.spool.read(str(name)),
+                epochs.identities(self._replica),
+                device[0],
+            )
+        except NoKey as error:
+            # Its class is in it, so that nobody can tell whether it is one of these.
+            if left_out := sorted({*self._replica.classes} - self._replica.held_classes):
+                reason = f"{error}; it does not hold {', '.join(left_out)}"
+                raise Refused(reason, is_final=False) from error
+            raise
 
     def _read_header(self, name: FileName) -> None:
         try:

@@ -199,6 +199,12 @@ class Replica:
         )
         return self.classes_of(row[0]) if row else set()
 
+    @property
+    def held_classes(self) -> set[str]:
+        """The classes that this device holds, whether it may send or only receives."""
+        holders = self.entitled().items()
+        return {class_ for class_, devices in holders if self.device_id in devices}
+
     def entitled(self) -> dict[str, set[str]]:
         """Return the trusted devices that hold each class."""
         holders: dict[str, set[str]] = {class_: set() for class_ in self.classes}

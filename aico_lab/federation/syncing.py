@@ -206,6 +206,27 @@ class Federation:
             )
         return found
 
+    def require_full_trust(self) -> None:
+        """Check that the other devices obey this one, as to whom they trust.
+
+        Raises:
+            NotFederated: The home has no federation.
+            DeviceRevoked: The other devices no longer trust this one.
+            InvalidValue: This device only receives.
+        """
+        _ = self.federation_id
+        level = self.replica.level(self.replica.device_id)
+        if level == 0:
+            raise DeviceRevoked(
+                "The other devices no longer trust this one, so it cannot decide about them: let "
+                "one of them add it again."
+            )
+        if level == 1:
+            raise InvalidValue(
+                "This device only receives, so the others would not learn of it: do it on another "
+                "one."
+            )
+
     def begin(self, name: str) -> None:
         """Begin a federation with this device as its first one.
 
@@ -248,8 +269,10 @@ class Federation:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The device was revoked, or the policy is none.
+            InvalidValue: The device was revoked, the policy is none, or this device only receives.
+            DeviceRevoked: The other devices no longer trust this one.
         """
+        self.require_full_trust()
         statements = [control.approval(device, name, level=level)]
         if policy:
             self.check_policy(policy)
@@ -438,8 +461,10 @@ class Federation:
 
         Raises:
             UnknownName: There is no such trusted device.
-            InvalidValue: It is this device.
+            InvalidValue: It is this device, or this one only receives.
+            DeviceRevoked: The other devices no longer trust this one.
         """
+        self.require_full_trust()
         self._require(device_id)
         if device_id == self.replica.device_id:
             raise InvalidValue("A device cannot revoke itself: do it on another one.")
@@ -452,8 +477,10 @@ class Federation:
 
         Raises:
             UnknownName: There is no such trusted device.
-            InvalidValue: It is no name.
+            InvalidValue: It is no name, or this device only receives.
+            DeviceRevoked: The other devices no longer trust this one.
         """
+        self.require_full_trust()
         self._require(device_id)
         control.check_name(name)
         self._state(control.setting(device_id, "name", name, self._next_stamp(device_id, "name")))
@@ -467,14 +494,17 @@ class Federation:
 
         Raises:
             UnknownName: There is no such trusted device, or no such class.
-            InvalidValue: A value is neither 'full' nor 'none', or the class is the base.
+            InvalidValue: A value is neither 'full' nor 'none', the class is the base, or this
+                device only receives.
+            DeviceRevoked: The other devices no longer trust this one.
         """
+        self.require_full_trust()
         self._require(device_id)
         self.check_policy(classes)
         self._state(self._policy(device_id, classes))
 
-    def check_policy(self, classes: Mapping[str, str]) -> None:
-        """Check the choice of classes of a device.
+    def check_policy(self, classes: Mapping[str, str]) -> set[str]:
+        """Check the choice of classes of a device, and return those that a new one would hold.
 
         Raises:
             UnknownName: There is no such class.
@@ -489,6 +519,7 @@ class Federation:
                 raise InvalidValue(
                     f"{class_}={value} is no policy: write full or none, and full for {BASE}."
                 )
+        return self.replica.classes_of(json.dumps({**classes}))
 
     def _policy(self, device_id: str, classes: Mapping[str, str]) -> control.Statement:
         """Return the statement of a device's policy in which some classes are changed."""
@@ -590,7 +621,13 @@ class Federation:
         Args:
             with_: The proof of the other device, which it reads from its own tables.
             repair: Send the rows that differ with the next sync, as they are here.
+
+        Raises:
+            DeviceRevoked: They are to be sent, and the other devices no longer trust this one.
+            InvalidValue: They are to be sent, and this device only receives.
         """
+        if repair:
+            self.require_full_trust()
         with self._exclusive(), self.replica.connection.transaction():
             verified = proof.verify(self.replica, repair=repair)
             buckets = verified.proof.differing(with_) if with_ else {}
@@ -620,10 +657,15 @@ class Federation:
         return max(self.replica.now() * 1000, row[0] + 1 if row else 0)
 
     def _require(self, device_id: str) -> None:
-        if self.replica.level(device_id) == 0:
-            raise UnknownName(
-                f"No trusted device has the id {device_id!r}: see `aico-lab device list`."
-            )
+        for one in self.devices():
+            if one.device_id == device_id and one.trust_level:
+                return
+            if one.device_id == device_id:
+                raise UnknownName(
+                    f"{one.name} is revoked already: see the trusted devices in "
+                    "`aico-lab device list`."
+                )
+        raise UnknownName(f"No device has the id {device_id!r}: see `aico-lab device list`.")
 
     def _refuse_begun(self) -> None:
         if self.is_begun:

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _NONCE: Final = 12  # bytes
 
+NOTHING_KNOWN: Final[dict[str, Any]] = {
+    "ids": {}, "names": [], "sentences": [], "rows": {}, "lost": True,
+}  # fmt: skip
+"""What stores are searched for if the sealed file lost it."""
+
 
 @contextmanager
 def erasing_alone(home: Home) -> Iterator[None]:
@@ -134,10 +139,10 @@ class SealedErasures:
             write_atomically(self._path, content)
 
     def lacking(self, receipts: Iterable[str | None], key: bytes) -> list[KeptErasure]:
-        """Return the finished erasures of a database that the file lacks.
+        """Return the erasures of a database that the file lacks.
 
         Args:
-            receipts: The receipts in that database.
+            receipts: The receipts in that database, of unfinished erasures their beginning.
             key: The key of receipts.
         """
         kept = {one.erasure_id for one in self.read()}
@@ -146,6 +151,8 @@ class SealedErasures:
         )
         return [
             KeptErasure(one["erasure_id"], one["scope"], receipt=one)
+            if "finished_at" in one
+            else KeptErasure(one["erasure_id"], one["scope"], NOTHING_KNOWN)
             for one in authentic
             if one["erasure_id"] not in kept
         ]

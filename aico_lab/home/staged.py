@@ -37,6 +37,12 @@ def staged(home: Path, store: str) -> Path:
     return home / STAGED[store][1]
 
 
+def staged_copies(home: Path) -> list[Path]:
+    """Return all copies of stores that a rotation made, also what a killed one left half."""
+    folders = (home, home / "warehouse", home / "backups")
+    return sorted(path for folder in folders for path in folder.glob("*.rekeyed*"))
+
+
 def has_old_key(home: Path, key: str) -> bool:
     """Return whether a store of a home whose rotation has begun to rename files has its old key.
 

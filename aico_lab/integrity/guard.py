@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql import NOW
+from aico_lab.adapters.libsql_errors import on_one_line
 from aico_lab.adapters.libsql_seal import ACCEPT, FRESH, INTERIOR, PageSeal, older
 from aico_lab.errors import CorruptDatabase, DatabaseLocked
 from aico_lab.schema.core import CORE
@@ -138,7 +139,9 @@ def last_uncompared(connection: Connection) -> str:
         "ORDER BY rowid DESC LIMIT 1",
         [TOLD],
     )
-    return "; on {}, it was changed outside aico_lab ({})".format(*found) if found else ""
+    if not found:
+        return ""
+    return f"; on {found[0]}, it was changed outside aico_lab ({on_one_line(found[1])})"
 
 
 def end_warning(connection: Connection, pages: int) -> None:

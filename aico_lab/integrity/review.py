@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
-from aico_lab.adapters.sql_text import quoted
+from aico_lab.adapters.sql_text import quoted, shown
 from aico_lab.errors import AicoLabError, NeverSynced, NotPermitted, StorageError
 from aico_lab.etl.verify import verify
 from aico_lab.integrity.guard import UNCOMPARED
@@ -65,7 +65,7 @@ class PageReview:
         if self.uncompared and not self.damage:
             return f"{pages}; {UNCOMPARED}: {_few(self.uncompared)}"
         most = sorted(self.pages.items(), key=lambda one: (-one[1], one[0]))
-        where = _few([f"{count:,} of {name or 'no table'}" for name, count in most])
+        where = _few([f"{count:,} of {shown(name) or 'no table'}" for name, count in most])
         if self.damage:
             return "; ".join([f"{pages}: {where}", _few(self.damage, "; ")])
         return f"{pages}: {where}; every row is as it was synced, or recorded as changed since"
@@ -96,7 +96,7 @@ def review(
         compared |= {f"{t}{end}" for t in _full_text_indexes(primary) for end in SHADOWS}
         if seal.has_schema_of(primary):
             compared.add(SCHEMA)
-        uncompared = sorted(owners.keys() - compared)
+        uncompared = [shown(name) for name in sorted(owners.keys() - compared)]
         if primary.fetch_all("PRAGMA foreign_key_check"):
             uncompared.insert(0, f"rows that refer to {NOWHERE}")
     except StorageError as error:
@@ -127,7 +127,7 @@ def _broken_structure(primary: Connection) -> str | None:
         except NotPermitted:  # a home that cannot be written
             return None
         except StorageError:
-            return f"the full-text index {table} is damaged"
+            return f"the full-text index {shown(table)} is damaged"
     return None
 
 
@@ -173,7 +173,7 @@ def _differing(
     """
     if not tables:
         return [], []
-    named = _few(sorted(tables))
+    named = _few([shown(table) for table in sorted(tables)])
     try:
         proof = verify(primary, reader)
     except NeverSynced:
@@ -182,10 +182,10 @@ def _differing(
         return [], [f"{named} ({str(error).rstrip('.')})"]
     compared = {table: proof.tables[table] for table in sorted(tables) if table in proof.tables}
     damage = [
-        f"of {table}, {one.differing:,} rows are not those that were synced, and no change of them "
-        "was recorded"
+        f"of {shown(table)}, {one.differing:,} rows are not those that were synced, and no change "
+        "of them was recorded"
         for table, one in compared.items()
         if one.differing
     ]
     others = [table for table, one in compared.items() if not one.ok and not one.differing]
-    return damage, others + sorted(tables - compared.keys())
+    return damage, [shown(table) for table in others + sorted(tables - compared.keys())]

@@ -20,7 +20,7 @@ from aico_lab.errors import CorruptDatabase, HomeBusy, LibraryMissing, StorageEr
 from aico_lab.etl.snapshots import log
 from aico_lab.etl.soundness import read_whole
 from aico_lab.home.files import make_private, os_errors, private_files, remove_whole, sync_folder
-from aico_lab.home.staged import STAGED, put_seal_in_place, seal_of, staged
+from aico_lab.home.staged import STAGED, put_seal_in_place, seal_of, staged, staged_copies
 from aico_lab.integrity.guard import seal_anew
 from aico_lab.schema.backup import backups_of, copy_files
 from aico_lab.schema.core import CORE
@@ -258,9 +258,8 @@ def stage_cache(home: Home, old: Keys, new: Keys) -> None:
 def remove_staged(home: Home) -> None:
     """Remove all copies under the new key, also those that were left half."""
     with os_errors(home.path):
-        for folder in (home.path, home.warehouse, home.path / "backups"):
-            for copy in folder.glob("*.rekeyed*"):
-                remove_whole(copy)
+        for copy in staged_copies(home.path):
+            remove_whole(copy)
 
 
 def put_in_place(home: Home, store: str) -> None:

@@ -52,7 +52,7 @@ from aico_lab.personality.stored_policies import (
     profile_of,
     readable_policy,
 )
-from aico_lab.personality.watching import watch
+from aico_lab.personality.watching import ALONE, watch
 from aico_lab.repositories import UnitOfWork
 from aico_lab.results import json_text
 from aico_lab.zones import to_ms
@@ -383,7 +383,8 @@ class Personality:
             InvalidEntity: A step is out of bounds, or the new traits violate a rule.
         """
         change = self.show(change_id)
-        if self._is_open(change):
+        # What concerns one person is never decided, however long it is watched.
+        if self._is_open(change) and change.user_id is None:
             logs = change_logs(self._storage.reader, change)
             if logs and (why := unwatchable(logs)) is not None:
                 raise ChangeRefused(f"Nothing was applied, as {why}; log on, and propose later.")
@@ -489,7 +490,8 @@ class Personality:
         """Return a change with what its watch recommends."""
         logs, applied = change_logs(self._storage.reader, change), change.applied_at
         if applied is None or not logs:
-            return WatchedChange(change, "wait", "There is no snapshot with decisions yet.", None)
+            none = "There is no snapshot with decisions yet."
+            return WatchedChange(change, "wait", ALONE if change.user_id else none, None)
         found = watch(logs[0], to_ms(applied), guardrails=logs[1:])
         return WatchedChange(change, found.recommendation, found.reason, found)
 

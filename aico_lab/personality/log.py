@@ -6,6 +6,7 @@ made by `aico_lab.personality.simulate`.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -62,6 +63,8 @@ class Log:
         unscaled: The number of ratings that are left out because their scale is not known.
         known_ms: The time since when each outcome was known; None if that was when its window was
             over.
+        ahead: The number of decisions, also of other contexts and policies, that are left out
+            because their times are in the future.
     """
 
     person: Codes
@@ -85,6 +88,7 @@ class Log:
     generation: int | None = None
     unscaled: int = 0
     known_ms: Codes | None = None
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         rows = len(self.arm)
@@ -150,7 +154,13 @@ def read_log(
     connection, talk, generation, _ = asking.select(reader, filters or Filters(), by_side=False)
     chosen = selected.condition(talk, "ts_ms")
     end_ms = talk.last_ms if talk.recent_ms is None else talk.recent_ms
+    now_ms = time.time_ns() // 1_000_000
     with translated("The snapshot"):
+        ((ahead, made_up),) = connection.execute(
+            "SELECT count(*), coalesce(bool_or(simulated), false) "
+            f"FROM ({_DECISIONS}) WHERE {chosen} AND ts_ms > {now_ms}"
+        ).fetchall()
+        chosen += f" AND ts_ms <= {now_ms}"
         arms = _keys(connection, "arms", chosen, also="arm")
         names = _keys(connection, "features", chosen)
         table = connection.execute(_query(outcome, chosen, end_ms, arms, names)).to_arrow_table()
@@ -206,10 +216,11 @@ def read_log(
         profiles=profiles,
         names=names,
         outcome=outcome,
-        simulated=bool(simulated.any()),
+        simulated=bool(simulated.any()) or made_up,
         generation=generation,
         unscaled=ratings[0][0] if outcome.name == "satisfaction" else 0,
         known_ms=table["known_ms"].to_numpy().astype(np.int64),
+        ahead=ahead,
     )
 
 

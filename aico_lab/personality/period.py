@@ -19,6 +19,10 @@ with fewer, such as 0.5, they roll harmless changes back."""
 _ACTIVE: Final = 0.75
 """The quantile of the numbers of people a week that tells how many come in a week without pause."""
 
+_WEEKS: Final = 4
+"""The fewest weeks of which such a quantile is taken. Fewer may be one stretch of a home that grows
+and pauses: their mean is compared, at the clearest place, and not with a part that pauses."""
+
 _CHANCE: Final = 3.0
 """The difference between numbers of people a week, in standard errors, that chance explains."""
 
@@ -27,8 +31,8 @@ def begin_of_period(person: NDArray[np.int64], time_ms: NDArray[np.int64], until
     """Return the time of the first decision since when about as many people a week were there.
 
     Time is cut off at the start where the mean number of people a week was clearly lower than in
-    all weeks that follow, at the clearest place first, until there is none. Where people were there
-    as much in a quarter of the weeks before, there are pauses, and nothing is cut off. Numbers of
+    all weeks that follow, at the clearest place first, until there is none. As weeks of a pause
+    lower a mean, too, the best quarters of the weeks before and after must also differ. Numbers of
     people a week tell it sooner than first visits: those of people who are rarely there go on for
     months.
 
@@ -46,15 +50,36 @@ def begin_of_period(person: NDArray[np.int64], time_ms: NDArray[np.int64], until
     people = np.bincount(pairs)[::-1].astype(float)  # the earliest week first
     # Of that week only a part may be in the log.
     missing = min(1 - (until_ms - int(time_ms.min())) / WEEK_MS % 1, 6 / 7)
-    while len(people) > 1:
-        before = np.arange(1, len(people)) - missing
-        after = len(people) - before
-        early = np.cumsum(people)[:-1] / before
-        late = (people.sum() - np.cumsum(people)[:-1]) / after
-        clear = (late - early) / np.sqrt(early / before + late / after)
-        at = int(np.argmax(clear))
-        usual = max(early[at], float(np.quantile(people[: at + 1], _ACTIVE)))
-        if clear[at] < _CHANCE or usual > _FULL * late[at]:
-            break
-        people, missing = people[at + 1 :], 0.0
+    whole = True
+    while (at := _clearest(people, missing, whole=whole)) is not None:
+        people, missing, whole = people[at + 1 :], 0.0, False
     return int(time_ms[ago < len(people)].min())
+
+
+def _clearest(people: NDArray[np.float64], missing: float, *, whole: bool) -> int | None:
+    """Return the week after which clearly more people a week were there; None if there is none.
+
+    Args:
+        people: The number of people in each week.
+        missing: The part of the first week that is not in the log.
+        whole: Whether these are all weeks.
+    """
+    before = np.arange(1, len(people)) - missing
+    after = len(people) - before
+    early = np.cumsum(people)[:-1] / before
+    late = (people.sum() - np.cumsum(people)[:-1]) / after
+    clear = (late - early) / np.sqrt(early / before + late / after)
+    for rank, at in enumerate(np.argsort(-clear, kind="stable")):
+        if clear[at] < _CHANCE:
+            break
+        # Means alone would take the end of a pause for it.
+        usual = max(early[at], np.quantile(people[: at + 1], _ACTIVE, method="higher"))
+        if after[at] >= _WEEKS:
+            later = max(late[at], np.quantile(people[at + 1 :], _ACTIVE))
+        elif rank == 0 and (whole or np.quantile(people[: at + 1], 1 - _ACTIVE) > usual / 2):
+            later = late[at]
+        else:
+            continue
+        if usual <= _FULL * later:
+            return int(at)
+    return None

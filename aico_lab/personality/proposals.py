@@ -287,6 +287,11 @@ def _why_none(
     profile: Profile,
 ) -> str:
     if not len(log):
+        if log.ahead:
+            return (
+                "Nothing is proposed: the decisions are in the future, so set the clock of the "
+                "program that writes them, and correct their times."
+            )
         return (
             "Nothing is proposed: no decision on a style was logged under the present version of "
             f"the personality, which began on {profile.active_from:%Y-%m-%d} UTC; decisions under "

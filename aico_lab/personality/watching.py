@@ -44,6 +44,8 @@ _STRETCHES: Final = 20
 _FEWEST_ON_A_SIDE: Final = 5
 """The fewest people on each side of a stretch: of fewer the error is hardly known."""
 
+ALONE: Final = "One person alone does not tell a change from chance: this is never decided."
+
 Recommendation = Literal["keep", "roll back", "wait"]
 
 
@@ -137,7 +139,7 @@ def watch(
         if (before := _recommend(earlier[0], earlier[1:]))[0] == "roll back":
             told, reason = "roll back", f"{before[1]} This was clear after week {week}."
     if told == "wait" and len(np.unique(log.person)) == 1:
-        reason = "One person alone does not tell a change from chance: this is never decided."
+        reason = ALONE
     elif told != "roll back":
         reason += _silence(log, since_ms, end_ms) + _unused(goal, log, since_ms, end_ms)
     return Watch(told, reason, goal, others)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.importing.import_log import restore
-from aico_lab.privacy.selecting import drop, select, select_again, select_unused
+from aico_lab.privacy.selecting import drop, select, select_unused
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from aico_lab.privacy.patterns import Patterns
     from aico_lab.privacy.scope import Scope
 
-IDS: Final = 50
-"""The most ids of each kind that other stores are searched for."""
-
 SENTENCES: Final = 30
 """The most texts of messages of which other stores are searched for a part."""
+
+TEXTS: Final = 300_000
+"""The most messages, the newest, whose whole texts are kept in memory and the sealed file."""
 
 SHORTEST: Final = 16
 """The fewest characters of such a part: shorter ones are in other people's messages, too."""
@@ -127,7 +127,7 @@ _VECTORS: Final = (
 _NAMES_IT: Final = {
     "outbox": _IN_PAYLOAD,
     "dead_letters": f"{_IN_PAYLOAD} OR EXISTS (SELECT 1 FROM temp.gone_users AS g "
-    f"WHERE {_TELLING.format('g.user_id')} AND instr(reason, g.user_id))",
+    f"WHERE {_TELLING.format('g.user_id')} AND instr(error || ' ' || reason, g.user_id))",
     "system_state": "key NOT IN ('database_id', 'backups') AND ("
     f"iif(json_valid(value), {_VALUES.format('value', '')}, 0) "
     "OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE (value = g.user_id "
@@ -204,10 +204,12 @@ class Deleted:
 
     Attributes:
         rows: The number of rows by table.
-        ids: Some ids by column, by which the other stores are searched.
+        ids: All ids by column, by which stores are searched; of messages the newest first.
         names: Names of erased people, likewise.
-        sentences: Parts of erased texts, likewise.
-        texts: These texts as a whole, likewise.
+        sentences: Parts of some erased texts, likewise.
+        texts: Whole texts that are long enough to be told from those of others.
+        turns: The channel, conversation and time of each erased message that an answer may follow.
+        last_id: The highest `id` of messages before.
         since: The last change of the feed before.
         until: The last change of the feed after.
     """
@@ -217,6 +219,8 @@ class Deleted:
     names: list[str] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    turns: list[list[str]] = field(default_factory=list)
+    last_id: int = 0
     since: int = 0
     until: int = 0
 
@@ -224,7 +228,7 @@ class Deleted:
         """Return what the other stores are searched for, and the counts for the receipt."""
         return {
             "ids": self.ids, "names": self.names, "sentences": self.sentences,
-            "texts": self.texts, "rows": self.rows,
+            "texts": self.texts, "turns": self.turns, "last_id": self.last_id, "rows": self.rows,
         }  # fmt: skip
 
 
@@ -234,14 +238,17 @@ def joined(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     The second time has the ids of the first, apart from those that somebody uses again.
     """
 
-    def union(what: str) -> list[str]:
+    def union(what: str) -> list[Any]:
         return list(dict.fromkeys([*former.get(what, ()), *more[what]]))
 
     return {
+        **former,
         "ids": more["ids"],
         "names": union("names"),
         "sentences": union("sentences"),
         "texts": union("texts"),
+        "turns": [*former.get("turns", ()), *more["turns"]],
+        "last_id": former.get("last_id", more["last_id"]),
         "rows": dict(Counter(former["rows"]) + Counter(more["rows"])),
     }
 
@@ -258,7 +265,9 @@ def delete(connection: Connection, scope: Scope, former: Patterns | None = None)
     select(connection, scope, former)
     if scope.kind == "import":
         _undo(connection, scope, done)
-    _note(connection, done, IDS if former is None else IDS + len(former.all_ids))
+    _note(connection, done)
+    if scope.kind == "user":
+        _note_turns(connection, done)
     if scope.kind == "import":
         _spare_referenced(connection, done)
     _delete_events(connection, scope, done)  # while the texts that they quote are still there
@@ -321,12 +330,14 @@ def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
             _count(connection, done, table, statement, [scope.value])
 
 
-def count_events(connection: Connection, patterns: Patterns) -> int:
-    """Return the number of events, dead letters and facts that name what was erased."""
-    select_again(connection, patterns)
+def count_events(connection: Connection) -> int:
+    """Return the number of events, dead letters and facts that name what was erased.
+
+    Args:
+        connection: The primary database, with temporary tables by `select_again`.
+    """
     counts = (f"(SELECT count(*) FROM {table} WHERE {one})" for table, one in _NAMES_IT.items())
     ((found,),) = connection.fetch_all(f"SELECT {' + '.join(counts)}")
-    drop(connection)
     return int(found)
 
 
@@ -349,38 +360,44 @@ def forget_keys(connection: Connection, since: int, until: int, people: Sequence
         )
         connection.execute(
             "UPDATE change_log SET table_name = 'feed_tables', row_key = '', op = 'update' "
-            f"WHERE {_KEY_OF_PEOPLE}",
-            [until, json.dumps(list(people))],
+            f"WHERE seq <= ?2 AND {_KEY_OF_PEOPLE}",
+            [json.dumps(list(people)), until],
         )
 
 
-_KEY_OF_PEOPLE: Final = """seq <= ?1 AND typeof(row_key) = 'text' AND EXISTS (
+_KEY_OF_PEOPLE: Final = """typeof(row_key) = 'text' AND EXISTS (
     SELECT 1 FROM feed_tables AS f, json_each(f.key_columns) AS k
     WHERE f.table_name = change_log.table_name AND k.value = 'user_id'
         AND CASE WHEN json_array_length(f.key_columns) = 1 THEN row_key
             WHEN json_valid(row_key) THEN json_extract(row_key, '$[' || k.key || ']') END
-        IN (SELECT value FROM json_each(?2)))"""
+        IN (SELECT value FROM json_each(?1)))"""
 
 
-def count_keys(connection: Connection, since: int, until: int, people: Sequence[str]) -> int:
-    """Return the number of keys in the feed that `forget_keys` would remove."""
+def count_keys(connection: Connection, since: int, until: int) -> int:
+    """Return the number of keys of erased rows in the feed that `forget_keys` would remove."""
     ((found,),) = connection.fetch_all(
-        f"SELECT count(*) FROM change_log WHERE {_KEY_OF_PEOPLE} "
-        "OR (seq > ?3 AND seq <= ?1 AND op = 'delete')",
-        [until, json.dumps(list(people)), since],
+        "SELECT count(*) FROM change_log WHERE seq > ? AND seq <= ? AND op = 'delete'",
+        [since, until],
     )
     return int(found)
 
 
-def _note(connection: Connection, done: Deleted, most: int) -> None:
-    """Note what to search the other stores for, with so many ids of each kind at most."""
+def count_keys_of_people(connection: Connection, people: Sequence[str], since: int = -1) -> int:
+    """Return the number of keys of rows of erased people that the feed has since a change."""
+    ((found,),) = connection.fetch_all(
+        f"SELECT count(*) FROM change_log WHERE seq > ?2 AND {_KEY_OF_PEOPLE}",
+        [json.dumps(list(people)), since],
+    )
+    return int(found)
+
+
+def _note(connection: Connection, done: Deleted) -> None:
+    """Note what to search stores for."""
+    ((done.last_id,),) = connection.fetch_all("SELECT coalesce(max(id), 0) FROM messages")
     for column, statement in _IDS.items():
         # Whoever writes meanwhile does so about the newest messages.
         newest = "ORDER BY id DESC" if column == "message_id" else ""
-        rows = connection.fetch_all(
-            f"SELECT CAST({column} AS BLOB) FROM ({statement} {newest} LIMIT {most})"
-        )
-        names = [(one or b"").decode(errors="ignore") for (one,) in rows]
+        names = _array(connection, f"SELECT {column} AS one FROM ({statement} {newest})")
         done.ids[column] = [one for one in names if one]
     done.names = [
         name
@@ -389,19 +406,40 @@ def _note(connection: Connection, done: Deleted, most: int) -> None:
             "WHERE name IS NOT NULL"
         )
     ]
-    texts = connection.fetch_all(
-        "SELECT CAST(content AS BLOB) FROM messages WHERE id IN "
-        f"(SELECT id FROM temp.gone_messages ORDER BY random() LIMIT {10 * SENTENCES}) "
-        "UNION ALL SELECT CAST(content AS BLOB) FROM memories "
-        "WHERE user_id IN (SELECT user_id FROM temp.gone_users)"
+    done.texts = _array(
+        connection,
+        "SELECT content AS one FROM messages WHERE id IN "
+        f"(SELECT id FROM temp.gone_messages ORDER BY id DESC LIMIT {TEXTS}) "
+        f"AND length(content) >= {SHORTEST} UNION SELECT content FROM memories "
+        "WHERE user_id IN (SELECT user_id FROM temp.gone_users) "
+        f"AND length(content) >= {SHORTEST}",
     )
-    kept: dict[str, str] = {}
-    for (raw,) in texts:
-        text = (raw or b"").decode(errors="ignore")
+    kept: dict[str, None] = {}
+    for text in done.texts[:: len(done.texts) // (10 * SENTENCES) + 1]:
         part = max(text.splitlines(), key=len, default="").strip()[:LONGEST]
         if len(part) >= SHORTEST and len(kept) < SENTENCES:
-            kept.setdefault(part, text)
-    done.sentences, done.texts = list(kept), list(kept.values())
+            kept.setdefault(part)
+    done.sentences = list(kept)
+
+
+def _note_turns(connection: Connection, done: Deleted) -> None:
+    """Note which messages of conversations with others a late answer may follow."""
+    turns = _array(
+        connection,
+        "SELECT DISTINCT json_array(m.channel_id, m.conversation_id, m.timestamp) AS one "
+        "FROM messages AS m JOIN temp.gone_messages AS g USING (id) WHERE m.role = 'user' "
+        f"AND m.conversation_id NOT IN ({_IDS['conversation_id']})",
+    )
+    done.turns = [json.loads(one) for one in turns]
+
+
+def _array(connection: Connection, query: str) -> list[str]:
+    """Return the column `one` of a query, whatever its bytes are; many rows are one value."""
+    ((found,),) = connection.fetch_all(
+        f"SELECT CAST(json_group_array(CAST(one AS TEXT)) AS BLOB) FROM ({query})"
+    )
+    names: list[str] = json.loads(found.decode(errors="ignore"))
+    return names
 
 
 def _delete_of_plugins(connection: Connection, done: Deleted) -> None:

@@ -20,6 +20,7 @@ from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureIncomplete
 from aico_lab.federation.syncing import Federation
 from aico_lab.home.receipts import (
+    NOTHING_KNOWN,
     KeptErasure,
     SealedErasures,
     erasing_alone,
@@ -27,7 +28,13 @@ from aico_lab.home.receipts import (
     signed,
 )
 from aico_lab.integrity.guard import check_pages, seal_news
-from aico_lab.privacy.deleting import Deleted, count_keys, delete, forget_keys, joined
+from aico_lab.privacy.deleting import (
+    count_keys,
+    count_keys_of_people,
+    delete,
+    forget_keys,
+    joined,
+)
 from aico_lab.privacy.patterns import Patterns
 from aico_lab.privacy.scanning import Scan, rows_left, scan, scan_backups, scan_files
 from aico_lab.privacy.scope import Scope, found
@@ -121,8 +128,7 @@ class Forgetting:
                 return done[-1]
             scope.check(primary)
             check_pages(self._storage)
-            now = datetime.now(UTC)
-            erasure = KeptErasure(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", wanted)
+            erasure = KeptErasure(_new_id(), wanted)
             self._delete(primary, erasure, scope)
             result = self._finish(erasure, reports=reports)
             result.left.extend(f"An earlier erasure is not finished: {one}" for one in incomplete)
@@ -180,12 +186,12 @@ class Forgetting:
         done: list[ErasureResult] = []
         incomplete: list[ErasureIncomplete] = []
         primary = self._storage.primary
-        for one in self._unfinished(primary):
-            if self._prepare(primary, one):
-                try:
-                    done.append(self._finish(one, reports=one.scope == reports_of))
-                except ErasureIncomplete as error:
-                    incomplete.append(error)
+        begun = [self._prepare(primary, one) for one in self._unfinished(primary)]
+        for one in filter(None, begun):
+            try:
+                done.append(self._finish(one, reports=one.scope == reports_of))
+            except ErasureIncomplete as error:
+                incomplete.append(error)
         return done, incomplete
 
     def erase_again(self) -> None:
@@ -215,11 +221,15 @@ class Forgetting:
             )
         }
         kept = self._kept.read()
-        # Without its entry in the sealed file, nothing is known of an erasure but that it began.
+        # Without its entry in the sealed file, nothing is known of an erasure but its beginning.
         lost = [
-            KeptErasure(erasure_id, {"kind": "unknown"}, Deleted().wanted())
-            for (erasure_id,) in primary.fetch_all(
-                "SELECT erasure_id FROM erasures WHERE finished_at IS NULL"
+            KeptErasure(
+                erasure_id,
+                json.loads(begun or "{}").get("scope", {"kind": "unknown"}),
+                NOTHING_KNOWN,
+            )
+            for erasure_id, begun in primary.fetch_all(
+                "SELECT erasure_id, receipt FROM erasures WHERE finished_at IS NULL"
             )
             if all(erasure_id != one.erasure_id for one in kept)
         ]
@@ -228,44 +238,70 @@ class Forgetting:
             *lost,
         ]
 
-    def _prepare(self, primary: Connection, erasure: KeptErasure) -> bool:
-        """Delete rows that an unfinished erasure has not deleted; return whether more is to do."""
+    def _prepare(self, primary: Connection, erasure: KeptErasure) -> KeptErasure | None:
+        """Delete rows that an erasure has not deleted; return what is to be finished then.
+
+        If a finished one is carried out again, that is another erasure, with its own receipt.
+        """
         row = primary.fetch_one(
-            "SELECT finished_at, since_seq, receipt FROM erasures WHERE erasure_id = ?",
+            "SELECT finished_at, since_seq, receipt, until_seq FROM erasures WHERE erasure_id = ?",
             [erasure.erasure_id],
         )
         if row is not None and row[0] is not None:  # killed after the last commit
             self._keep_finished(erasure, json.loads(row[2] or "null"))
-            return False
+            return None
         if row is not None and erasure.wanted is not None:
-            again = self._scope_of(erasure)
-            if again is not None and rows_left(primary, Patterns.of(erasure.wanted)):
+            again, patterns = self._scope_of(erasure), Patterns.of(erasure.wanted)
+            people = patterns.of_column("user_id")
+            if again is not None and (
+                "lost" in erasure.wanted
+                or rows_left(primary, patterns)
+                or count_keys_of_people(primary, people, row[3])
+            ):
                 self._delete(primary, erasure, again, since=row[1])  # as written meanwhile
-            return True
+            return erasure
         scope = found(primary, erasure.scope, self._key)
-        if scope is not None:
+        if scope is not None and erasure.receipt is None:
             self._delete(primary, erasure, scope)
-            return True
+            return erasure
+        if scope is not None and all(
+            one.wanted is None or one.scope != erasure.scope for one in self._kept.read()
+        ):
+            anew = KeptErasure(_new_id(), erasure.scope)
+            with primary.transaction():
+                self._delete(primary, anew, scope)
+                self._record_finished(primary, erasure, erasure.receipt)
+            return anew
         # This database has nothing of it; other stores may, if it was not finished.
         receipt = (
             None if erasure.wanted is not None else erasure.receipt or self._of_nothing(erasure)
         )
-        head = feed.head(primary).seq
         with primary.transaction():
-            primary.execute(
-                "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, finished_at, since_seq, "
-                f"until_seq, receipt) VALUES (?1, coalesce(?2, {NOW}), ?3, ?4, ?4, ?5)",
-                [
-                    erasure.erasure_id,
-                    receipt and receipt["begun_at"],
-                    receipt and receipt["finished_at"],
-                    head,
-                    receipt and json_text(receipt),
-                ],
-            )
-        if receipt is not None:
-            self._keep_finished(erasure, receipt)
-        return receipt is None
+            self._record_finished(primary, erasure, receipt)
+        if receipt is None:
+            return erasure
+        self._keep_finished(erasure, receipt)
+        return None
+
+    def _record_finished(
+        self, primary: Connection, erasure: KeptErasure, receipt: dict[str, Any] | None
+    ) -> None:
+        """Write the receipt of an erasure, or that it began, into a database that lacks it."""
+        primary.execute(
+            "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, finished_at, since_seq, "
+            f"until_seq, receipt) VALUES (?1, coalesce(?2, {NOW}), ?3, ?4, ?4, ?5)",
+            [
+                erasure.erasure_id,
+                receipt and receipt["begun_at"],
+                receipt and receipt["finished_at"],
+                feed.head(primary).seq,
+                json_text(receipt or self._beginning(erasure)),
+            ],
+        )
+
+    def _beginning(self, erasure: KeptErasure) -> dict[str, Any]:
+        """Return what the database has of an unfinished erasure, if the sealed file is lost."""
+        return signed({"erasure_id": erasure.erasure_id, "scope": erasure.scope}, self._key)
 
     def _of_nothing(self, erasure: KeptErasure) -> dict[str, Any]:
         """Return a receipt which says that a restored database had nothing to erase."""
@@ -297,7 +333,8 @@ class Forgetting:
         assert erasure.wanted is not None  # noqa: S101 - else it is finished
         ids = erasure.wanted["ids"].get(f"{kind}_id", ())
         scopes = (Scope(kind, one) for one in ids)  # type: ignore[arg-type]
-        return next((one for one in scopes if one.hashed(self._key) == erasure.scope), None)
+        known = next((one for one in scopes if one.hashed(self._key) == erasure.scope), None)
+        return known or found(self._storage.primary, erasure.scope, self._key)
 
     def _delete(
         self, primary: Connection, erasure: KeptErasure, scope: Scope, *, since: int | None = None
@@ -318,12 +355,14 @@ class Forgetting:
             if federation := Federation.existing(self._storage):
                 federation.note_changes()
             primary.execute(
-                "INSERT OR REPLACE INTO erasures (erasure_id, begun_at, since_seq, until_seq) "
-                f"VALUES (?, {NOW}, ?, ?)",
+                "INSERT OR REPLACE INTO erasures "
+                "(erasure_id, begun_at, since_seq, until_seq, receipt) "
+                f"VALUES (?, {NOW}, ?, ?, ?)",
                 [
                     erasure.erasure_id,
                     deleted.since if since is None else since,
                     deleted.until,
+                    json_text(self._beginning(erasure)),
                 ],
             )
             wanted = deleted.wanted()
@@ -367,7 +406,9 @@ class Forgetting:
         _truncate_log(primary)
         self._progress("search", 6, len(STEPS))
         result = scan(storage, primary, patterns)
-        result.found["aico.db"] += count_keys(primary, since, until, patterns.of_column("user_id"))
+        people = patterns.of_column("user_id")
+        result.found["aico.db"] += count_keys(primary, since, until)
+        result.found["aico.db"] += count_keys_of_people(primary, people)
         if any(result.found.values()):
             where = ", ".join(name for name, count in result.found.items() if count)
             raise ErasureIncomplete(
@@ -381,10 +422,11 @@ class Forgetting:
                 "begun_at": begun,
                 "finished_at": values.to_timestamp(datetime.now(UTC)),
                 "erased": {"aico.db": erasure.wanted["rows"], **stores},
-                "searched": {"ids": len(patterns.all_ids), "sentences": len(patterns.sentences)},
+                "searched": {"ids": len(patterns.some_ids), "sentences": len(patterns.sentences)},
                 "found": result.found,
                 "mentioned": result.mentioned,
                 "left": result.counts,
+                **({"lost": True} if "lost" in erasure.wanted else {}),
             },
             self._key,
         )
@@ -412,6 +454,10 @@ class Forgetting:
         for path in named:
             clear_outputs(path)
         return len(named)
+
+
+def _new_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
 def _truncate_log(primary: Connection) -> None:

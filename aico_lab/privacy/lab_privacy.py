@@ -146,7 +146,7 @@ class Privacy:
     def receipts(self) -> list[dict[str, Any]]:
         """Return the receipts of finished erasures, oldest first."""
         rows = self._storage.primary.fetch_all(
-            "SELECT receipt FROM erasures WHERE receipt IS NOT NULL ORDER BY finished_at"
+            "SELECT receipt FROM erasures WHERE finished_at IS NOT NULL ORDER BY finished_at"
         )
         return [json.loads(receipt) for (receipt,) in rows]
 

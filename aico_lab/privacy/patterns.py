@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+IDS: Final = 50
+"""The most ids of each kind that stores besides the rows of the primary database are searched for.
+"""
+
 SHORTEST: Final = 6
 """The fewest characters of an id that is looked for between other bytes: shorter ones are there by
 chance. In columns and parameters ids of any length are compared."""
@@ -26,7 +30,7 @@ _LONG_NUMBER: Final = 15
 _VALUE: Final = rb"(?:(?<=[\"'>])(?<!=[\"'])|(?<=&quot;))%b(?=\\?[\"'<]|&quot;)(?![\\\"']*\s*:)"
 """An id as a whole value: between quotes or tags, but neither a key nor an attribute."""
 
-_SAME: Final = {"other": "user_id", "reply_to": "message_id"}
+SAME: Final = {"other": "user_id", "reply_to": "message_id"}
 """Columns that have the ids of another one."""
 
 
@@ -35,37 +39,48 @@ class Patterns:
     """The ids, names and parts of texts that stores are searched for.
 
     Attributes:
-        ids: Ids of people, channels, conversations and some messages, by column.
+        ids: Ids of people, channels, conversations and messages, by column.
         names: Names of people.
-        sentences: Parts of texts.
-        texts: The whole texts, which events may quote.
+        sentences: Parts of some texts.
+        texts: Whole texts, which events may quote.
+        turns: The channel, conversation and time of each message that an answer may follow.
+        last_id: The highest `id` of messages when they were erased.
     """
 
     ids: dict[str, tuple[str, ...]]
     names: tuple[str, ...]
     sentences: tuple[str, ...]
     texts: tuple[str, ...] = ()
+    turns: tuple[list[str], ...] = ()
+    last_id: int = 0
 
     @classmethod
     def of(cls, wanted: dict[str, Any]) -> Patterns:
         """Return the patterns of an erasure that is not finished."""
         ids = {column: tuple(some) for column, some in wanted["ids"].items()}
         sentences = tuple(wanted["sentences"])
-        # An earlier version kept only the parts.
-        return cls(ids, tuple(wanted["names"]), sentences, tuple(wanted.get("texts", sentences)))
+        # An earlier version kept less.
+        return cls(
+            ids,
+            tuple(wanted["names"]),
+            sentences,
+            tuple(wanted.get("texts", sentences)),
+            tuple(wanted.get("turns", ())),
+            wanted.get("last_id", 0),
+        )
 
     @property
-    def all_ids(self) -> tuple[str, ...]:
-        """The ids of all columns."""
-        return tuple(dict.fromkeys(one for some in self.ids.values() for one in some))
+    def some_ids(self) -> tuple[str, ...]:
+        """Some ids of each column."""
+        return tuple(dict.fromkeys(one for some in self.ids.values() for one in some[:IDS]))
 
     def of_column(self, column: str) -> tuple[str, ...]:
         """Return the ids that a column of this name may have."""
-        return self.ids.get(_SAME.get(column, column), ())
+        return self.ids.get(SAME.get(column, column), ())
 
     def in_bytes(self) -> dict[str, bytes]:
         """Return the bytes that are looked for anywhere, by pattern."""
-        long = [one for one in self.all_ids if len(one) >= SHORTEST]
+        long = [one for one in self.some_ids if len(one) >= SHORTEST]
         return {one: one.encode(errors="surrogateescape") for one in (*long, *self.sentences)}
 
     def _is_telling(self, one: str) -> bool:
@@ -83,16 +98,16 @@ class Patterns:
 
         The others are looked for as whole values; ids of messages, which are often numbers, not.
         """
-        people = [*self.names, *self.of_column("user_id")]
+        people = [*self.names, *self.of_column("user_id")[:IDS]]
         words = {one: self._is_telling(one) for one in people if one not in ROLES}
         for column, some in self.ids.items():
             if column != "user_id":
                 words |= {
                     one: True
-                    for one in some
+                    for one in some[:IDS]
                     if len(one) >= _LONG and self._is_telling(one) and not one.isalpha()
                 }
-        for one in self.of_column("channel_id"):
+        for one in self.of_column("channel_id")[:IDS]:
             words.setdefault(one, False)
         return words
 
@@ -104,7 +119,9 @@ class Patterns:
         )
 
     def _has_value(self, text: str) -> bool:
-        known = {one for column, some in self.ids.items() if column != "message_id" for one in some}
+        known = {
+            one for column, some in self.ids.items() if column != "message_id" for one in some[:IDS]
+        }
         try:
             values = [json.loads(text)]
         except ValueError:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.adapters import duckdb as duckdb_adapter
-from aico_lab.adapters.sql_text import quoted
+from aico_lab.adapters.sql_text import quoted, shown
 from aico_lab.backup.records import known_backups
 from aico_lab.cache.store import open_for_reading
 from aico_lab.errors import AicoLabError, LibraryMissing
 from aico_lab.etl.snapshots import published
 from aico_lab.federation.syncing import Federation
+from aico_lab.home.staged import staged_copies
 from aico_lab.privacy.deleting import count_events
+from aico_lab.privacy.patterns import IDS, SAME
+from aico_lab.privacy.selecting import LATE_ANSWERS, drop, select_again
 from aico_lab.privacy.stores import count_runs, is_sealed, own_files
 from aico_lab.privacy.unused_space import search_pages
 from aico_lab.schema.backup import backups_of, other_copies
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
     from aico_lab.storage import Storage
 
 _TEXT: Final = ("", "TEXT", "CHAR", "CLOB", "JSON", "BLOB")
+_GONE: Final = {
+    "user_id": "gone_users", "other": "gone_users", "channel_id": "gone_channels",
+    "conversation_id": "gone_conversations", "message_id": "gone_messages",
+    "reply_to": "gone_messages",
+}  # fmt: skip
 _OWN: Final = ("raw", "quarantine", "mart", "meta")
 """The schemas of the warehouse that hold what the primary database holds."""
 
@@ -79,7 +87,11 @@ def scan(storage: Storage, primary: Connection, patterns: Patterns) -> Scan:
 
 def rows_left(primary: Connection, patterns: Patterns) -> int:
     """Return the number of rows that an erasure deletes, and that others may have written since."""
-    return _rows(primary, patterns) + count_events(primary, patterns)
+    select_again(primary, patterns)
+    ((answers,),) = primary.fetch_all(f"SELECT count(*) FROM ({LATE_ANSWERS})")
+    rows = _rows(primary) + count_events(primary) + int(answers)
+    drop(primary)
+    return rows
 
 
 def _live(primary: Connection, patterns: set[str]) -> set[str]:
@@ -116,21 +128,23 @@ def _columns(connection: Connection) -> dict[str, list[str]]:
     return found
 
 
-def _rows(connection: Connection, patterns: Patterns) -> int:
-    """Return the number of rows with an id in a column of such ids."""
+def _rows(connection: Connection) -> int:
+    """Return the number of rows with an id in a column of such ids.
+
+    Args:
+        connection: The database, with temporary tables by `select_again`.
+    """
     rows = 0
     for table, columns in _columns(connection).items():
-        named = {column: patterns.of_column(column) for column in columns}
         is_id = " OR ".join(
-            f"{quoted(column)} IN (SELECT value FROM json_each(?))"
-            for column, ids in named.items()
-            if ids
+            f"{quoted(column)} IN (SELECT {SAME.get(column, column)} FROM temp.{_GONE[column]})"
+            for column in columns
+            if column in _GONE
         )
         if is_id:
-            rows += connection.fetch_all(
-                f"SELECT count(*) FROM {quoted(table)} WHERE {is_id}",
-                [json.dumps(ids) for ids in named.values() if ids],
-            )[0][0]
+            rows += connection.fetch_all(f"SELECT count(*) FROM {quoted(table)} WHERE {is_id}")[0][
+                0
+            ]
     return rows
 
 
@@ -149,7 +163,7 @@ def _scan_warehouse(storage: Storage, patterns: Patterns, live: set[str], result
                     "(SELECT (schema_name, table_name) FROM duckdb_tables()) GROUP BY 1, 2"
                 ).fetchall()
                 for schema, table, names in columns:
-                    ids = {name: patterns.of_column(name) for name in names}
+                    ids = {name: patterns.of_column(name)[:IDS] for name in names}
                     is_id = [
                         f"{quoted(name)} IN {_list(some)}" for name, some in ids.items() if some
                     ]
@@ -167,8 +181,8 @@ def _scan_warehouse(storage: Storage, patterns: Patterns, live: set[str], result
                     elif count:
                         result.leave(
                             "loaded tables",
-                            f"{count:,} rows of {schema}.{table}, which was loaded from another "
-                            "program's file, name what was erased.",
+                            f"{count:,} rows of {shown(f'{schema}.{table}')}, which was loaded "
+                            "from another program's file, name what was erased.",
                         )
 
 
@@ -228,7 +242,8 @@ def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, resu
         place = backup.relative_to(storage.home.path)
         try:
             with primary.open_beside(backup) as copy:
-                rows = _rows(copy, patterns)
+                select_again(copy, patterns)
+                rows = _rows(copy)
                 unused = search_pages(copy, patterns.in_bytes()).unused
         except AicoLabError:
             result.leave("backups", f"{place} cannot be read, so that it cannot be searched.")
@@ -237,13 +252,13 @@ def scan_backups(storage: Storage, primary: Connection, patterns: Patterns, resu
             result.leave(
                 "backups", f"{place} still has {rows:,} rows of what was erased: delete it."
             )
-    for aside in other_copies(storage.home.primary):
+    home, own = storage.home, f".{storage.home.primary.stem}"
+    staged = [path for path in staged_copies(home.path) if not path.name.startswith(own)]
+    for aside in [*other_copies(home.primary), *staged]:
+        place = aside.relative_to(home.path)
+        what = "copy of a store" if aside in staged else "copy of aico.db"
         how = "run `aico-lab keys rotate`" if ".rekeyed" in aside.name else "delete it"
-        result.leave(
-            "backups",
-            f"{aside.relative_to(storage.home.path)}, a copy of aico.db, may still have what was "
-            f"erased: {how}.",
-        )
+        result.leave("backups", f"{place}, a {what}, may still have what was erased: {how}.")
     for made in known_backups(primary):
         path = Path(made.path)
         if path.exists() or not path.parent.exists():  # as on a disk that is not there now

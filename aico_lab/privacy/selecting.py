@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aico_lab.adapters.libsql import Connection
     from aico_lab.privacy.patterns import Patterns
     from aico_lab.privacy.scope import Scope
@@ -19,10 +21,28 @@ TEMPORARY: Final = {
     "gone_conversations": "(conversation_id PRIMARY KEY)",
     "answers": "(reply_to, id, message_id, PRIMARY KEY (reply_to, id)) WITHOUT ROWID",
     "gone_texts": "(content PRIMARY KEY)",
+    "gone_turns": (
+        "(channel_id, conversation_id, timestamp, last_id, "
+        "PRIMARY KEY (channel_id, conversation_id, timestamp)) WITHOUT ROWID"
+    ),
+    "former_conversations": "(conversation_id PRIMARY KEY)",
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
 }
-"""The temporary tables; `answers` are the companion's to somebody, and `gone_items` has rows of
-`memories`, `feedback_events` and `personality_policies`."""
+"""The temporary tables; `answers` are the companion's to somebody, `gone_items` has rows of
+`memories`, `feedback_events` and `personality_policies`, and `former_conversations` were emptied
+before."""
+
+# The companion answered what was erased before, and nobody wrote in between.
+LATE_ANSWERS: Final = """SELECT m.id FROM messages AS m
+    WHERE m.id > (SELECT min(last_id) FROM temp.gone_turns)
+        AND m.role = 'assistant' AND m.user_id IS NULL
+        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.message_id = m.reply_to)
+        AND (SELECT max(timestamp) FROM temp.gone_turns AS g
+            WHERE g.channel_id = m.channel_id AND g.conversation_id = m.conversation_id
+                AND g.timestamp <= m.timestamp)
+        > coalesce((SELECT max(timestamp) FROM messages AS r
+            WHERE r.channel_id = m.channel_id AND r.conversation_id = m.conversation_id
+                AND r.role = 'user' AND r.timestamp <= m.timestamp), '')"""
 
 _TAKE: Final = (
     "INSERT OR IGNORE INTO temp.gone_messages "
@@ -50,12 +70,20 @@ _USER: Final = (
             SELECT m.id, m.message_id, channel_id, conversation_id, m.user_id, m.role, m.reply_to,
                 sum(m.role = 'user') OVER (PARTITION BY channel_id, conversation_id
                     ORDER BY m.timestamp, m.id ROWS UNBOUNDED PRECEDING) AS turn
-            FROM messages AS m JOIN ({_THEIRS}) AS c USING (channel_id, conversation_id)
+            FROM messages AS m
+            -- With the index of channels, each conversation would read its whole channel.
+            WHERE (+m.channel_id, +m.conversation_id) IN ({_THEIRS})
         )
     ) AS a
     WHERE role = 'assistant' AND user_id IS NULL
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.message_id = a.reply_to)
         AND asked IN (SELECT id FROM temp.gone_messages)""",
+    # What the companion wrote to the person since rows were deleted: nobody finds it by these.
+    f"""{_TAKE} WHERE m.conversation_id IN (SELECT conversation_id FROM temp.former_conversations)
+        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = m.channel_id
+            AND r.conversation_id = m.conversation_id
+            AND NOT coalesce(r.user_id = ?1, r.role <> 'user'))""",
+    f"{_TAKE} WHERE m.id IN ({LATE_ANSWERS})",
     # Others answer by `reply_to`, also what the companion answered to the person, and also in
     # another conversation, such as a thread.
     """INSERT OR IGNORE INTO temp.answers SELECT reply_to, id, message_id FROM messages
@@ -151,7 +179,8 @@ _SELECT: Final = {
 # Conversations and channels that lose their last message. A channel that an undone import did not
 # add stays, as it was there before.
 _LOST: Final = """INSERT OR IGNORE INTO temp.gone_conversations
-    SELECT conversation_id FROM temp.gone_messages EXCEPT SELECT conversation_id FROM messages
+    SELECT conversation_id FROM temp.gone_messages WHERE conversation_id IS NOT NULL
+    EXCEPT SELECT conversation_id FROM messages
         WHERE id NOT IN (SELECT id FROM temp.gone_messages)"""
 _EMPTIED: Final = f"""INSERT OR IGNORE INTO temp.gone_channels
     SELECT channel_id FROM channels AS t
@@ -159,13 +188,6 @@ _EMPTIED: Final = f"""INSERT OR IGNORE INTO temp.gone_channels
         AND NOT ({_UNUSED["channels"]})"""
 
 
-# What the companion wrote to a person meanwhile: nobody finds it by rows that are gone.
-_LATE: Final = f"""{_TAKE} WHERE (m.conversation_id IN (SELECT value FROM json_each(?2))
-        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = m.channel_id
-            AND r.conversation_id = m.conversation_id
-            AND NOT coalesce(r.user_id = ?1, r.role <> 'user')))
-    OR (m.role = 'assistant' AND m.user_id IS NULL
-        AND m.reply_to IN (SELECT value FROM json_each(?3)))"""
 _STILL_GONE: Final = {
     "user_id": "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM "
     f"(SELECT value AS user_id FROM json_each(?1)) AS t WHERE NOT ({_UNUSED['users']})",
@@ -174,12 +196,14 @@ _STILL_GONE: Final = {
     "conversation_id": "INSERT OR IGNORE INTO temp.gone_conversations "
     "SELECT value FROM json_each(?1) WHERE value NOT IN (SELECT conversation_id FROM messages "
     "WHERE id NOT IN (SELECT id FROM temp.gone_messages))",
-    # No row has a negative number.
-    "message_id": "INSERT OR IGNORE INTO temp.gone_messages (id, message_id) "
-    "SELECT -1 - key, value FROM json_each(?1) "
-    "WHERE value NOT IN (SELECT message_id FROM messages)",
 }
 """Add the ids of an earlier deletion by column, but none that somebody uses again."""
+
+# No row has a negative number.
+_MESSAGES_AGAIN: Final = (
+    "INSERT OR IGNORE INTO temp.gone_messages (id, message_id) "
+    "SELECT -1 - key, value FROM json_each(?1)"
+)
 
 
 def select(connection: Connection, scope: Scope, former: Patterns | None = None) -> None:
@@ -191,46 +215,49 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
         former: What of the scope was deleted before, if others may have written since.
     """
     _make_tables(connection)
+    if former is not None:
+        connection.execute(
+            f"{_MESSAGES_AGAIN} WHERE value NOT IN (SELECT message_id FROM messages)",
+            [json.dumps(former.of_column("message_id"))],
+        )
+        _fill(connection, "former_conversations", former.of_column("conversation_id"))
+        _add_texts(connection, former)
     for statement in _SELECT[scope.kind]:
         connection.execute(statement, [scope.value] if "?1" in statement else [])
-    if former is not None and scope.kind == "user":
-        ids = (former.of_column(column) for column in ("conversation_id", "message_id"))
-        connection.execute(_LATE, [scope.value, *map(json.dumps, ids)])
     connection.execute(_LOST)
     if scope.kind != "import":
         connection.execute(_EMPTIED)
     if former is not None:
         for column, statement in _STILL_GONE.items():
             connection.execute(statement, [json.dumps(former.of_column(column))])
-        _add_texts(connection, former)
 
 
 def select_again(connection: Connection, patterns: Patterns) -> None:
     """Fill the temporary tables with the ids and texts by which stores are searched.
 
     Args:
-        connection: The primary database.
+        connection: The primary database, or a copy of it.
         patterns: What was erased.
     """
     _make_tables(connection)
-    for table, column in (
-        ("users", "user_id"), ("channels", "channel_id"), ("conversations", "conversation_id"),
-    ):  # fmt: skip
-        connection.execute_many(
-            f"INSERT INTO temp.gone_{table} ({column}) VALUES (?)",
-            [(one,) for one in patterns.of_column(column)],
-        )
-    connection.execute_many(
-        "INSERT INTO temp.gone_messages (id, message_id) VALUES (?, ?)",
-        # The numbers are of no row.
-        [(-1 - at, one) for at, one in enumerate(patterns.of_column("message_id"))],
-    )
+    for table in ("users", "channels", "conversations"):
+        _fill(connection, f"gone_{table}", patterns.of_column(f"{table[:-1]}_id"))
+    connection.execute(_MESSAGES_AGAIN, [json.dumps(patterns.of_column("message_id"))])
     _add_texts(connection, patterns)
 
 
 def _add_texts(connection: Connection, patterns: Patterns) -> None:
-    connection.execute_many(
-        "INSERT OR IGNORE INTO temp.gone_texts VALUES (?)", [(one,) for one in patterns.texts]
+    _fill(connection, "gone_texts", patterns.texts)
+    connection.execute(
+        "INSERT OR IGNORE INTO temp.gone_turns SELECT value ->> 0, value ->> 1, value ->> 2, ?2 "
+        "FROM json_each(?1)",
+        [json.dumps(patterns.turns), patterns.last_id],
+    )
+
+
+def _fill(connection: Connection, table: str, names: Sequence[str]) -> None:
+    connection.execute(
+        f"INSERT OR IGNORE INTO temp.{table} SELECT value FROM json_each(?)", [json.dumps(names)]
     )
 
 

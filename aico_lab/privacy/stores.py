@@ -16,7 +16,7 @@ from aico_lab.etl.rewriting import rewrite
 from aico_lab.etl.snapshots import published
 from aico_lab.etl.sync import sync
 from aico_lab.home.files import os_errors, remove_whole, write_atomically
-from aico_lab.home.staged import RESTORED
+from aico_lab.home.staged import RESTORED, STAGED, staged_copies
 from aico_lab.reports.records import SEALED
 
 if TYPE_CHECKING:
@@ -79,7 +79,14 @@ def erase_cache(home: Home, keys: Keys, release: Callable[[], None]) -> dict[str
         LibraryMissing: RocksDB is not installed, so that nobody can tell.
     """
     release()
-    folders = list(home.path.glob("cache.damaged-*"))
+    folders = [
+        *home.path.glob("cache.damaged-*"),
+        *(
+            path
+            for path in staged_copies(home.path)
+            if path.name.startswith(f"{STAGED['rocksdb'][1]}.")
+        ),
+    ]
     if home.cache.exists():
         try:
             with contextlib.closing(open_cache(home, keys)) as store:

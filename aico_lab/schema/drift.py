@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql import Connection
-from aico_lab.adapters.sql_text import normalised, quoted
+from aico_lab.adapters.sql_text import normalised, quoted, shown
 from aico_lab.errors import StorageError
 from aico_lab.schema import feed, versions
 
@@ -39,7 +39,10 @@ def structure(connection: Connection) -> dict[str, SchemaObject]:
 
     Triggers of the change feed by earlier versions of this program count as current ones.
     """
-    former = feed.former_triggers(connection)
+    return _objects(connection, feed.former_triggers(connection))
+
+
+def _objects(connection: Connection, former: Mapping[str, feed.Renewed]) -> dict[str, SchemaObject]:
     objects = {}
     for kind, name, table, sql in connection.fetch_all(
         # Cast to BLOB, since the driver panics on a damaged definition that is not UTF-8.
@@ -69,8 +72,8 @@ class Drift:
     @property
     def broken(self) -> tuple[str, ...]:
         """The differences that prevent a migration, in words; added objects do not."""
-        return (*(f"{name} is missing" for name in self.missing),
-                *(f"{name} is changed" for name in self.changed))  # fmt: skip
+        return (*(f"{shown(name)} is missing" for name in self.missing),
+                *(f"{shown(name)} is changed" for name in self.changed))  # fmt: skip
 
 
 class Twin:
@@ -80,6 +83,7 @@ class Twin:
         """Apply the versions from 1 to the given number of each schema, in the given order."""
         self._connection = Connection(Path(":memory:"), None, busy_timeout=0)
         self._connection.path = Path("the schema")  # its name in error messages
+        self._known: dict[str, SchemaObject] | None = None
         try:
             versions.prepare(self._connection)
             for schema, reached in steps:
@@ -102,13 +106,16 @@ class Twin:
         return self.dangling(after if changed else after.keys() - before.keys())
 
     def _apply(self, schema: Schema, number: int) -> None:
+        self._known = None
         self._connection.execute("PRAGMA foreign_keys = OFF")
         versions.run(self._connection, schema, number, "apply")
         self._connection.execute("PRAGMA foreign_keys = ON")
 
     def structure(self) -> dict[str, SchemaObject]:
         """Return the objects of the twin."""
-        return structure(self._connection)
+        if self._known is None:
+            self._known = _objects(self._connection, {})  # this version made all of its triggers
+        return self._known
 
     def compare(self, live: Connection, *, without: Collection[Guard] = ()) -> Drift:
         """Return how a live database differs, ignoring objects of the plugins in `without`."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from aico_lab.adapters.libsql_errors import SHOWN, on_one_line
-from aico_lab.adapters.sql_text import folded, quoted
+from aico_lab.adapters.sql_text import folded, quoted, shown
 from aico_lab.errors import (
     CorruptDatabase,
     DatabaseLocked,
@@ -273,7 +273,7 @@ class Migration:
         write_out_defaults(self._connection)
         check_sound(self._connection)
         drift = self._twin.compare(self._connection)
-        left = [f"{name} is left" for name in drift.added if name not in self._tolerated]
+        left = [f"{shown(name)} is left" for name in drift.added if name not in self._tolerated]
         if left or drift.broken:
             raise InvalidStatement(", ".join([*left, *drift.broken]))
 
@@ -292,10 +292,10 @@ class Migration:
 
     def _drop_vector_table(self) -> None:
         """Drop the table of vector indexes that libSQL leaves after the last one is dropped."""
-        what, connection = f"table {VECTOR_TABLE}", self._connection
+        connection = self._connection
         if (
-            what in structure(connection)
-            and what not in self._twin.structure()
+            connection.fetch_all("SELECT 1 FROM sqlite_master WHERE name = ?", [VECTOR_TABLE])
+            and f"table {VECTOR_TABLE}" not in self._twin.structure()
             and not connection.fetch_all(f"SELECT 1 FROM {VECTOR_TABLE} LIMIT 1")
         ):
             connection.execute(f"DROP TABLE {VECTOR_TABLE}")

@@ -54,7 +54,8 @@ ERASURES = {
         description="Erasures that are not finished, and the receipts of those that are.",
         sql_statements=(
             # `since_seq` and `until_seq` enclose its changes in the feed. The sealed file of
-            # erasures has what the other stores are searched for.
+            # erasures has what the other stores are searched for. The receipt of an erasure that
+            # is not finished has only its scope.
             """CREATE TABLE erasures (
                 erasure_id TEXT PRIMARY KEY NOT NULL,
                 begun_at TIMESTAMP TEXT NOT NULL,
