@@ -344,6 +344,11 @@ def _check_temporary(lab: Lab) -> str:
             f"{prepared.name}, of a restoration that was killed or is going on; the next "
             "`aico-lab sync`, `restore` or `forget` removes it"
         )
+    if lab.encrypted and (files := lab.devices.federation.replica.spool.unfinished()):
+        return (
+            f"{_counted(len(files), 'files')} in federation/spool, left by programs that were "
+            "killed or being written; `aico-lab federate sync` removes them"
+        )
     folders = left_over(lab.home.temporary) + left_open()
     if not folders:
         return "none left by programs that were killed"
@@ -455,7 +460,8 @@ def _check_devices(lab: Lab) -> str:
     found = ", ".join(
         _counted(count, name) for name, count in facts.items() if isinstance(count, int) and count
     )
-    return f"{trusted:,} trusted; {found or 'nothing waits'}" + (
+    only = ", and changes of this device stay here" if lab.devices.federation.receives_only else ""
+    return f"{trusted:,} trusted; {found or 'nothing waits'}{only}" + (
         ": see `aico-lab federate status`" if found else ""
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -45,6 +46,9 @@ LONG = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in background jobs of scripts: the processes of tests would inherit it, and go on.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     effort.load(fast="not slow" in config.option.markexpr)
 
 

@@ -6,16 +6,17 @@ import dataclasses
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
 from aico_lab import health
-from aico_lab.cli import device
+from aico_lab.cli import device, federate
 from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, NotFederated, UnknownName
 from aico_lab.federation.replica import DeviceKeys
 from aico_lab.federation.syncing import Federation
@@ -328,6 +329,46 @@ def test_a_sync_needs_a_way(devices, tmp_path):
     assert list(devices.sync()) == [way]
 
 
+def test_a_home_is_no_shared_folder(lab):
+    with pytest.raises(FolderUnusable, match="is a home"):
+        lab.devices.sync(folder=lab.home.path)
+
+
+def test_of_many_refused_files_some_are_named_and_all_counted(lab, tmp_path, capsys):
+    (tmp_path / "Photos").mkdir()
+    for number in range(25):
+        (tmp_path / "Photos" / f"img{number}.jpg").touch()
+    federate._report(lab.devices.sync(folder=tmp_path))
+    lines = capsys.readouterr().err.splitlines()
+    assert (len(lines), sum("img" in line for line in lines)) == (11, 10)
+    assert "So were 15 more" in lines[-1]
+    assert health._devices(lab)["files refused"] == 0
+
+
+def test_watching_goes_on_while_the_folder_is_away(lab, tmp_path, monkeypatch, capsys):
+    """A stick is taken out and put in again; then somebody presses Control-C."""
+    shared = tmp_path / "stick"
+    shared.mkdir()
+    rounds = iter(["away", "away", "back", "end"])
+
+    def pause(_):
+        match next(rounds):
+            case "away":
+                shutil.rmtree(shared, ignore_errors=True)
+            case "back":
+                shared.mkdir()
+            case _:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(federate.time, "sleep", pause)
+    monkeypatch.setattr(federate, "open_lab", lambda *_: nullcontext(lab))
+    with pytest.raises(KeyboardInterrupt):
+        federate.federate_sync(folder=shared, watch=True)
+    said = capsys.readouterr()
+    assert said.err.count("cannot be used") == 1
+    assert said.out.count(" received, ") == 2
+
+
 def test_a_folder_that_was_refused_is_not_remembered(devices, tmp_path):
     for name in ("ours", "theirs"):
         (tmp_path / name).mkdir()
@@ -364,6 +405,12 @@ def test_the_health_of_a_home_knows_of_its_devices(lab, monkeypatch):
     with monkeypatch.context() as revoked, pytest.raises(DeviceRevoked, match="go nowhere"):
         revoked.setattr(Federation, "is_outside", True)
         health._check_devices(lab)
+    left = lab.devices.federation.replica.spool.folder / "stream" / "..pending-1.age.2261706d"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert health._check_temporary(lab).startswith("1 file in federation/spool")
+    lab.devices.federation.seal()
+    assert health._check_temporary(lab).startswith("none left")
     assert health._counted(1, "files waiting") == "1 file waiting"
     assert health._counted(2, "files waiting") == "2 files waiting"
 
@@ -417,7 +464,8 @@ def test_a_proof_names_the_tables_that_differ_and_those_that_are_not_compared(at
     compared = at("b", "federate", "verify", "--with", str(pair / "proof.json"))
     assert compared.returncode == 0
     assert "ok   users                    1 row\n" in compared.stdout
-    assert re.search("Not compared, as only one of the devices .*messages", compared.stdout)
+    assert re.search("messages +0 rows, NOT compared: only one of the devices", compared.stdout)
+    assert "Both devices have equal rows of memories, people, summaries.\n" in compared.stdout
     with open_home(pair, "b") as lab:
         lab.primary.execute("INSERT INTO sync_applying VALUES (1)")
         lab.primary.execute("UPDATE users SET name = 'unseen'")
@@ -434,11 +482,11 @@ def test_what_a_limited_device_says_of_itself_is_true(at):
     assert re.search(
         r"0 files received, 0 sent; 0 rows taken in, \d changed here", exchanged.stdout
     )
-    waits = r"no key for it; it does not hold conversations, personality"
-    assert re.search(waits, at("b", "federate", "sync").stderr)
+    assert at("b", "federate", "sync").stderr == ""  # it only passes on what it cannot read
     status = at("b", "federate", "status").stdout
     assert re.search(r"laptop +\d bundles taken in\n.*phone +0 bundles written\n", status)
     assert "its own changes stay here" in status
+    assert "waiting" not in status
     assert re.search(r"device.approved +\w{16}  phone +by ", at("b", "federate", "log").stdout)
     choice = at("a", "device", "policy", "phone", "personality=full")
     assert "rows of personality refer to a class that it does not hold" in choice.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import random
@@ -16,15 +17,17 @@ from aico_lab.adapters import age
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.errors import (
     DeviceRevoked,
+    DiskFull,
     FolderUnusable,
     InvalidValue,
     MigrationFailed,
     UnknownName,
 )
-from aico_lab.federation import applying, bundles, epochs, sealing
+from aico_lab.federation import applying, bundles, epochs, sealing, spool
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
 from aico_lab.federation.rows import Version, digest_of
+from aico_lab.federation.spool import Spool
 from aico_lab.federation.syncing import Federation
 from aico_lab.federation.tables import CLASSES
 from aico_lab.schema import (
@@ -259,9 +262,7 @@ def test_without_its_tombstone_the_row_is_back(two, folder, tmp_path, monkeypatc
 CHANNEL = "INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')"
 
 
-def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
-    """Such as by an import that was undone before the devices met."""
-    a, b = two
+def keeps_what_came_and_went_elsewhere(folder, a, b):
     a.run(USER, "eve", "Eve")
     a.run(CHANNEL)
     a.run(MESSAGE, "m")
@@ -274,6 +275,22 @@ def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
     for one in (a, b):
         assert one.one("SELECT count(*) FROM messages") == 1
         assert one.conflicts() == []
+
+
+def test_a_row_that_came_and_went_deletes_none_of_another_device(two, folder):
+    """Such as by an import that was undone before the devices met."""
+    keeps_what_came_and_went_elsewhere(folder, *two)
+
+
+def test_a_plugin_that_is_deactivated_does_not_make_a_home_seem_restored(two, folder, stamps):
+    a, b = two
+    stamps.apply_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    b.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    meet(folder, a, b)
+    stamps.remove_plugin_schema("stamps", b.replica.connection)
+    (b,) = with_plugins(b)
+    keeps_what_came_and_went_elsewhere(folder, a, b)
 
 
 @pytest.fixture
@@ -638,9 +655,8 @@ def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
     a.run("INSERT INTO memories VALUES ('m', 'ada', 'secret', 'fact', 1, '2024', NULL)")
     meet(folder, a, b)
     assert b.one("SELECT count(*) FROM memories") == 0
-    assert [reason for _, reason in b.take_in().waiting] == [
-        "this device has no key for it; it does not hold memories"
-    ]
+    assert list(b.replica.files("waiting").values()) == ["this device has no key for it"]
+    assert (b.take_in().waiting, b.status().waiting) == ([], ())  # it passes such a file on
     a.set_policy(b.replica.device_id, memories="full")
     meet(folder, a, b)
     assert b.one("SELECT content FROM memories") == "secret"
@@ -664,6 +680,31 @@ def test_a_device_that_is_added_without_a_class_cannot_read_it(two, make, folder
         a.invite(keys, "desktop", policy={"poems": "none"})
 
 
+def test_a_device_that_is_added_again_gets_its_new_policy_and_no_other_level(two, make):
+    """A join that was killed leaves a trusted device that is invited a second time."""
+    a, c = two[0], make("c")
+    keys = c.create_keys()
+    a.invite(keys, "tablet")
+    with pytest.raises(InvalidValue, match=r"tablet is trusted already, fully, .*device revoke"):
+        a.invite(keys, "tablet", level=1)
+    c.join(a.invite(keys, "tablet", policy={"memories": "none"}))
+    (tablet,) = [one for one in a.devices() if one.name == "tablet"]
+    assert "memories" not in tablet.classes
+    assert "memories" not in c.replica.own_classes
+
+
+def test_a_device_that_never_joined_makes_new_keys_after_its_revocation(two, make):
+    a, c = two[0], make("c")
+    keys = c.create_keys()
+    a.invite(keys, "tablet")
+    a.revoke(keys.device_id)
+    with pytest.raises(DeviceRevoked, match="makes new ones"):
+        a.invite(keys, "tablet")
+    c.forget_keys()
+    assert c.create_keys() != keys
+    c.join(a.invite(c.create_keys(), "tablet", level=1))
+
+
 def test_a_revoked_device_is_told_and_not_heard(two, folder):
     a, b = two
     a.revoke(b.replica.device_id)
@@ -677,6 +718,50 @@ def test_a_revoked_device_is_told_and_not_heard(two, folder):
     assert a.one("SELECT count(*) FROM users") == 1
     assert [device.trust_level for device in a.devices()] == [2, 0]
     assert (a.status().is_revoked, b.status().is_revoked) == (False, True)
+
+
+def test_what_a_device_compacted_before_it_was_revoked_is_no_gap(two, make, folder):
+    """For the device that revoked it, which had not taken that in, unlike the others."""
+    a, b = two
+    c = with_third(two, make, folder)
+    b.run(RENAME, "replaced", at=1_700_000_001_000)
+    meet(folder, b, c)
+    c.compact()
+    meet(folder, c, b)
+    b.run(USER, "eve", "after it")
+    b.sync(folder)
+    a.revoke(c.replica.device_id)
+    c.run(USER, "bad", "not heard")
+    c.sync(folder)
+    meet(folder, a, b)
+    assert (a.name, a.one("SELECT count(*) FROM users")) == ("replaced", 2)
+    assert a.verify(with_=b.verify().verified.proof).buckets == {}
+
+
+def test_a_key_of_a_revoked_device_that_others_use_is_handed_out_again(two, make, folder):
+    """They had it from a bundle that waits for another one, and counts no more."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, b, c)
+    c.run(RENAME, "never seen")
+    c.seal()
+    with c.replica.connection.transaction():
+        key = epochs._begin(c.replica, "memories", c.replica.entitled()["memories"])
+        sealing.write_statements(c.replica, [key])
+    c._publish()
+    newest = max(name for name in c.replica.spool.names() - b.replica.spool.names())
+    b.replica.spool.take(newest, c.replica.spool.read(newest))
+    b.take_in()
+    b.run(MEMORY, "under the key of c")
+    b.seal()
+    a.revoke(c.replica.device_id)
+    meet(folder, a, b)
+    assert a.one("SELECT count(*) FROM memories") == 1
+    assert [why for name, why in a.take_in().waiting if name != newest] == []
+    files = list(folder.glob("*/*"))
+    meet(folder, a, b)
+    assert list(folder.glob("*/*")) == files
 
 
 def test_a_revoked_device_joins_again_under_new_keys(two, folder):
@@ -784,28 +869,6 @@ def test_tables_of_a_federated_plugin_are_a_class(two, folder, stamps):
     a.run("UPDATE stamps_owned SET motif = 'a red one'")
     meet(folder, a, b)
     assert b.one("SELECT motif FROM stamps_owned") == "a blue one"
-
-
-@pytest.mark.parametrize("author", [0, 1])
-def test_keys_of_a_plugin_outlast_compacting_where_it_is_not_active(
-    two, make, folder, stamps, author
-):
-    """By a device that never had it, or by the author after deactivating it."""
-    c = make("c")
-    c.join(two[0].invite(c.create_keys(), "desktop"))
-    stamps.apply_plugin_schema("stamps", two[author].replica.connection)
-    devices = with_plugins(*two)
-    devices[author].run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
-    meet(folder, *devices)
-    if author == 0:
-        stamps.remove_plugin_schema("stamps", two[0].replica.connection)
-        devices = with_plugins(*devices)
-    devices[0].compact()
-    meet(folder, *devices)
-    stamps.apply_plugin_schema("stamps", c.replica.connection)
-    (c,) = with_plugins(c)
-    meet(folder, c)
-    assert c.one("SELECT motif FROM stamps_owned") == "a blue one"
 
 
 def test_a_plugin_that_is_deactivated_deletes_nothing_elsewhere(two, folder, stamps):
@@ -961,6 +1024,36 @@ def test_a_device_that_was_added_later_may_compact(two, make, folder):
     assert (b.name, b.take_in().waiting) == ("known to c", [])
 
 
+def test_a_device_that_lacks_a_class_compacts_no_keys_away(two, make, folder):
+    """Of the class, which another device has not got yet."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.set_policy(c.replica.device_id, memories="none")
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "under a new key")
+    meet(folder, a, c)
+    c.compact()
+    meet(folder, c, a, b)
+    assert (b.one("SELECT count(*) FROM memories"), b.take_in().waiting) == (1, [])
+
+
+@pytest.mark.parametrize("had_it", [False, True])
+def test_a_device_without_a_plugin_compacts_no_keys_away(two, make, folder, stamps, had_it):
+    a, b = two
+    c = with_third(two, make, folder)
+    for one in two:
+        stamps.apply_plugin_schema("stamps", one.replica.connection)
+    a, b = with_plugins(a, b)
+    a.run("INSERT INTO stamps_owned VALUES ('s', 'a blue one')")
+    meet(folder, a, c)
+    if had_it:
+        stamps.remove_plugin_schema("stamps", a.replica.connection)
+        (a,) = with_plugins(a)
+    (a if had_it else c).compact()
+    meet(folder, c, a, b)
+    assert (b.one("SELECT motif FROM stamps_owned"), b.take_in().waiting) == ("a blue one", [])
+
+
 def test_a_backup_from_before_compacting_takes_nothing_back(two, folder, tmp_path):
     a, b = two
     a.replica.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -1013,20 +1106,155 @@ def test_a_damaged_file_of_the_folder_is_repaired_by_its_author(two, folder, dam
     assert a.sync(folder).exchanged.sent == b.sync(folder).exchanged.sent == 0
 
 
-def test_a_file_that_is_damaged_on_a_device_does_not_replace_a_whole_one(two, folder):
+def test_a_file_that_is_damaged_on_a_device_is_fetched_again(two, folder):
     a, _ = two
     name = min(a.replica.spool.names())
     whole = (folder / name).read_bytes()
     (a.replica.spool.folder / name).write_bytes(b"damaged")
-    assert a.sync(folder).exchanged.refused == [(name, "it is damaged on this device")]
-    assert (folder / name).read_bytes() == whole
+    done = a.sync(folder).exchanged
+    assert (done.damaged, done.received, done.refused) == ([name], 1, [])
+    assert (folder / name).read_bytes() == a.replica.spool.read(name) == whole
+
+
+def test_rows_of_a_file_that_is_whole_nowhere_are_sent_again(two, make, folder):
+    a, c = two[0], make("c")
+    other = folder.with_name("other")
+    other.mkdir()
+    for path in (a.folder / "spool").glob("*/*.age"):
+        path.write_bytes(b"damaged")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(other, a, c)
+    assert c.name == "Ada"
+
+
+def test_bytes_that_changed_under_the_same_size_and_time_are_found_and_repaired(two, folder):
+    a, b = two
+    first, second, *_ = sorted(a.replica.spool.names())
+
+    def spoil(path):
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    spoil(a.folder / "spool" / first)
+    spoil(folder / second)
+    assert a.sync(folder).exchanged.refused == []
+    found = a.verify(folder=folder).damaged
+    assert {one.path for one in found} == {str(a.folder / "spool" / first), str(folder / second)}
+    assert all(one.is_repaired for one in found)
+    assert a.verify(folder=folder).damaged == b.verify(folder=folder).damaged == ()
+    for name in (first, second):
+        assert hash_of((folder / name).read_bytes()) == parse_name(name).hash
+        spoil(folder / name)
+        spoil(a.folder / "spool" / name)
+    a.replica.spool.remove(first)
+    assert {one.is_repaired for one in a.verify(folder=folder).damaged} == {True, False}
+
+
+def test_what_is_in_the_place_of_a_bundle_or_a_stream_stops_nobody(two, make, folder):
+    a, b = two
+    before = {name.partition("/")[0] for name in a.replica.spool.names()}
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "m")
+    a.sync(folder)
+    stream = min({name.partition("/")[0] for name in a.replica.spool.names()} - before)
+    bundle = min(name for name in a.replica.spool.names() if not name.startswith(stream))
+    for place in (folder, a.folder / "spool"):
+        shutil.rmtree(place / stream)
+        (place / stream).write_text("x")
+        (place / bundle).unlink()
+        (place / bundle).mkdir()
+        (place / bundle / "x").write_text("x")
+    a.run(RENAME, "newer")
+    meet(folder, a, b)
+    assert b.name == "newer"
+    assert {name for name, _ in a.status().foreign} == {stream, bundle}
+    (folder / stream).unlink()
+    shutil.rmtree(folder / bundle)
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, b, c)
+    assert (c.name, c.one("SELECT count(*) FROM memories")) == ("newer", 1)
+    assert not a.status().foreign
+    shutil.rmtree(a.folder / "spool")
+    (a.folder / "spool").write_text("x")
+    meet(folder, a, b)
+    assert a.replica.spool.names() == b.replica.spool.names()
+
+
+def test_what_killed_processes_were_writing_is_removed(two, folder):
+    a, _ = two
+    name = min(a.replica.spool.names())
+    here, there = (place / name for place in (a.folder / "spool", folder))
+    left = [
+        here.with_name(f"..pending-{here.name}.2261706d"),
+        here.with_name(".pending-junk"),
+        here.with_name(f".pending-{here.name}"),
+        here.with_name(f".{here.name}.2261706d"),
+        there.with_name(".copy-0123456789abcdef-0123456789abcdef"),
+        there.with_name(f".copy-{a.replica.device_id}-0123456789abcdef"),
+    ]
+    for path in left:
+        path.write_bytes(here.read_bytes())
+    here.with_name(".pending-folder").mkdir()
+    a.sync(folder)
+    others = left[3:5]  # somebody may be writing these
+    assert [path for path in left if path.exists()] == others
+    for path in others:
+        os.utime(path, (1, 1))
+    a.sync(folder)
+    assert not any(path.exists() for path in left)
+    assert not here.with_name(".pending-folder").exists()
+    assert here.exists()
+
+
+def test_a_disk_of_the_home_that_is_full_is_named_as_the_home_s(two, folder, monkeypatch):
+    a, b = two
+    b.run(RENAME, "newer")
+    b.sync(folder)
+
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as disk, pytest.raises(DiskFull, match="spool"):
+        disk.setattr(spool, "write_atomically", full)
+        a.sync(folder)
+    with monkeypatch.context() as disk, pytest.raises(FolderUnusable, match="shared"):
+        disk.setattr(spool, "_copy", full)
+        a.run(USER, "eve", "Eve")
+        a.sync(folder)
+    meet(folder, a, b)
+    assert (a.name, b.one("SELECT count(*) FROM users")) == ("newer", 2)
+
+
+def test_junk_under_the_name_of_a_device_goes_into_no_home(two, make, folder):
+    a, b = two
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "tablet", policy={"memories": "none"}))
+    meet(folder, a, b, c)
+    names = set()
+    for number, stream in enumerate(sorted({n.partition("/")[0] for n in b.replica.spool.names()})):
+        junk = age.encrypt(os.urandom(8), [age.new_identity()[1]])
+        names.add(f"{stream}/{50 + number:08d}-{hash_of(junk)}.age")
+        (folder / max(names, key=lambda name: name.startswith(stream))).write_bytes(junk)
+    meet(folder, a, b, c)
+    for device in (a, b):
+        assert not device.replica.spool.names() & names
+        assert not device.replica.has_forgotten()
+        assert device.status().waiting == device.status().refused == ()
+        assert {name for name, _ in device.status().foreign} == names
+        assert device.sync(folder).exchanged.received == 0
+    a.revoke(c.replica.device_id)  # a new key, with which they are tried again
+    assert not a.status().foreign
+    meet(folder, a, b)
+    assert {name for name, _ in a.status().foreign} == names
 
 
 def test_names_of_files_that_anybody_chose_mislead_nobody(two, folder):
     a, _ = two
     stream = next(folder.glob("*/")) / "\x1b[31mred\nfake.age"
     stream.write_bytes(b"")
-    ((name, _),) = a.sync(folder).exchanged.refused
+    ((name, _),) = a.sync(folder).exchanged.foreign
     assert name.endswith("/\\x1b[31mred\\nfake.age")
     for other in ("federation-notes.txt", "federation-conflicted copy"):
         (folder / other).touch()
@@ -1040,9 +1268,9 @@ def test_files_of_unknown_devices_stay_where_they_are(two, folder):
     stream = folder / "0123456789abcdef.01234567"
     stream.mkdir()
     (stream / f"00000001-{hash_of(junk)}.age").write_bytes(junk)
-    assert [why for _, why in a.sync(folder).exchanged.refused] == ["its device is unknown"]
+    assert [why for _, why in a.sync(folder).exchanged.foreign] == ["its device is unknown"]
     assert a.replica.spool.names() == before
-    assert len(a.status().refused) == 1
+    assert (len(a.status().foreign), a.status().refused) == (1, ())
 
 
 def test_bundles_of_a_device_come_with_the_bundle_that_makes_it_known(two, make, folder):
@@ -1080,6 +1308,40 @@ def test_a_row_written_without_the_feed_is_found_and_sent(two, folder):
     assert a.verify(repair=True).verified.differing == [("users", "ada")]
     meet(folder, a, b)
     assert b.name == "unseen"
+
+
+def test_a_proof_claims_nothing_of_rows_that_one_device_does_not_hold(two, make, folder):
+    a, c = two[0], make("c")
+    c.join(a.invite(c.create_keys(), "tablet", policy={"memories": "none"}))
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "m")
+    meet(folder, a, c)
+    for device, other in ((a, c), (c, a)):
+        found = device.verify(with_=other.verify().verified.proof)
+        assert found.buckets == {}
+        assert found.not_compared == {"memories": 1}
+        assert "memories" not in found.compared
+        assert {"people", "conversations"} <= {*found.compared}
+
+
+def test_own_changes_of_a_device_that_only_receives_are_seen_and_stay(two, make, folder):
+    a, c = two[0], make("c")
+    c.join(a.invite(c.create_keys(), "tablet", level=1))
+    a.run(USER, "eve", "Eve")
+    meet(folder, a, c)
+    theirs = a.verify().verified.proof
+    assert c.status().receives_only
+    assert not a.status().receives_only
+    assert c.verify(with_=theirs).buckets == {}
+    c.run(RENAME, "Ada L.")
+    c.run("DELETE FROM users WHERE user_id = 'eve'")
+    meet(folder, c, a)
+    found = c.verify(with_=theirs)
+    assert found.verified.differing == [("users", "ada"), ("users", "eve")]
+    assert len(found.buckets["users"]) == 2
+    assert a.verify(with_=found.verified.proof).buckets == found.buckets
+    with pytest.raises(InvalidValue, match="only receives"):
+        c.verify(repair=True)
 
 
 def test_the_folder_holds_nothing_readable(two, folder):
@@ -1166,6 +1428,9 @@ BAD = {
     "another number": lambda p: p.update(header={"n": 2}),
     "a first bundle after another": lambda p: p.update(header={"prev": "1" * 32}),
     "a malformed statement": lambda p: p.update(header={"statements": [{"kind": "approve"}]}),
+    "a malformed import": lambda p: p.update(
+        header={"statements": [{"kind": "undone", "import": "x", "rows": 5}]}
+    ),
     "no statements": lambda p: p.update(header={"statements": 5}),
     "a malformed decision": lambda p: p.update(header={"decided": [["users", "ada"]]}),
     "a context that is a list": lambda p: p.update(header={"ctx": []}),
@@ -1197,13 +1462,33 @@ def test_other_bad_files_are_refused(two, folder):
     (folder / stream / "notes.txt").write_text("x")
     os.mkfifo(folder / stream / "pipe")
     (folder / stream / "link").symlink_to("/dev/zero")
-    assert a.exchange(folder).refused == [
+    assert a.exchange(folder).foreign == [
         (f"{stream}/notes.txt", "its name is not that of a bundle")
     ]
     assert a.take_in().refused == [(name, "it is not encrypted, or is damaged")]
     assert name not in a.replica.spool.names()
     assert a.exchange(folder).received == 0
     assert parse_name(name).device == b.replica.device_id
+
+
+def test_to_refuse_many_files_lists_the_spool_no_more_often_than_to_refuse_one(two, monkeypatch):
+    a, b = two
+    listed = []
+    names = Spool.names
+    monkeypatch.setattr(Spool, "names", lambda spool: listed.append(1) or names(spool))
+
+    def refused(count):
+        for _ in range(count):
+            forged(a, b, text=b"{}", is_deferred=True)
+        listed.clear()
+        done = a.take_in()
+        files = {file for file, _ in done.refused}
+        assert len(files) == count
+        made = len(listed)
+        assert not files & names(a.replica.spool)
+        return made
+
+    assert refused(1) == refused(10)
 
 
 def test_a_row_of_an_older_schema_gets_the_defaults(two, folder):

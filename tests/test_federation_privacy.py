@@ -8,6 +8,7 @@ import pytest
 
 from aico_lab.backup.restoring import restore
 from aico_lab.config import Settings
+from aico_lab.errors import UnknownName
 from aico_lab.key_rotation.rotation import rotate
 from aico_lab.lab import Lab
 
@@ -104,3 +105,69 @@ def test_a_device_is_the_same_with_a_new_key(two):
         add(again, "new", "Neo")
         meet(folder, again, b)
         assert count(b, "SELECT count(*) FROM users") == 2
+
+
+MESSAGE = (
+    "INSERT INTO messages (message_id, channel_id, conversation_id, user_id, role, content, "
+    "timestamp) VALUES (?, 'room', 'talk', ?, ?, ?, '2024-05-01T12:30:00.000000Z')"
+)
+TEXTS = "SELECT count(*) FROM sync_conflicts WHERE content LIKE '%canary%'"
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"user": "person-ada"},
+        {"conversation": "talk"},
+        {"channel": "room"},
+        {"before": "2024-06-01"},
+    ],
+)
+def test_what_waits_of_an_erased_scope_can_be_erased_on_every_device(two, scope):
+    """Rows that another device added meanwhile come back into the queue after an erasure."""
+    a, b, folder = two
+    for lab, key in ((a, "old"), (b, "new")):
+        with lab.primary.transaction():
+            lab.primary.execute(
+                "INSERT OR IGNORE INTO channels (channel_id, created_at) VALUES ('room', '2024')"
+            )
+            lab.primary.execute(MESSAGE, [key, "person-ada", "user", f"the canary of {key}"])
+            lab.primary.execute(MESSAGE, [f"re-{key}", None, "assistant", f"canary, {key}"])
+        if lab is a:
+            meet(folder, a, b)
+    a.privacy.forget(**scope)
+    meet(folder, a, b, a)
+    waiting = [count(lab, TEXTS) for lab in (a, b)]
+    assert min(waiting) >= 1
+    for lab, waits in zip((a, b), waiting, strict=True):
+        result = lab.privacy.forget(**scope)
+        assert result.rows["sync_conflicts"] >= waits
+        assert result.receipt["erased"]["aico.db"]["sync_conflicts"] >= waits
+        assert count(lab, TEXTS) == 0
+
+
+def test_what_waits_of_an_undone_import_can_be_erased_on_every_device(two, tmp_path):
+    a, b, folder = two
+    rows = [
+        {"message_id": f"m{n}", "user_id": "zoe", "role": "user", "content": "imported",
+         "conversation_id": "zoo", "timestamp": "2024-05-01T12:00:00Z"}
+        for n in range(3)
+    ]  # fmt: skip
+    (tmp_path / "zoo.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    undone = a.import_from(tmp_path / "zoo.jsonl").import_id
+    meet(folder, a, b)
+    with b.primary.transaction():
+        b.primary.execute("UPDATE messages SET content = 'canary' WHERE message_id = 'm1'")
+        b.primary.execute(MESSAGE.replace("'room'", "(SELECT max(channel_id) FROM channels)"),
+                          ["own", "zoe", "user", "my own canary"])  # fmt: skip
+    a.privacy.forget(import_id=undone)
+    meet(folder, a, b)
+    assert count(b, TEXTS) == 2
+    assert b.privacy.forget(import_id=undone).rows["sync_conflicts"] >= 1
+    assert [row[0] for row in b.primary.fetch_all(
+        "SELECT row_key FROM sync_conflicts WHERE content LIKE '%canary%'")] == ["own"]  # fmt: skip
+    with pytest.raises(UnknownName, match="federate resolve"):
+        b.privacy.forget(import_id=undone)
+    meet(folder, a, b)
+    for lab in (a, b):
+        assert count(lab, "SELECT count(*) FROM sync_state WHERE key GLOB 'undoing:*'") == 0

@@ -12,7 +12,13 @@ import time
 
 import pytest
 
-from aico_lab.errors import DeviceUnreachable, InvalidValue, LibraryMissing, PairingFailed
+from aico_lab.errors import (
+    DeviceRevoked,
+    DeviceUnreachable,
+    InvalidValue,
+    LibraryMissing,
+    PairingFailed,
+)
 from aico_lab.federation import nearby, pairing
 from aico_lab.federation.replica import DeviceKeys
 
@@ -157,14 +163,23 @@ def test_a_code_that_nobody_answers_leaves_nothing_in_the_folder(shared, monkeyp
     assert list(shared.iterdir()) == []
 
 
-def test_an_old_message_is_not_answered_and_goes(shared):
+def test_a_code_that_is_too_old_by_the_clock_is_named_so_at_once(shared):
     pairing.FolderPost.begin(shared, "d0").write(1, b"{}")
     (old,) = shared.iterdir()
-    os.utime(old, (time.time() - 700,) * 2)
-    with pytest.raises(PairingFailed, match="No device waits"):
-        pairing.FolderPost.find(shared, 0)
+    os.utime(old, (time.time() - 1200,) * 2)
+    with pytest.raises(PairingFailed, match="20 minutes old by the clock"):
+        pairing.FolderPost.find(shared, 60)
+    pairing.FolderPost.begin(shared, "d1")
+    assert old.exists()  # this clock may be the wrong one
     pairing.FolderPost.begin(shared, "d0")
     assert not old.exists()
+
+
+def test_a_folder_that_is_named_like_a_message_is_none(shared):
+    (shared / "pairing-old").mkdir()
+    admitted = admit(pairing.FolderPost.begin(shared, "d0"))
+    assert ask(pairing.FolderPost.find(shared)) == {"for": "phone"}
+    admitted.result()
 
 
 def test_of_two_waiting_devices_none_is_chosen(shared):
@@ -202,6 +217,21 @@ def test_a_person_who_breaks_off_at_the_question_leaves_nobody_waiting(shared):
     with pytest.raises(PairingFailed, match="did not add"):
         ask(pairing.FolderPost.find(shared))
     with pytest.raises(OSError, match="phone"):
+        admitted.result()
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"), [(DeviceRevoked("x"), DeviceRevoked), (InvalidValue("x"), PairingFailed)]
+)
+def test_a_device_that_cannot_be_invited_does_not_wait(shared, error, answer):
+    def refuse(*_):
+        raise error
+
+    post = pairing.FolderPost.begin(shared, "d0")
+    admitted = InThread(lambda: pairing.admit(post, CODE, lambda *_: True, refuse))
+    with pytest.raises(answer):
+        ask(pairing.FolderPost.find(shared))
+    with pytest.raises(type(error)):
         admitted.result()
 
 

@@ -110,6 +110,7 @@ def device_add(
         lab.devices.federation.require_full_trust()
         held = lab.devices.federation.check_policy(classes)
         left_out += sorted({*lab.devices.federation.replica.classes} - held)
+        known = {one.device_id for one in lab.devices.list()}
         if folder is not None:
             shared = shared_folder(folder)
             this = lab.devices.federation.replica.device_id
@@ -129,6 +130,11 @@ def device_add(
         emit(added)
     else:
         say(f"Added {added.name} ({added.device_id}); `aico-lab federate sync` sends it the rows.")
+    if added.device_id in known:
+        note(
+            f"{added.name} was trusted already, and keeps the keys that it has got; from now on it "
+            f"holds {', '.join(added.classes)}."
+        )
 
 
 @device.command("join")

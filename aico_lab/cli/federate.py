@@ -14,13 +14,14 @@ from aico_lab.cli.output import emit, note, say, show
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
-    from aico_lab.federation.syncing import Synced
+    from aico_lab.federation.syncing import FederationProof, Synced
 
 federate = typer.Typer(
     help="Exchange changes with the person's other devices.", no_args_is_help=True
 )
 
 _PAUSE: Final = 30.0  # seconds between two exchanges of `--watch`
+_SHOWN: Final = 10  # of the files that were refused
 
 
 @federate.command("sync")
@@ -41,7 +42,7 @@ def federate_sync(
     json: JsonOption = False,
 ) -> None:
     """Send what changed here, and take in what changed elsewhere."""
-    from aico_lab.errors import AicoLabError, InvalidValue
+    from aico_lab.errors import AicoLabError, FolderUnusable, InvalidValue
 
     if watch and json:
         raise InvalidValue("Use only one of --watch and --json.")
@@ -53,14 +54,20 @@ def federate_sync(
         if json:
             emit(done)
         _report(done, quiet=json)
+        said = ""
         while watch:
             time.sleep(_PAUSE)
             try:
                 _report(lab.devices.sync(lan=lan, address=address))
+                said = ""
             except AicoLabError as error:
-                if not error.transient:
+                # A folder of a cloud drive or a stick may be away for a while.
+                is_away = isinstance(error, FolderUnusable) and error.__cause__ is not None
+                if not (error.transient or is_away):
                     raise
-                note(str(error))
+                if str(error) != said:
+                    note(str(error))
+                said = str(error) if is_away else ""
 
 
 @federate.command("serve")
@@ -109,6 +116,10 @@ def federate_status(
     ):
         for row in rows:
             show(f"{title}: {' '.join(row)}")
+    for file, reason in status.foreign[:_SHOWN]:
+        show(f"not of the devices: {file} ({reason})")
+    if len(status.foreign) > _SHOWN:
+        show(f"not of the devices: {len(status.foreign) - _SHOWN:,} more files of the folder")
     if status.conflicts:
         say(f"{counted(status.conflicts, 'conflicts')}: see `aico-lab federate conflicts`.")
     say(
@@ -116,7 +127,7 @@ def federate_status(
         "adds it again."
         if status.is_revoked
         else "This device only receives: its own changes stay here."
-        if any(one.is_this and one.trust_level == 1 for one in status.devices)
+        if status.receives_only
         else "Changes wait for `aico-lab federate sync`."
         if status.unsent
         else "All changes of this device are in bundles."
@@ -141,28 +152,21 @@ def federate_verify(
 ) -> None:
     """Compare the rows with what was exchanged, and with another device."""
     from aico_lab.federation.lab_devices import read_proof
-    from aico_lab.metrics.engine.claims import counted
 
     other = None if with_ is None else read_proof(with_)
     with open_lab(home, key_file) as lab:
-        found = lab.devices.federation.verify(with_=other, repair=repair)
+        folder = lab.devices.folder
+        if folder is not None and not folder.is_dir():
+            note(f"{folder} is not there, so that its files were not compared.")
+            folder = None
+        found = lab.devices.federation.verify(with_=other, repair=repair, folder=folder)
     differing = found.verified.differing
     if json:
         emit(found)
     else:
-        rows = found.verified.proof.rows
-        wrong = found.buckets.keys() | {table for table, _ in differing}
-        for table, count in rows.items():
-            say(f"{'FAIL' if table in wrong else 'ok  '} {table:<24} {counted(count, 'rows')}")
-        for table, key in differing:
-            show(f"not as exchanged: {table} {key}")
-        if found.verified.repaired:
-            say("These rows are sent as they are here with the next `aico-lab federate sync`.")
-        if other is not None:
-            say("Both devices have equal rows." if not found.buckets else "The devices DIFFER.")
-            if alone := sorted(rows.keys() ^ other.rows.keys()):
-                say(f"Not compared, as only one of the devices holds them: {', '.join(alone)}.")
-    if found.buckets or (differing and not repair):
+        _show_verified(found, is_compared=other is not None)
+    is_damaged = any(not file.is_repaired for file in found.damaged)
+    if found.buckets or is_damaged or (differing and not repair):
         raise typer.Exit(1)
 
 
@@ -285,12 +289,46 @@ def federate_log(
         )
 
 
+def _show_verified(found: FederationProof, *, is_compared: bool) -> None:
+    from aico_lab.metrics.engine.claims import counted
+
+    wrong = found.buckets.keys() | {table for table, _ in found.verified.differing}
+    for table, count in found.verified.proof.rows.items():
+        if table not in found.not_compared:
+            say(f"{'FAIL' if table in wrong else 'ok  '} {table:<24} {counted(count, 'rows')}")
+    for table, count in found.not_compared.items():
+        say(
+            f"     {table:<24} {counted(count, 'rows')}, NOT compared: only one of the devices "
+            "holds them"
+        )
+    for table, key in found.verified.differing:
+        show(f"not as exchanged: {table} {key}")
+    if found.verified.repaired:
+        say("These rows are sent as they are here with the next `aico-lab federate sync`.")
+    for file in found.damaged:
+        mended = "it is repaired, or sent again" if file.is_repaired else "no copy here is whole"
+        show(f"damaged: {file.path}; {mended}")
+    if is_compared:
+        say(
+            "The devices DIFFER."
+            if found.buckets
+            else f"Both devices have equal rows of {', '.join(found.compared)}."
+            if found.compared
+            else "Nothing was compared: the devices hold no class in common."
+        )
+
+
 def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
     from aico_lab.metrics.engine.claims import counted
 
     for way, one in done.items():
-        for file, reason in (*one.exchanged.refused, *one.taken_in.refused):
+        for file in one.exchanged.damaged:
+            note(f"{file} was damaged on this device: it is fetched again, or sent anew.")
+        refused = [*one.exchanged.refused, *one.taken_in.refused, *one.exchanged.foreign]
+        for file, reason in refused[:_SHOWN]:
             note(f"{file} was refused: {reason}.")
+        if len(refused) > _SHOWN:
+            note(f"So were {len(refused) - _SHOWN:,} more: is it the folder of the devices alone?")
         files: dict[str, list[str]] = {}
         for file, reason in one.taken_in.waiting:
             files.setdefault(reason, []).append(file)

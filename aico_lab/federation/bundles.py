@@ -103,6 +103,11 @@ def parse_name(name: str) -> FileName:
     return FileName(found[1], int(found[2]), found[3])
 
 
+def is_stream(name: str) -> bool:
+    """Return whether a name is that of a stream."""
+    return _STREAM.fullmatch(name) is not None
+
+
 def hash_of(content: bytes) -> str:
     """Return the hash of a file that is part of its name."""
     return hashlib.sha256(content).hexdigest()[:32]

@@ -80,7 +80,7 @@ def compact(replica: Replica) -> tuple[int, int, int]:
         return 0, 0, 0
     # The statements are in the base class, so that one is always due; parents come first.
     due = [class_ for class_ in replica.classes if class_ in {BASE, *changed}]
-    chains[BASE] = _without_trust(replica, chains[BASE])
+    chains[BASE] = _without_trust_and_keys(replica, chains[BASE])
     written = _replace(replica, {class_: chains[class_] for class_ in due}, whole=True)
     gone = replaced.names(replica)
     for class_ in due:
@@ -88,21 +88,30 @@ def compact(replica: Replica) -> tuple[int, int, int]:
     return *written, sum(len(chains[class_]) for class_ in due)
 
 
-def _without_trust(replica: Replica, links: list[Link]) -> list[Link]:
-    """Return bundles without those of other devices that have only trust or keys.
+def _without_trust_and_keys(replica: Replica, links: list[Link]) -> list[Link]:
+    """Return bundles without those of others on trusted devices, or any on keys of unheld classes.
 
     Who has not learned yet that this device is trusted could not read its state without them, and
-    this device may not have the keys, such as those of a plugin that is not active here.
+    its own statements hand out only the keys that it has, of the classes that it knows.
     """
     kept, there = set(), replica.spool.names()
+    rows = replica.connection.fetch_all(
+        "SELECT epoch FROM sync_epochs "
+        "WHERE identity IS NULL OR class NOT IN (SELECT value FROM json_each(?))",
+        [json.dumps(replica.classes)],
+    )
+    lacking = {epoch for (epoch,) in rows}
     receiver = Receiver(replica)
     for link in links:
-        if link.file not in there or link.stream.startswith(f"{replica.device_id}."):
+        is_own = link.stream.startswith(f"{replica.device_id}.")
+        if link.file not in there or (is_own and not lacking):
             continue
         with contextlib.suppress(Refused):
             opened = receiver.open(parse_name(link.file))
             if not opened.rows() and any(
-                one["kind"] in ("approve", "epoch") for one in opened.header.statements
+                (one["kind"] == "approve" and not is_own)
+                or (one["kind"] == "epoch" and one["epoch"] in lacking)
+                for one in opened.header.statements
             ):
                 kept.add(link)
     return [link for link in links if link not in kept]

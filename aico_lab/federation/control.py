@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import InvalidValue
-from aico_lab.federation import epochs, replaced
+from aico_lab.federation import epochs, replaced, undone
 from aico_lab.federation.bundles import FileName, Refused
 from aico_lab.federation.replica import DeviceKeys
 
@@ -104,6 +104,8 @@ def _obey_one(
             epochs.receive(replica, statement)
         case "replace":
             replaced.receive(replica, statement)
+        case "undone":
+            undone.receive(replica, statement)
         case "seen":
             replica.connection.execute(
                 "INSERT INTO sync_seen SELECT value FROM json_each(?) WHERE true "
@@ -142,6 +144,7 @@ def _revoke(replica: Replica, device_id: str, heads: Mapping[str, list[str]]) ->
     if trusted:
         replica.audit("device.revoked", device_id, "")
         replica.publish_event("device.revoked", {"device_id": device_id})
+        epochs.hand_out_again(replica, device_id)
     return trusted
 
 
@@ -208,12 +211,10 @@ def everything(replica: Replica) -> list[Statement]:
         for owner, field, stamp, value in connection.fetch_all("SELECT * FROM sync_settings")
     ]
     statements += [
-        # Those of a plugin that is not active here go to the devices that had them.
-        epochs.sealed_for(
-            replica, epoch, class_, entitled.get(class_) or epochs.holders(replica, epoch)
-        )
+        epochs.sealed_for(replica, epoch, class_, entitled[class_])
         for epoch, class_ in connection.fetch_all(
             "SELECT epoch, class FROM sync_epochs WHERE identity IS NOT NULL ORDER BY epoch"
         )
+        if class_ in entitled
     ]
     return statements

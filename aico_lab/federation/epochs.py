@@ -129,6 +129,22 @@ def receive(replica: Replica, statement: Mapping[str, Any]) -> None:
             )
 
 
+def hand_out_again(replica: Replica, revoked: str) -> None:
+    """Let the keys that this device has be sealed for all devices that are still trusted.
+
+    Some may have them only from bundles of the revoked one that count no more.
+    """
+    entitled = replica.entitled()
+    for epoch, class_, device_ids in replica.connection.fetch_all(
+        "SELECT epoch, class, device_ids FROM sync_epochs"
+    ):
+        again = entitled.get(class_, set()) - {revoked, replica.device_id}
+        replica.connection.execute(
+            "UPDATE sync_epochs SET device_ids = ? WHERE epoch = ?",
+            [json.dumps(sorted({*json.loads(device_ids)} - again)), epoch],
+        )
+
+
 def holders(replica: Replica, epoch: str) -> set[str]:
     """Return the devices that the key of an epoch was sealed for."""
     row = replica.connection.fetch_one(

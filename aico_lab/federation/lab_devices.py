@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aico_lab.errors import (
+    DeviceRevoked,
     DeviceUnreachable,
     FolderUnusable,
     InvalidValue,
@@ -16,6 +17,7 @@ from aico_lab.errors import (
 )
 from aico_lab.federation.proof import BUCKETS, RowsProof
 from aico_lab.federation.syncing import Federation
+from aico_lab.home.folder import Home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,8 +102,9 @@ class Devices:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The policy is none, or this device only receives.
-            DeviceRevoked: The other devices no longer trust this one.
+            InvalidValue: The policy is none, the device is trusted already on another level, or
+                this device only receives.
+            DeviceRevoked: The device was revoked, and makes new keys; or this one was.
             PairingFailed: No device joined, its code was wrong, or the person did not trust it.
         """
         from aico_lab.federation import pairing
@@ -127,11 +130,16 @@ class Devices:
         Raises:
             PairingFailed: The code is wrong, or no device answers.
             InvalidValue: This home has a federation already.
+            DeviceRevoked: The other devices have revoked its keys, which it forgets.
         """
         from aico_lab.federation import pairing
 
         self.check_join(code, name)
-        invitation = pairing.ask(post, code, self.federation.create_keys(), name)
+        try:
+            invitation = pairing.ask(post, code, self.federation.create_keys(), name)
+        except DeviceRevoked:
+            self.federation.forget_keys()
+            raise
         self.federation.join(invitation)
         return self.find(str(invitation["from"]))
 
@@ -215,11 +223,13 @@ def shared_folder(folder: Path | str) -> Path:
     """Return the whole path of a shared folder.
 
     Raises:
-        FolderUnusable: It does not exist.
+        FolderUnusable: It does not exist, or is a home.
     """
     folder = Path(folder).expanduser().absolute()
     if not folder.is_dir():
         raise FolderUnusable(f"There is no folder {folder}: create it, or check the path.")
+    if Home(folder).marker.exists():
+        raise FolderUnusable(f"{folder} is a home: name a folder that only the devices use.")
     return folder
 
 

@@ -28,7 +28,7 @@ from aico_lab.errors import AicoLabError, DeviceUnreachable, InvalidValue
 from aico_lab.federation import replaced
 from aico_lab.federation.bundles import LARGEST_FILE, Refused, parse_name
 from aico_lab.federation.nearby import BUNDLES, discover, read_address
-from aico_lab.federation.spool import Exchanged
+from aico_lab.federation.spool import Exchanged, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,15 +185,15 @@ class _Client:
         try:
             there = self._names()
             here, gone = spool.names(), replaced.names(self._replica)
-            for name in sorted(there - here - gone):
+            junk = self._replica.junk()
+            for name in sorted(there - here - gone - junk):
                 try:
                     parse_name(name)
                     spool.take(name, self._fetch(name))
                     done.received += 1
                 except Refused as refused:
-                    done.refused.append((name, str(refused)))
-            rows = self._replica.connection.fetch_all("SELECT file FROM sync_refused")
-            for name in sorted(here - there - gone - {name for (name,) in rows}):
+                    done.refused.append((printable(name), str(refused)))
+            for name in sorted(here - there - gone - junk):
                 self._ask("PUT", _BUNDLES + name, spool.read(name))
                 done.sent += 1
         except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
@@ -326,7 +326,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         try:
             content = self.server.spool.read(self._name())
-        except (Refused, OSError):
+        except (Refused, AicoLabError):
             self._refuse(http.HTTPStatus.NOT_FOUND)
             return
         self._send(content, self._first_byte())
@@ -342,8 +342,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         content = self.rfile.read(int(length))
         try:
             self.server.spool.take(self._name(), content)
-        except (Refused, OSError):
+        except Refused:
             self._refuse(http.HTTPStatus.BAD_REQUEST)
+            return
+        except AicoLabError:  # as on a full disk
+            self._refuse(http.HTTPStatus.INSUFFICIENT_STORAGE)
             return
         self.server.has_received.set()
         self._send(b"")

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from spake2 import SPAKE2_A, SPAKE2_B, SPAKEError
 
-from aico_lab.errors import FolderUnusable, InvalidValue, PairingFailed
+from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, PairingFailed
 from aico_lab.federation.control import check_name
 from aico_lab.federation.replica import DeviceKeys
 from aico_lab.home.files import write_atomically
@@ -37,6 +37,7 @@ PATIENCE: Final = 600.0  # seconds that a code is valid
 LARGEST_MESSAGE: Final = 16 << 20
 
 _POLL: Final = 0.3
+_DAY: Final = 86_400.0
 _DIGITS: Final = 8
 _PREFIX: Final = "pairing-"
 _WRONG: Final = "The code is wrong, and is no longer valid: begin again with `device add`."
@@ -75,12 +76,11 @@ class FolderPost:
     def begin(cls, folder: Path, device_id: str) -> FolderPost:
         """Return the way of a new pairing of a device.
 
-        Those that are no longer valid are removed, and earlier ones of the device, which may have
-        been killed.
+        Earlier ones of the device, which may have been killed, are removed, and old ones of others.
         """
-        valid = set(_valid(folder)) - set(folder.glob(f"{_PREFIX}{device_id}.*"))
-        for path in set(folder.glob(f"{_PREFIX}*")) - valid:
-            path.unlink(missing_ok=True)
+        for path, age in _messages(folder).items():
+            if path.name.startswith(f"{_PREFIX}{device_id}.") or abs(age) > _DAY:
+                path.unlink(missing_ok=True)
         return cls(folder, f"{device_id}.{secrets.token_hex(4)}", joins=False)
 
     @classmethod
@@ -88,13 +88,17 @@ class FolderPost:
         """Wait for the pairing that nobody has answered.
 
         Raises:
-            PairingFailed: There is none, or there are several.
+            PairingFailed: There is none, or there are several, or it is too old by this clock.
         """
         until = time.monotonic() + seconds
         while True:
-            names = [path.name.removeprefix(_PREFIX) for path in _valid(folder)]
-            asked = {name[:-2] for name in names if name.endswith("-1")}
-            waiting = asked - {name[:-2] for name in names if name.endswith(("-2", "-3"))}
+            ages = {path.name.removeprefix(_PREFIX): age for path, age in _messages(folder).items()}
+            answered = {name[:-2] for name in ages if name.endswith(("-2", "-3"))}
+            asked = {name[:-2]: age for name, age in ages.items() if name.endswith("-1")}
+            waiting = {name for name, age in asked.items() if age <= PATIENCE} - answered
+            old = [age for name, age in asked.items() if name not in answered]
+            if old and not waiting:
+                raise _too_old(folder, min(old))
             if len(waiting) > 1:
                 raise PairingFailed(
                     f"Several devices wait for another one in {folder}: end `device add` on all "
@@ -178,15 +182,19 @@ def admit(
     except (PairingFailed, InvalidValue, KeyError):
         post.write(3, _written(refused=b"code"))
         raise PairingFailed(_WRONG) from None
-    is_trusted = False
+    refused, invitation = b"person", None
     try:
-        is_trusted = confirm(name, keys)
+        if confirm(name, keys):
+            invitation = invite(keys, name)
+    except DeviceRevoked:
+        refused = b"revoked"
+        raise
     finally:
-        if not is_trusted:  # also after Control-C: the other device waits
-            post.write(3, _written(refused=b"person"))
-    if not is_trusted:
+        if invitation is None:  # also after Control-C: the other device waits
+            post.write(3, _written(refused=refused))
+    if invitation is None:
         raise PairingFailed(f"The device {name!r} was not added.")
-    post.write(3, secret.seal(b"admits", invite(keys, name)))
+    post.write(3, secret.seal(b"admits", invitation))
     return keys
 
 
@@ -202,6 +210,7 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
     Raises:
         InvalidValue: It is no code, or no name.
         PairingFailed: The code is wrong, or the other device did not answer or refused.
+        DeviceRevoked: It has revoked these keys.
     """
     check_name(name)
     exchange = SPAKE2_B(digits_of(code))
@@ -212,7 +221,12 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
     post.write(2, secret.seal(b"joins", described, part=mine))
     answer = _read(post.read(3, PATIENCE))
     if answer.get("refused") == b"person".hex():
-        raise PairingFailed("The person at the other device did not add this one.")
+        raise PairingFailed("The other device did not add this one: see what it says.")
+    if answer.get("refused") == b"revoked".hex():
+        raise DeviceRevoked(
+            "The other devices have revoked the keys of this one, which makes new ones now: begin "
+            "again on both."
+        )
     return secret.open(b"admits", answer)
 
 
@@ -299,14 +313,23 @@ def _malformed() -> PairingFailed:
     return PairingFailed("The answer is not that of a device: begin again on both.")
 
 
-def _valid(folder: Path) -> list[Path]:
-    """Return the messages in a folder of pairings that are still going on."""
-    found = []
+def _messages(folder: Path) -> dict[Path, float]:
+    """Return the messages of pairings in a folder, with the seconds since they were written."""
+    found = {}
     for path in folder.glob(f"{_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime <= PATIENCE:
-                found.append(path)
+            if path.is_file():
+                found[path] = time.time() - path.stat().st_mtime
     return found
+
+
+def _too_old(folder: Path, age: float) -> PairingFailed:
+    return PairingFailed(
+        f"The code of the device that waits in {folder} is {age / 60:,.0f} minutes old by the "
+        "clock of this one, and valid for 10. If it is shown only now, the clocks differ by that "
+        "much: correct the wrong one, and begin again on both. Otherwise wait until the folder has "
+        "the same files here, and try again."
+    )
 
 
 def _unusable(folder: Path, error: OSError) -> FolderUnusable:

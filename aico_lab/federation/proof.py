@@ -29,7 +29,7 @@ class RowsProof:
     """The rows of a device in numbers that are equal on devices with equal rows.
 
     Attributes:
-        rows: The number of rows of every table.
+        rows: The number of rows of every table of the classes that the device holds.
         sums: For every table, the sum of its rows' digests in each bucket, as hexadecimal digits.
     """
 
@@ -50,6 +50,11 @@ class RowsProof:
         }
         return {table: buckets for table, buckets in sorted(found.items()) if buckets}
 
+    def not_compared(self, other: RowsProof) -> dict[str, int]:
+        """Return the tables that only one of two devices holds, with their numbers of rows."""
+        alone = self.sums.keys() ^ other.sums.keys()
+        return {table: (self.rows | other.rows)[table] for table in sorted(alone)}
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
@@ -58,7 +63,8 @@ class Verified:
     Attributes:
         proof: The rows of this device.
         differing: Rows that differ from their version, as table and key: they changed since the
-            last sync, or another program wrote them without the change feed.
+            last sync or on a device that only receives, or another program wrote them without the
+            change feed.
         repaired: Whether those rows were marked to be sent.
     """
 

@@ -76,6 +76,7 @@ class Receiver:
     def take_in(self) -> TakenIn:
         """Take in every bundle that may be taken in now."""
         replaced.take_effect(self._replica)
+        self._replica.without_key.clear()
         pending = self._pending()
         self._leave_forgotten_streams(pending)
         progress = True
@@ -103,8 +104,12 @@ class Receiver:
                     self._kept.pop(name, None)
                     self._reasons.pop(name, None)
         retry_parked(self._replica)
-        self._done.waiting = sorted((str(name), why) for name, why in self._reasons.items())
-        self._replica.keep("waiting", self._done.waiting)
+        for file, why in self._replica.refuse_unreadable():
+            self._reasons.pop(parse_name(file), None)
+            self._done.refused.append((file, why))
+        waiting = sorted((str(name), why) for name, why in self._reasons.items())
+        self._replica.keep("waiting", waiting)
+        self._done.waiting = [one for one in waiting if self._replica.waits(one[1])]
         return self._done
 
     def _pending(self) -> set[FileName]:
@@ -131,19 +136,12 @@ class Receiver:
         device = control.device_of(name, self._replica)
         if device is None:
             raise Refused("its device is unknown", is_final=False)
-        try:
-            return unpack(
-                name,
-                self._replica.spool.read(str(name)),
-                epochs.identities(self._replica),
-                device[0],
-            )
-        except NoKey as error:
-            # Its class is in it, so that nobody can tell whether it is one of these.
-            if left_out := sorted({*self._replica.classes} - self._replica.held_classes):
-                reason = f"{error}; it does not hold {', '.join(left_out)}"
-                raise Refused(reason, is_final=False) from error
-            raise
+        return unpack(
+            name,
+            self._replica.spool.read(str(name)),
+            epochs.identities(self._replica),
+            device[0],
+        )
 
     def _read_header(self, name: FileName) -> None:
         try:
@@ -153,6 +151,7 @@ class Receiver:
             return
         self._headers[name] = opened.header
         self._reasons.pop(name, None)
+        self._replica.without_key.discard(name)
         self._obey_early(name, opened.header)
         if self._kept_size < _KEPT:
             self._kept[name] = opened
@@ -189,6 +188,8 @@ class Receiver:
         return True
 
     def _refuse(self, name: FileName, refused: Refused) -> None:
+        if isinstance(refused, NoKey):
+            self._replica.without_key.add(name)
         if not refused.is_final:
             self._reasons[name] = str(refused)
             return
@@ -202,7 +203,7 @@ class Receiver:
                 [str(name), str(refused)],
             )
             self._replica.publish_event("federation.refused", {"file": str(name)})
-        self._replica.spool.remove([str(name)])
+        self._replica.spool.remove(str(name))
 
     def _obstacle(self, name: FileName, header: Header) -> str | None:
         """Return the reason why a bundle cannot be taken in now, or None."""
@@ -235,6 +236,19 @@ class Receiver:
             for head in json.loads(stored).get(name.stream, [])
         }
         heads |= {head for (head,) in self._connection.fetch_all("SELECT hash FROM sync_seen")}
+        # Also by bundles that wait, because they may wait for what this one has replaced.
+        trusted = {
+            device_id
+            for (device_id,) in self._connection.fetch_all(
+                "SELECT device_id FROM devices WHERE trust_level > 1"
+            )
+        }
+        heads |= {
+            head
+            for other, waiting in self._headers.items()
+            if other.device in trusted
+            for head in waiting.ctx.get(name.stream, (0, []))[1]
+        }
         before: dict[str, str] = dict(
             self._connection.fetch_all(
                 "SELECT hash, prev FROM sync_chain WHERE stream = ?", [name.stream]

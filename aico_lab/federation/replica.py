@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from aico_lab.adapters import age
 from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import SchemaError
-from aico_lab.federation.bundles import Ctx, FileName
+from aico_lab.federation.bundles import Ctx, FileName, NoKey
 from aico_lab.federation.tables import BASE, CLASSES, closed, read_tables
 from aico_lab.schema.discovery import discover
 from aico_lab.schema.registry import SchemaRegistry
@@ -59,11 +59,13 @@ class Replica:
     Attributes:
         connection: The primary database.
         spool: The folder of bundles.
+        without_key: The bundles there that this device could not decrypt when it tried last.
     """
 
     def __init__(self, connection: Connection, spool: Spool) -> None:
         self.connection = connection
         self.spool = spool
+        self.without_key: set[FileName] = set()
 
     def now(self) -> int:
         """Return the time in milliseconds since 1970."""
@@ -91,6 +93,51 @@ class Replica:
     def files(self, key: str) -> dict[str, str]:
         """Return the names of files that were kept, with reasons."""
         return dict(json.loads(self.get(key) or "[]"))
+
+    # Files that are none of its bundles
+
+    def junk(self) -> set[str]:
+        """Return the files that are neither fetched nor passed on."""
+        refused = self.connection.fetch_all("SELECT file FROM sync_refused")
+        return {name for (name,) in refused} | self.unreadable().keys()
+
+    def unreadable(self) -> dict[str, str]:
+        """Return the files that were left where they are, as it should have the key for them.
+
+        They are tried again as soon as there is another key.
+        """
+        is_current = self.get("unreadable:keys") == self._keys_known()
+        return self.files("unreadable") if is_current else {}
+
+    def waits(self, reason: str) -> bool:
+        """Return whether a file with this reason is waited for, and not only passed on."""
+        return self.holds_everything or reason != str(NoKey())
+
+    def refuse_unreadable(self) -> list[tuple[str, str]]:
+        """Remove the files that this device should be able to decrypt, and cannot.
+
+        It has the keys of all bundles that it wrote, and of all classes if it holds every class.
+        Anybody who has the folder can write a file under the name of a device.
+
+        Returns:
+            The files, each with the reason.
+        """
+        refused = [
+            (str(name), str(NoKey()))
+            for name in sorted(self.without_key)
+            if self.holds_everything or name.device == self.device_id
+        ]
+        if refused:
+            self.keep("unreadable", [*(self.unreadable() | dict(refused)).items()])
+            self.put("unreadable:keys", self._keys_known())
+            for name, _ in refused:
+                self.spool.remove(name)
+        return refused
+
+    def _keys_known(self) -> str:
+        return str(
+            self.connection.fetch_one("SELECT count(*) FROM sync_epochs WHERE identity IS NOT NULL")
+        )
 
     def create_keys(self) -> DeviceKeys:
         """Create and store the device's keys, unless it has some; return the public ones.
@@ -193,17 +240,21 @@ class Replica:
     @property
     def own_classes(self) -> set[str]:
         """The classes that this device holds and sends."""
+        return self.held_classes if self.level(self.device_id) > 1 else set()
+
+    @property
+    def held_classes(self) -> set[str]:
+        """The classes that this device holds, also if it only receives."""
         row = self.connection.fetch_one(
-            "SELECT sync_policy FROM devices WHERE device_id = ? AND trust_level = 2",
+            "SELECT sync_policy FROM devices WHERE device_id = ? AND trust_level > 0",
             [self.device_id],
         )
         return self.classes_of(row[0]) if row else set()
 
     @property
-    def held_classes(self) -> set[str]:
-        """The classes that this device holds, whether it may send or only receives."""
-        holders = self.entitled().items()
-        return {class_ for class_, devices in holders if self.device_id in devices}
+    def holds_everything(self) -> bool:
+        """Whether this device holds every class, so that it has the keys of all bundles."""
+        return self.held_classes == {*self.classes}
 
     def entitled(self) -> dict[str, set[str]]:
         """Return the trusted devices that hold each class."""
@@ -242,7 +293,11 @@ class Replica:
             "SELECT stream, n, hash FROM sync_chain WHERE stream GLOB ?", [f"{own}*"]
         ):
             unknown.discard(str(FileName(stream, n, hash_)))
-        return bool(unknown)
+        for (left,) in self.connection.fetch_all(  # when a plugin was deactivated
+            "SELECT value FROM sync_state WHERE key GLOB 'left:*'"
+        ):
+            unknown.difference_update(json.loads(left))
+        return bool(unknown - {str(name) for name in self.without_key})
 
     def stream(self, class_: str) -> str:
         """Return the stream of this device's bundles of a class, which begins on first use."""

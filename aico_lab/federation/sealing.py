@@ -138,6 +138,11 @@ def _follow_plugins(replica: Replica) -> None:
     if known == now:
         return
     for plugin in known - now:
+        own = connection.fetch_all(
+            "SELECT stream, n, hash FROM sync_chain WHERE class = ? AND stream GLOB ?",
+            [plugin, f"{replica.device_id}.*"],
+        )
+        replica.put(f"left:{plugin}", json.dumps([str(FileName(*row)) for row in own]))
         for table in ("rows", "dirty", "parked", "conflicts", "unsendable"):
             connection.execute(f"DELETE FROM sync_{table} WHERE table_name GLOB ?", [f"{plugin}_*"])
         connection.execute("DELETE FROM sync_chain WHERE class = ?", [plugin])
@@ -145,6 +150,7 @@ def _follow_plugins(replica: Replica) -> None:
         connection.execute("UPDATE sync_states SET is_complete = 0 WHERE class = ?", [plugin])
     for plugin in now - known:
         replica.put(f"scan:{plugin}", "1")
+        connection.execute("DELETE FROM sync_state WHERE key = ?", [f"left:{plugin}"])
     replica.put("plugins", json.dumps(sorted(now)))
 
 

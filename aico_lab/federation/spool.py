@@ -3,30 +3,60 @@
 Both have the same layout. Files are never changed: a file is there whole, or it is not there. Files
 are copied under a name that begins with a dot, and then renamed. What a cloud drive or a crash cut
 off in the shared folder is copied again: a file there is compared if its size or time is not that
-of the file here, which gets the time of an equal one.
+of the file here, which gets the time of an equal one. A file here that is damaged is removed, and
+fetched again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import secrets
 import stat
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aico_lab.errors import FolderUnusable
-from aico_lab.federation.bundles import LARGEST_FILE, FileName, Refused, hash_of, parse_name
-from aico_lab.home.files import private_files, sync_folder, write_atomically
+from aico_lab.federation.bundles import (
+    LARGEST_FILE,
+    FileName,
+    Refused,
+    hash_of,
+    is_stream,
+    parse_name,
+)
+from aico_lab.home.files import (
+    os_errors,
+    private_files,
+    remove_whole,
+    sync_folder,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from pathlib import Path
 
 _PENDING: Final = ".pending-"
 _MARK: Final = re.compile("federation-([0-9a-f]{32})")
 _PRECISION: Final = 1_000_000
 """Nanoseconds by which the times of equal files may differ between file systems."""
+_WRITING: Final = 60.0
+"""Seconds after which a file that is being received belongs to a process that was killed."""
+_COPYING: Final = 3_600.0
+"""Seconds after which one that is being copied into a shared folder does."""
+_LEFT: Final = re.compile(r"\.\.?pending-.*|\.\d{8}-.*", re.DOTALL)
+"""Names of files that are not complete yet, in a home."""
+_COPY: Final = re.compile(r"\.copy-([0-9a-f]{16})-[0-9a-f]{16}")
+"""Names of files that are not complete yet, in a shared folder, with the id of the device."""
+_OF_ONE_FILE: Final = {
+    errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENOENT,
+    errno.EACCES, errno.EPERM, errno.ENAMETOOLONG,
+}  # fmt: skip
+"""Errors that say nothing about the other files of a folder."""
 
 
 @dataclass
@@ -36,14 +66,18 @@ class Exchanged:
     Attributes:
         received: The files that came.
         sent: The files that were copied into the folder.
-        refused: Files that are no bundles, each with the reason.
+        refused: Bundles that are incomplete, or cannot be read or written, each with the reason.
         removed: The files that were removed from the folder, because newer ones replace them.
+        foreign: What is in the folder and no bundle of a known device, each with the reason.
+        damaged: Bundles of this device that were damaged, and removed.
     """
 
     received: int = 0
     sent: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     removed: int = 0
+    foreign: list[tuple[str, str]] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
     def followed_by(self, later: Exchanged) -> Exchanged:
         """Return the result of both; what was refused may be whole later, or of a known device."""
@@ -52,7 +86,22 @@ class Exchanged:
             self.sent + later.sent,
             later.refused,
             self.removed + later.removed,
+            later.foreign,
+            self.damaged + later.damaged,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedFile:
+    """A bundle whose bytes are not those that its name stands for.
+
+    Attributes:
+        path: The path of the file.
+        is_repaired: Whether it is whole again, or, on this device, removed to be sent anew.
+    """
+
+    path: str
+    is_repaired: bool
 
 
 class Spool:
@@ -63,10 +112,13 @@ class Spool:
 
     def names(self) -> set[str]:
         """Return the names of all bundles, such as `<stream>/<number>-<hash>.age`."""
-        return {name for name, _ in _files(self.folder) if _is_name(name)}
+        return {*self._statuses()}
 
     def _statuses(self) -> dict[str, os.stat_result]:
-        return {name: status for name, status in _files(self.folder) if _is_name(name)}
+        with os_errors(self.folder):
+            return {
+                name: one for name, one in _Listing(self.folder).files.items() if _is_name(name)
+            }
 
     def size(self) -> int:
         """Return the size of all bundles in bytes."""
@@ -74,7 +126,8 @@ class Spool:
 
     def read(self, name: str) -> bytes:
         """Return the content of a bundle's file."""
-        return (self.folder / name).read_bytes()
+        with os_errors(self.folder):
+            return (self.folder / name).read_bytes()
 
     def take(self, name: str, content: bytes) -> None:
         """Store a file that was received.
@@ -95,36 +148,46 @@ class Spool:
     def publish(self, is_written: Callable[[FileName], bool]) -> None:
         """Make prepared bundles visible whose transaction committed, and remove the others.
 
+        What killed processes were writing, which may be readable, is removed, too.
+
         Args:
             is_written: Returns whether the database has a bundle.
         """
-        for path in list(self.folder.glob(f"*/{_PENDING}*")):
-            name = parse_name(f"{path.parent.name}/{path.name.removeprefix(_PENDING)}")
-            if is_written(name):
-                path.replace(self.folder / str(name))
-                sync_folder(path.parent)
-            else:
-                path.unlink(missing_ok=True)
+        with os_errors(self.folder):
+            for path in self.unfinished():
+                name = f"{path.parent.name}/{path.name.removeprefix(_PENDING)}"
+                if _is_name(name) and path.is_file() and is_written(parse_name(name)):
+                    self._make_way(self.folder / name)
+                    path.replace(self.folder / name)
+                    sync_folder(path.parent)
+                # A thread that serves in the local network may be receiving a file.
+                elif "pending" in path.name or _is_older(path, _WRITING):
+                    remove_whole(path)
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove bundles."""
-        for name in self.names() & {*names}:
-            (self.folder / name).unlink(missing_ok=True)
+    def unfinished(self) -> list[Path]:
+        """Return the files that are being written, or were by a process that was killed."""
+        return [path for path in self.folder.glob("*/.*") if _LEFT.fullmatch(path.name)]
+
+    def remove(self, name: str) -> None:
+        """Remove a bundle, if it is there."""
+        (self.folder / name).unlink(missing_ok=True)
 
     def exchange(
         self,
         folder: Path,
         federation: str,
         *,
+        device_id: str,
         devices: Container[str],
         junk: set[str],
         gone: set[str],
     ) -> Exchanged:
-        """Copy the missing files from a shared folder, and to it; repair damaged ones there.
+        """Copy the missing files from a shared folder, and to it; repair damaged ones.
 
         Args:
             folder: The shared folder.
             federation: The id of the federation, by which the folder is marked.
+            device_id: The id of this device.
             devices: The ids of its devices; files of others are left where they are.
             junk: Files that were refused, and are neither fetched nor passed on.
             gone: Files that others replace, and are removed.
@@ -132,57 +195,211 @@ class Spool:
         Raises:
             FolderUnusable: The folder is missing, cannot be read or written, or is that of another
                 federation.
+            HomeNotWritable: The home cannot be read or written.
+            DiskFull: Its disk is full.
         """
         done = Exchanged()
-        try:
+        with _usable(folder, as_whole=True):
             _mark(folder, federation)
-            here, there = self._statuses(), dict(_files(folder))
-            for name in sorted(there.keys() - here.keys() - gone - junk):
-                try:
-                    if parse_name(name).device not in devices:
-                        raise Refused("its device is unknown", is_final=False)
-                    self.take(name, _content(folder / name))
-                    self._note_time(folder, name)
-                    done.received += 1
-                except Refused as refused:
-                    done.refused.append((printable(name), str(refused)))
-            for name in sorted(here.keys() - junk - gone):
-                if name in there and (_are_alike(here[name], there[name])
-                                      or self._is_whole(folder, name)):  # fmt: skip
-                    continue
-                content = self.read(name)
-                if hash_of(content) != parse_name(name).hash:
-                    done.refused.append((name, "it is damaged on this device"))
-                    continue
-                _copy(folder, name, content)
-                self._note_time(folder, name)
-                done.sent += 1
-            for name in sorted(there.keys() & gone):
+            there = _Listing(folder)
+        there.remove_left(device_id)
+        done.foreign += [(printable(name), why) for name, why in there.odd.items()]
+        here = self._statuses()
+        for name in sorted(there.files.keys() - here.keys() - gone - junk):
+            try:
+                if parse_name(name).device not in devices:
+                    raise Refused("its device is unknown")
+            except Refused as refused:
+                done.foreign.append((printable(name), str(refused)))
+                continue
+            self._fetch(folder, name, done)
+        for name in sorted(here.keys() - junk - gone):
+            if name in there.odd or parse_name(name).stream in there.odd:
+                continue
+            if name in there.files and (_are_alike(here[name], there.files[name])
+                                        or self._is_whole(folder, name)):  # fmt: skip
+                continue
+            self._send(folder, name, done, device_id, is_there=name in there.files)
+        for name in sorted(there.files.keys() & gone):
+            with contextlib.suppress(Refused), _usable(folder):
                 (folder / name).unlink(missing_ok=True)
                 done.removed += 1
-        except OSError as error:
-            raise FolderUnusable(
-                f"The folder {folder} cannot be used ({error.strerror}): check that it is there, "
-                "can be written, and has space."
-            ) from error
         return done
+
+    def check(
+        self, folder: Path | None, device_id: str, devices: Container[str]
+    ) -> list[DamagedFile]:
+        """Compare the bytes of all files with their names, and repair damaged ones.
+
+        One that is whole neither here nor there is removed here: its rows are sent again.
+
+        Args:
+            folder: A shared folder, whose files are compared, too.
+            device_id: The id of this device.
+            devices: The ids of the devices.
+        """
+        here = self.names()
+        there: set[str] = set()
+        if folder is not None:
+            with _usable(folder, as_whole=True):
+                there = {
+                    name
+                    for name in _Listing(folder).files
+                    if _is_name(name) and parse_name(name).device in devices
+                }
+        found = []
+        for name in sorted(here | there):
+            mine = name in here and _read_whole(self.folder / name)
+            theirs = folder is not None and name in there and _read_whole(folder / name)
+            if name in here and not mine:
+                self.remove(name)
+                if theirs:
+                    self.take(name, theirs)
+                found.append(DamagedFile(str(self.folder / name), is_repaired=True))
+            if folder is not None and name in there and not theirs:
+                if mine:
+                    with contextlib.suppress(Refused), _usable(folder):
+                        _copy(folder, name, mine, device_id)
+                        theirs = _read_whole(folder / name)
+                found.append(DamagedFile(str(folder / name), is_repaired=bool(theirs)))
+        return found
+
+    def _fetch(self, folder: Path, name: str, done: Exchanged) -> None:
+        try:
+            with _usable(folder):
+                content = _content(folder / name)
+            self.take(name, content)
+        except Refused as refused:
+            done.refused.append((printable(name), str(refused)))
+        else:
+            self._note_time(folder, name)
+            done.received += 1
+
+    def _send(
+        self, folder: Path, name: str, done: Exchanged, device_id: str, *, is_there: bool
+    ) -> None:
+        content = self.read(name)
+        if hash_of(content) != parse_name(name).hash:
+            self.remove(name)
+            done.damaged.append(name)
+            if is_there:
+                self._fetch(folder, name, done)
+            return
+        try:
+            with _usable(folder):
+                _copy(folder, name, content, device_id)
+        except Refused as refused:
+            done.refused.append((name, str(refused)))
+        else:
+            self._note_time(folder, name)
+            done.sent += 1
 
     def _is_whole(self, folder: Path, name: str) -> bool:
         """Return whether a file of a shared folder is as here; then it is known by its time."""
         here, there = self.folder / name, folder / name
-        if here.stat().st_size != there.stat().st_size or here.read_bytes() != there.read_bytes():
-            return False
-        self._note_time(folder, name)
-        return True
+        with contextlib.suppress(OSError):
+            if here.stat().st_size == there.stat().st_size:
+                if here.read_bytes() != there.read_bytes():
+                    return False
+                self._note_time(folder, name)
+                return True
+        return False
 
     def _note_time(self, folder: Path, name: str) -> None:
-        time_ns = (folder / name).stat().st_mtime_ns
-        os.utime(self.folder / name, ns=(time_ns, time_ns))
+        with contextlib.suppress(OSError):  # it is only compared again then
+            time_ns = (folder / name).stat().st_mtime_ns
+            os.utime(self.folder / name, ns=(time_ns, time_ns))
 
     def _write(self, path: Path, content: bytes) -> None:
-        with private_files():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        with os_errors(self.folder):
+            self._make_way(path)
+            with private_files():
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+
+    def _make_way(self, path: Path) -> None:
+        """Remove what another program has put in the place of a file, or of a folder above it."""
+        for above in (self.folder, path.parent):
+            if above.exists() and not above.is_dir():
+                above.unlink()
+        if path.is_dir():
+            remove_whole(path)
+
+
+class _Listing:
+    """The content of a folder of bundles.
+
+    Attributes:
+        files: The visible regular files one folder below, with their states.
+        odd: What is in the place of a bundle or of a stream, each with the reason.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.files: dict[str, os.stat_result] = {}
+        self.odd: dict[str, str] = {}
+        self._left: dict[Path, str] = {}
+        self._folder = folder
+        if not folder.is_dir():
+            return
+        with os.scandir(folder) as outer:
+            for entry in outer:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    self._read(entry.name)
+                elif is_stream(entry.name):
+                    self.odd[entry.name] = "it is in the place of a folder of bundles: remove it"
+
+    def _read(self, stream: str) -> None:
+        try:
+            with os.scandir(self._folder / stream) as inner:
+                for file in inner:
+                    name = f"{stream}/{file.name}"
+                    if file.name.startswith("."):
+                        if found := _COPY.fullmatch(file.name):
+                            self._left[self._folder / name] = found[1]
+                        continue
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        # A link could lead anywhere, and a pipe would never end.
+                        status = file.stat(follow_symlinks=False)
+                        if stat.S_ISREG(status.st_mode):
+                            self.files[name] = status
+                        elif stat.S_ISDIR(status.st_mode) and _is_name(name):
+                            self.odd[name] = "it is in the place of a bundle: remove it"
+        except OSError as error:
+            if is_stream(stream):
+                self.odd[stream] = f"it cannot be read ({error.strerror})"
+
+    def remove_left(self, device_id: str) -> None:
+        """Remove what killed processes of a device were copying, and those of others long ago."""
+        for path, device in self._left.items():
+            with contextlib.suppress(OSError):
+                if device == device_id or _is_older(path, _COPYING):
+                    path.unlink()
+
+
+@contextlib.contextmanager
+def _usable(folder: Path, *, as_whole: bool = False) -> Iterator[None]:
+    """Convert an OSError in the block, about a file of a shared folder or the folder itself.
+
+    Args:
+        folder: The shared folder.
+        as_whole: Whether it concerns the folder in any case.
+
+    Raises:
+        Refused: It concerns one file.
+        FolderUnusable: It concerns the folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        is_there = folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+        if error.errno in _OF_ONE_FILE and is_there and not as_whole:
+            raise Refused(f"it cannot be used ({error.strerror})", is_final=False) from error
+        raise FolderUnusable(
+            f"The folder {folder} cannot be used ({error.strerror}): check that it is there, can "
+            "be written, and has space."
+        ) from error
 
 
 def _are_alike(here: os.stat_result, there: os.stat_result) -> bool:
@@ -200,30 +417,26 @@ def printable(name: str) -> str:
     )
 
 
-def _files(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the names and states of the visible regular files one folder below another."""
-    if not folder.is_dir():
-        return
-    with os.scandir(folder) as outer:
-        for entry in outer:
-            if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
-                continue
-            with os.scandir(entry.path) as inner:
-                for file in inner:
-                    if file.name.startswith("."):
-                        continue
-                    # A link could lead anywhere, and a pipe would never end.
-                    status = file.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode):
-                        yield f"{entry.name}/{file.name}", status
-
-
 def _is_name(name: str) -> bool:
     try:
         parse_name(name)
     except Refused:
         return False
     return True
+
+
+def _is_older(path: Path, seconds: float) -> bool:
+    return abs(time.time() - path.lstat().st_mtime) > seconds
+
+
+def _read_whole(path: Path) -> bytes:
+    """Return the content of a bundle's file; nothing if that is not what its name stands for."""
+    try:
+        content = _content(path)
+    except (OSError, Refused):
+        return b""
+    is_whole = hash_of(content) == parse_name(f"{path.parent.name}/{path.name}").hash
+    return content if is_whole else b""
 
 
 def _content(path: Path) -> bytes:
@@ -246,12 +459,15 @@ def _mark(folder: Path, federation: str) -> None:
         (folder / f"federation-{federation}").touch()
 
 
-def _copy(folder: Path, name: str, content: bytes) -> None:
+def _copy(folder: Path, name: str, content: bytes, device_id: str) -> None:
     path = folder / name
     path.parent.mkdir(exist_ok=True)
-    beside = path.with_name(f".{secrets.token_hex(8)}")
+    beside = path.with_name(f".copy-{device_id}-{secrets.token_hex(8)}")
     try:
-        beside.write_bytes(content)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)

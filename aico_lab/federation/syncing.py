@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
-from aico_lab.federation import compacting, conflicts, control, proof, replaced
+from aico_lab.federation import compacting, conflicts, control, proof, replaced, undone
 from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
 from aico_lab.federation.sealing import collect, seal, write_statements
-from aico_lab.federation.spool import Exchanged, Spool
+from aico_lab.federation.spool import DamagedFile, Exchanged, Spool
 from aico_lab.federation.tables import BASE
 from aico_lab.home.files import held, private_files
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aico_lab.storage import Storage
 
 _PATIENCE: Final = 30.0  # seconds that one process waits for another
+_RECEIVES_ONLY: Final = "This device only receives"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,11 @@ class FederationStatus:
     Attributes:
         devices: All devices, also revoked ones.
         is_revoked: Whether the other devices trust this one no longer.
+        receives_only: Whether they take in no changes of this one.
         waiting: Files that cannot be taken in yet, each with the reason.
-        refused: Files that never will be, and those in the shared folder that are incomplete or no
-            bundles of a known device, each with the reason.
+        refused: Files that never will be, and those in the shared folder that are incomplete, each
+            with the reason.
+        foreign: What is in the shared folder and no bundle of a known device, each with the reason.
         parked: Rows that wait, as table, key and reason.
         unsendable: Rows that cannot be sent, as table, key and reason.
         conflicts: The number of open conflicts.
@@ -99,8 +102,10 @@ class FederationStatus:
 
     devices: tuple[FederatedDevice, ...]
     is_revoked: bool
+    receives_only: bool
     waiting: tuple[tuple[str, str], ...]
     refused: tuple[tuple[str, str], ...]
+    foreign: tuple[tuple[str, str], ...]
     parked: tuple[tuple[str, str, str], ...]
     unsendable: tuple[tuple[str, str, str], ...]
     conflicts: int
@@ -114,10 +119,16 @@ class FederationProof:
     Attributes:
         verified: The comparison of the rows with their versions.
         buckets: The buckets of every table in which another device has other rows.
+        compared: The classes of rows of which all tables were compared with the other device's.
+        not_compared: The tables that only one of both devices holds, with their numbers of rows.
+        damaged: The bundles of this device and of the shared folder that were damaged.
     """
 
     verified: proof.Verified
     buckets: dict[str, list[int]]
+    compared: tuple[str, ...] = ()
+    not_compared: dict[str, int] = field(default_factory=dict)
+    damaged: tuple[DamagedFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +203,11 @@ class Federation:
         return self.replica.level(self.replica.device_id) == 0
 
     @property
+    def receives_only(self) -> bool:
+        """Whether the other devices take in no changes of this one."""
+        return self.replica.level(self.replica.device_id) == 1
+
+    @property
     def federation_id(self) -> str:
         """The id of the federation, by which shared folders are marked.
 
@@ -248,6 +264,12 @@ class Federation:
         with self.replica.connection.transaction():
             return self.replica.create_keys()
 
+    def forget_keys(self) -> None:
+        """Forget the keys of this device, which has not joined, so that it gets new ones."""
+        if not self.is_begun:
+            with self.replica.connection.transaction():
+                self.replica.connection.execute("DELETE FROM sync_state WHERE key = 'signing_key'")
+
     def invite(
         self,
         device: DeviceKeys,
@@ -269,17 +291,29 @@ class Federation:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The device was revoked, the policy is none, or this device only receives.
-            DeviceRevoked: The other devices no longer trust this one.
+            InvalidValue: The policy is none, the device is trusted already on another level, or
+                this device only receives.
+            DeviceRevoked: The device was revoked under these keys, or this one was.
         """
         self.require_full_trust()
+        trusted = self.replica.level(device.device_id)
+        if trusted not in (0, level):
+            former = next(one for one in self.devices() if one.device_id == device.device_id)
+            raise InvalidValue(
+                f"{former.name} is trusted already, {('to receive only', 'fully')[trusted - 1]}, "
+                f"which cannot be changed: run `aico-lab device revoke {device.device_id}`, and "
+                "add it again."
+            )
         statements = [control.approval(device, name, level=level)]
         if policy:
             self.check_policy(policy)
             statements.append(self._policy(device.device_id, policy))
         self._state(*statements)
         if self.replica.level(device.device_id) == 0:
-            raise InvalidValue("This device was revoked: let it forget its keys, and add it again.")
+            raise DeviceRevoked(
+                "This device was revoked under the keys that it has: begin again on both, as it "
+                "makes new ones now."
+            )
         with self.replica.connection.transaction():
             statements = control.everything(self.replica)
         return {
@@ -342,19 +376,23 @@ class Federation:
                 federation.
         """
         with self._exclusive():
-            junk = self.replica.connection.fetch_all("SELECT file FROM sync_refused")
-            devices = self.replica.connection.fetch_all(
-                "SELECT device_id FROM devices WHERE recipient IS NOT NULL"
-            )
             done = self.replica.spool.exchange(
                 folder,
                 self.federation_id,
-                devices={id_ for (id_,) in devices},
-                junk={name for (name,) in junk},
+                device_id=self.replica.device_id,
+                devices=self._known_devices(),
+                junk=self.replica.junk(),
                 gone=replaced.names(self.replica),
             )
             self.replica.keep("refused", done.refused)
+            self.replica.keep("foreign", done.foreign)
             return done
+
+    def _known_devices(self) -> set[str]:
+        rows = self.replica.connection.fetch_all(
+            "SELECT device_id FROM devices WHERE recipient IS NOT NULL"
+        )
+        return {id_ for (id_,) in rows}
 
     def sync(self, folder: Path) -> Synced:
         """Exchange changes with the other devices by way of a shared folder.
@@ -407,7 +445,7 @@ class Federation:
             InvalidValue: This device only receives.
         """
         if not self.replica.own_classes:
-            raise InvalidValue("This device only receives: compact on another one.")
+            raise InvalidValue(f"{_RECEIVES_ONLY}: compact on another one.")
         self.bring_up_to_date()
         with self._exclusive():
             before = self.replica.spool.size()
@@ -422,27 +460,21 @@ class Federation:
         """Note which rows changed, in the open transaction, before the change feed loses them."""
         collect(self.replica)
 
-    def erase(self, names_it: Callable[[list[str | None]], bool]) -> int:
-        """Seal the deletions of an erasure, and remove what is kept of rows that name it.
+    def note_undone(self, import_id: str, since: int) -> None:
+        """Note the rows that undoing an import has deleted, in the open transaction.
 
         Args:
-            names_it: Returns whether one of some JSON texts names what was erased.
-
-        Returns:
-            The number of kept versions that were removed.
+            import_id: The import.
+            since: The last change of the feed before.
         """
-        connection, removed = self.replica.connection, 0
-        with self._exclusive(), connection.transaction():
+        undone.note(self.replica, import_id, since)
+
+    def seal_undone(self, import_id: str) -> None:
+        """Seal the deletion of an import's rows, and tell the other devices of which it is."""
+        with self._exclusive(), self.replica.connection.transaction():
             seal(self.replica)
-            for table, key, column in (
-                ("sync_conflicts", "conflict_id", "content"),
-                ("sync_parked", "parked_id", "version"),
-            ):
-                kept = connection.fetch_all(f"SELECT {key}, row_key, {column} FROM {table}")
-                named = [[number] for number, *texts in kept if names_it(texts)]
-                connection.execute_many(f"DELETE FROM {table} WHERE {key} = ?", named)
-                removed += len(named)
-        return removed
+            if said := undone.statement(self.replica, import_id):
+                self._write(said)
 
     def bundles_with(self, pattern: re.Pattern[bytes]) -> int:
         """Return the number of bundles with rows that a pattern is found in, or without a key."""
@@ -593,15 +625,20 @@ class Federation:
         refused: dict[str, str] = dict(
             connection.fetch_all("SELECT file, reason FROM sync_refused ORDER BY 1")
         )
-        waiting = sorted(names - known - refused.keys())
         reasons = self.replica.files("waiting")
+        waiting = {
+            name: reasons.get(name, "it comes next")
+            for name in sorted(names - known - refused.keys())
+        }
         head = connection.fetch_one("SELECT coalesce(max(seq), 0) FROM change_log")
         cursor = json.loads(self.replica.get("cursor") or '{"seq": 0}')
         return FederationStatus(
             tuple(self.devices()),
             self.is_outside,
-            tuple((name, reasons.get(name, "it comes next")) for name in waiting),
+            self.receives_only,
+            tuple((name, why) for name, why in waiting.items() if self.replica.waits(why)),
             tuple((refused | self.replica.files("refused")).items()),
+            tuple((self.replica.unreadable() | self.replica.files("foreign")).items()),
             tuple(connection.fetch_all(
                 "SELECT table_name, row_key, reason FROM sync_parked ORDER BY 1, 2"
             )),
@@ -614,24 +651,42 @@ class Federation:
         )  # fmt: skip
 
     def verify(
-        self, *, with_: proof.RowsProof | None = None, repair: bool = False
+        self,
+        *,
+        with_: proof.RowsProof | None = None,
+        repair: bool = False,
+        folder: Path | None = None,
     ) -> FederationProof:
         """Compare all rows with their versions, and with the rows of another device.
+
+        Bundles that are damaged are repaired from another copy, or removed to be sent again.
 
         Args:
             with_: The proof of the other device, which it reads from its own tables.
             repair: Send the rows that differ with the next sync, as they are here.
+            folder: A shared folder, whose files are compared with their names, too.
 
         Raises:
             DeviceRevoked: They are to be sent, and the other devices no longer trust this one.
             InvalidValue: They are to be sent, and this device only receives.
+            FolderUnusable: The folder cannot be read.
         """
         if repair:
             self.require_full_trust()
         with self._exclusive(), self.replica.connection.transaction():
+            damaged = tuple(
+                self.replica.spool.check(folder, self.replica.device_id, self._known_devices())
+            )
             verified = proof.verify(self.replica, repair=repair)
-            buckets = verified.proof.differing(with_) if with_ else {}
-            return FederationProof(verified, buckets)
+            if with_ is None:
+                return FederationProof(verified, {}, damaged=damaged)
+            alone = verified.proof.not_compared(with_)
+            tables = self.replica.tables
+            compared = {tables[table].class_ for table in with_.rows if table in tables}
+            compared -= {tables[table].class_ for table in alone if table in tables}
+            return FederationProof(
+                verified, verified.proof.differing(with_), tuple(sorted(compared)), alone, damaged
+            )
 
     def log(self) -> list[AuditEntry]:
         """Return the events of the federation on this device, oldest first."""
@@ -686,7 +741,9 @@ class Federation:
         return held(self.folder / "writer.lock", _PATIENCE, _busy)
 
     def _remove_replaced(self) -> None:
-        self.replica.spool.remove(replaced.names(self.replica))
+        spool = self.replica.spool
+        for name in spool.names() & replaced.names(self.replica):
+            spool.remove(name)
 
     def _publish(self) -> None:
         """Make the bundles visible whose transactions committed."""

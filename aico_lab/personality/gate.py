@@ -157,8 +157,8 @@ class Support:
             )
         if log.ahead:
             sentence += (
-                f" {counted(log.ahead, 'decision', 'decisions')} of the home left out: the time is "
-                "in the future."
+                f" {counted(log.ahead, 'decision of the home is', 'decisions of the home are')} "
+                "left out, as the time is in the future."
             )
         return Check("propensities logged", missing <= _MISSING, missing, _MISSING, sentence)
 
@@ -317,14 +317,17 @@ class Support:
         # Those of the period suffice if only testers were there before it.
         before = log.person[log.time_ms < log.time_ms[halves[-1][0]].min()]
         asked = halves if len(np.unique(before)) >= _COMPARED else halves[-1:]
-        people, share = np.min([_in_both(log.person, early, late) for early, late, _ in asked], 0)
+        people, share = min(
+            (_in_both(log.person, early, late) for early, late, _ in asked),
+            key=lambda one: (one[0] >= _COMPARED, one[1]),
+        )
         known = bool(drifts) or (people >= _COMPARED and share >= _MOST)
         sentence = "The outcome does not drift over the period."
         if not known:
             sentence = (
                 "Whether the outcome drifts over the period is not known: "
-                f"{counted(int(people), 'person was', 'people were')} there in both halves of it, "
-                f"who made {share:.0%} of the decisions of a half; {_COMPARED} people and "
+                f"{counted(people, 'person was', 'people were')} there in both halves of it, who "
+                f"made {int(100 * share)}% of the decisions of a half; {_COMPARED} people and "
                 f"{_MOST:.0%} are needed."
             )
         elif drifts and not in_whole_weeks:

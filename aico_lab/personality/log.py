@@ -14,6 +14,7 @@ import numpy as np
 
 from aico_lab.adapters.duckdb import translated
 from aico_lab.errors import InvalidValue
+from aico_lab.mart.simulated import is_simulated
 from aico_lab.metrics.engine import asking, selected
 from aico_lab.metrics.engine.filters import Filters
 from aico_lab.personality.outcomes import NEXT, Outcome, outcome_of
@@ -188,6 +189,7 @@ def read_log(
         return np.column_stack([numbers(f"{prefix}{at}") for at in range(len(columns))])
 
     simulated = table["simulated"].to_numpy().astype(bool)
+    all_simulated = made_up or (is_simulated(connection) if not len(simulated) else simulated.any())
     if simulated.any() and not simulated.all():
         raise InvalidValue(
             "Some decisions are simulated and others are not: nothing compares them."
@@ -216,7 +218,7 @@ def read_log(
         profiles=profiles,
         names=names,
         outcome=outcome,
-        simulated=bool(simulated.any()) or made_up,
+        simulated=bool(all_simulated),
         generation=generation,
         unscaled=ratings[0][0] if outcome.name == "satisfaction" else 0,
         known_ms=table["known_ms"].to_numpy().astype(np.int64),

@@ -287,15 +287,14 @@ def _why_none(
     profile: Profile,
 ) -> str:
     if not len(log):
-        if log.ahead:
-            return (
-                "Nothing is proposed: the decisions are in the future, so set the clock of the "
-                "program that writes them, and correct their times."
-            )
+        ahead = (
+            f" In the future, and left out, are {log.ahead:,} of the home: set the clock of the "
+            "program that writes them, and correct their times."
+        )
         return (
             "Nothing is proposed: no decision on a style was logged under the present version of "
             f"the personality, which began on {profile.active_from:%Y-%m-%d} UTC; decisions under "
-            "other versions do not count."
+            f"other versions do not count.{ahead if log.ahead else ''}"
         )
     if not compared:
         if any(arms.values()):

@@ -134,6 +134,11 @@ _NAMES_IT: Final = {
     f"AND (key LIKE '%user%' OR {_TELLING.format('g.user_id')})) "
     f"OR ({_TELLING.format('g.user_id')} AND instr(value, json_quote(g.user_id)))))",
 }
+_KEPT: Final = {
+    table: f"DELETE FROM {table} WHERE {number} IN (SELECT number FROM temp.kept "
+    f"JOIN temp.gone_kept USING (id) WHERE source = '{table}')"
+    for table, number in (("sync_conflicts", "conflict_id"), ("sync_parked", "parked_id"))
+}
 _OUTBOX_BEFORE: Final = {
     table: f"DELETE FROM {table} WHERE created_at < ?" for table in ("outbox", "dead_letters")
 }
@@ -322,7 +327,12 @@ def _spare_referenced(connection: Connection, done: Deleted) -> None:
 
 
 def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
-    """Delete events, dead letters and facts that name what is erased, or are too old."""
+    """Delete events, dead letters and facts that name what is erased, or are too old.
+
+    What is kept beside the tables of rows of other devices goes as well.
+    """
+    for table, statement in _KEPT.items():
+        _count(connection, done, table, statement)
     for table, names_it in _NAMES_IT.items():
         _count(connection, done, table, f"DELETE FROM {table} WHERE {names_it}")
     if scope.kind == "before":
@@ -412,7 +422,9 @@ def _note(connection: Connection, done: Deleted) -> None:
         f"(SELECT id FROM temp.gone_messages ORDER BY id DESC LIMIT {TEXTS}) "
         f"AND length(content) >= {SHORTEST} UNION SELECT content FROM memories "
         "WHERE user_id IN (SELECT user_id FROM temp.gone_users) "
-        f"AND length(content) >= {SHORTEST}",
+        f"AND length(content) >= {SHORTEST} UNION SELECT content ->> 'content' FROM temp.kept "
+        "JOIN temp.gone_kept USING (id) "
+        f"WHERE length(content ->> 'content') >= {SHORTEST}",
     )
     kept: dict[str, None] = {}
     for text in done.texts[:: len(done.texts) // (10 * SENTENCES) + 1]:

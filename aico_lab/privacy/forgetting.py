@@ -353,6 +353,8 @@ class Forgetting:
         with primary.transaction():
             deleted = delete(primary, scope, Patterns.of(before) if before else None)
             if federation := Federation.existing(self._storage):
+                if scope.kind == "import":
+                    federation.note_undone(scope.value, deleted.since)
                 federation.note_changes()
             primary.execute(
                 "INSERT OR REPLACE INTO erasures "
@@ -391,9 +393,10 @@ class Forgetting:
             if removed := step():
                 stores[name] = removed
         # The other devices learn of it with the next exchange.
-        federation = Federation.existing(storage)
-        if federation and (count := federation.erase(patterns.names_it)):
-            stores["devices"] = {"versions": count}
+        if federation := Federation.existing(storage):
+            if erasure.scope["kind"] == "import":
+                federation.seal_undone(erasure.scope["value"])
+            federation.seal()
         if reports:
             stores["notebooks"] = {"cleared": self._clear_notebooks(patterns)}
         self._progress("pages", 5, len(STEPS))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from aico_lab.domain import values
 from aico_lab.errors import InvalidValue, UnknownName, WrongUse
+from aico_lab.privacy.kept_rows import kept_ids, kept_rows
 from aico_lab.zones import get_zone
 
 if TYPE_CHECKING:
@@ -81,14 +82,21 @@ class Scope:
 
     def check(self, connection: Connection) -> None:
         """Raise UnknownName if the home has nothing with this id."""
-        if self.kind != "before" and not connection.fetch_one(
+        if self.kind == "before" or connection.fetch_one(
             f"SELECT 1 FROM ({_KNOWN[self.kind]}) AS known WHERE known.{_column(self.kind)} = ?",
             [self.value],
         ):
-            where = ": see `aico-lab sources --imports`" if self.kind == "import" else ""
-            raise UnknownName(
-                f"There is no {_NOUN[self.kind]} with the id {self.value!r} in this home{where}."
+            return
+        if self.value in kept_ids(connection, self.kind):
+            return
+        where = ": see `aico-lab sources --imports`" if self.kind == "import" else ""
+        if self.kind == "import" and kept_rows(connection):
+            where += (
+                "; if rows of it are among the conflicts, `aico-lab federate resolve` ends them"
             )
+        raise UnknownName(
+            f"There is no {_NOUN[self.kind]} with the id {self.value!r} in this home{where}."
+        )
 
     def hashed(self, key: bytes) -> dict[str, str]:
         """Return the scope as receipts have it, with a keyed hash instead of an id."""
@@ -110,11 +118,10 @@ def found(connection: Connection, hashed: Mapping[str, str], key: bytes) -> Scop
         return Scope("before", hashed["value"])
     if kind not in _KNOWN:  # of an erasure whose entry in the sealed file was lost
         return None
-    for (value,) in connection.fetch_all(
-        f"SELECT CAST({_column(kind)} AS BLOB) FROM ({_KNOWN[kind]})"
-    ):
-        name = None if value is None else value.decode(errors="surrogateescape")
-        if name is not None and hashed.get("value", _digest(key, kind, name)) == (
+    stored = connection.fetch_all(f"SELECT CAST({_column(kind)} AS BLOB) FROM ({_KNOWN[kind]})")
+    names = [value.decode(errors="surrogateescape") for (value,) in stored if value is not None]
+    for name in (*names, *sorted(kept_ids(connection, kind))):
+        if hashed.get("value", _digest(key, kind, name)) == (
             name if "value" in hashed else hashed["id_hmac"]
         ):
             return Scope(kind, name)  # type: ignore[arg-type]

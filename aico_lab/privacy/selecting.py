@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.privacy.kept_rows import kept_rows
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,10 +29,14 @@ TEMPORARY: Final = {
     ),
     "former_conversations": "(conversation_id PRIMARY KEY)",
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
+    "kept": (
+        "(id INTEGER PRIMARY KEY, source, number, table_name, content JSON TEXT, imports JSON TEXT)"
+    ),
+    "gone_kept": "(id INTEGER PRIMARY KEY)",
 }
 """The temporary tables; `answers` are the companion's to somebody, `gone_items` has rows of
-`memories`, `feedback_events` and `personality_policies`, and `former_conversations` were emptied
-before."""
+`memories`, `feedback_events` and `personality_policies`, `former_conversations` were emptied
+before, and `kept` is what is kept beside the tables of rows of other devices."""
 
 # The companion answered what was erased before, and nobody wrote in between.
 LATE_ANSWERS: Final = """SELECT m.id FROM messages AS m
@@ -188,6 +194,53 @@ _EMPTIED: Final = f"""INSERT OR IGNORE INTO temp.gone_channels
         AND NOT ({_UNUSED["channels"]})"""
 
 
+_TAKE_KEPT: Final = "INSERT OR IGNORE INTO temp.gone_kept SELECT k.id FROM temp.kept AS k WHERE "
+# A message that is stored as well keeps its own id. No row has a negative number.
+_TAKE_THEIR_MESSAGES: Final = """INSERT OR IGNORE INTO temp.gone_messages
+    SELECT -(1 << 40) - id, content ->> 'message_id', content ->> 'channel_id',
+        content ->> 'conversation_id'
+    FROM temp.kept JOIN temp.gone_kept USING (id)
+    WHERE table_name = 'messages' AND content ->> 'message_id' NOT IN
+        (SELECT message_id FROM messages)"""
+_KEPT_OF: Final = {
+    "user": (
+        f"{_TAKE_KEPT} ?1 IN (k.content ->> 'user_id', k.content ->> 'other')",
+        _TAKE_THEIR_MESSAGES,
+        # What the companion answered to the person, or said where nobody else is.
+        f"""{_TAKE_KEPT} k.table_name = 'messages' AND k.content ->> 'user_id' IS NULL
+            AND k.content ->> 'role' <> 'user'
+            AND (k.content ->> 'reply_to' IN (SELECT message_id FROM temp.gone_messages)
+                OR ((k.content ->> 'channel_id', k.content ->> 'conversation_id') IN
+                    (SELECT channel_id, conversation_id FROM temp.gone_messages)
+                AND NOT EXISTS (SELECT 1 FROM messages AS m
+                    WHERE m.channel_id = k.content ->> 'channel_id'
+                    AND m.conversation_id = k.content ->> 'conversation_id'
+                    AND m.id NOT IN (SELECT id FROM temp.gone_messages))
+                AND NOT EXISTS (SELECT 1 FROM temp.kept AS o WHERE o.table_name = 'messages'
+                    AND o.content ->> 'conversation_id' = k.content ->> 'conversation_id'
+                    AND o.content ->> 'role' = 'user' AND o.content ->> 'user_id' IS NOT ?1)))""",
+    ),
+    "channel": (f"{_TAKE_KEPT} k.content ->> 'channel_id' = ?1",),
+    "conversation": (f"{_TAKE_KEPT} k.content ->> 'conversation_id' = ?1",),
+    "before": (
+        f"""{_TAKE_KEPT} CASE k.table_name
+            WHEN 'messages' THEN k.content ->> 'timestamp'
+            WHEN 'feedback_events' THEN k.content ->> 'timestamp'
+            WHEN 'memories' THEN k.content ->> 'created_at'
+            WHEN 'conversation_segments' THEN k.content ->> 'ended_at' END < ?1""",
+    ),
+    "import": (f"{_TAKE_KEPT} ?1 IN (SELECT value FROM json_each(k.imports))",),
+}
+"""SQL for the rows of a scope that are kept beside the tables."""
+# Rows of others that answer an erased message stay, as they do in the tables.
+_KEPT_OF_ERASED: Final = f"""{_TAKE_KEPT}
+    k.content ->> 'message_id' IN (SELECT message_id FROM temp.gone_messages)
+    OR (k.table_name, coalesce(k.content ->> 'memory_id', k.content ->> 'event_id',
+        k.content ->> 'policy_id')) IN (SELECT * FROM temp.gone_items)
+    OR (k.table_name = 'users' AND k.content ->> 'user_id' IN (SELECT * FROM temp.gone_users))
+    OR (k.table_name = 'channels'
+        AND k.content ->> 'channel_id' IN (SELECT * FROM temp.gone_channels))"""
+
 _STILL_GONE: Final = {
     "user_id": "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM "
     f"(SELECT value AS user_id FROM json_each(?1)) AS t WHERE NOT ({_UNUSED['users']})",
@@ -223,6 +276,16 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
         _fill(connection, "former_conversations", former.of_column("conversation_id"))
         _add_texts(connection, former)
     for statement in _SELECT[scope.kind]:
+        connection.execute(statement, [scope.value] if "?1" in statement else [])
+    connection.execute_many(
+        "INSERT INTO temp.kept (source, number, table_name, content, imports) "
+        "VALUES (?, ?, ?, ?, ?)",
+        [
+            (row.source, row.number, row.table, json.dumps(row.values), json.dumps(row.imports))
+            for row in kept_rows(connection)
+        ],
+    )
+    for statement in (*_KEPT_OF[scope.kind], _TAKE_THEIR_MESSAGES, _KEPT_OF_ERASED):
         connection.execute(statement, [scope.value] if "?1" in statement else [])
     connection.execute(_LOST)
     if scope.kind != "import":
