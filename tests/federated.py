@@ -248,6 +248,7 @@ class World:
         self.unpublished: set[tuple[str, str]] = set()
         self.ever_gone: set[str] = set()
         self.gone: set[str] = set()
+        self.brought_back: set[str] = set()
         self.queued: set[str] = set()
         self.where: dict[str, tuple[str, str]] = {}
         self.preferences_set = 0
@@ -465,11 +466,14 @@ class World:
             node.federation.seal()
 
     def resolve(self, node: Node) -> None:
+        """Let a person decide a conflict."""
         if (found := node.federation.conflicts()) and not node.is_revoked:
             keep = self.rng.choice(["mine", "theirs"])
             # By a change meanwhile, or because the row it refers to is on another device.
             with contextlib.suppress(ConstraintViolated, UnknownName, InvalidValue):
-                node.federation.resolve(self.rng.choice(found).number, keep)
+                conflict = self.rng.choice(found)
+                node.federation.resolve(conflict.number, keep)
+                self.brought_back.add(conflict.key)
                 self.count["resolved"] += 1
 
     def choose(self, held: str, classes: Iterable[str]) -> None:
@@ -590,6 +594,8 @@ class World:
                 self.nodes.insert(1, late)
                 self.count["joined"] += 1
         self.cross()
+        for node in self.nodes:
+            self.resolve(node)
         self.settle()
         self.check()
         return self.count
@@ -690,7 +696,9 @@ class World:
         unasked = {one for one in lost if not self.gone & {*self.where[one]}} | lost - self.queued
         assert not unasked, ("lost", sorted(unasked)[:5])
         self.count["queued"] += len(lost)
+        self._check_decisions(live)
         absent = {message for message, name in self.unpublished if name in trusted}
+        absent -= self.brought_back
         assert not absent & there, ("resurrected", sorted(absent & there)[:5])
         for node in self.nodes:
             if node.is_revoked:
@@ -706,6 +714,22 @@ class World:
             node.one("SELECT count(*) FROM sync_conflicts") for node in live
         )
         self.count["bundles"] += len(chains[0])
+
+    def _check_decisions(self, live: list[Node]) -> None:
+        """Check that no device still asks about a conflict that was decided on another one."""
+        found = [
+            row
+            for node in live
+            for row in node.connection.fetch_all(
+                "SELECT table_name, row_key, loser, kind, state, content FROM sync_conflicts"
+            )
+        ]
+        decided = {row[:3] for row in found if row[4] == "decided"}
+        # Those of personalities also end when one of the versions is changed.
+        left = {row[:3] for row in found if row[4] == "open" and row[3] != "personality"}
+        assert not decided & left, ("undecided", sorted(decided & left)[:5])
+        assert not [row for row in found if row[4] == "decided" and row[5] != "{}"]
+        self.count["decided"] += len(decided)
 
     def _check_against_bundles(
         self, node: Node, chain: set[Any], contents: dict[str, dict[str, Any]]

@@ -110,6 +110,8 @@ def test_two_devices_meet_in_a_folder_and_a_conflict_is_resolved(homes):
     assert "Ada L." in run(homes, "a", "federate", "conflicts").stdout
     (homes / "chosen.json").write_text('{"name": "Ada King"}')
     chosen = ("resolve", str(conflict["number"]), "--keep", str(homes / "chosen.json"))
+    assert "Several" in run(homes, "a", "federate", *chosen, "7", code=2).stderr
+    assert "--all" in run(homes, "a", "federate", "resolve", "--keep", "mine", code=2).stderr
     assert told(homes, "a", "federate", *chosen)["left"] == 0
     run(homes, "a", "federate", "sync")
     run(homes, "b", "federate", "sync")
@@ -257,7 +259,8 @@ def test_three_devices_hold_equal_rows_although_one_is_killed_again_and_again(ho
     for home in ("b", "c", "b", "a"):
         run(homes, home, "federate", "sync")
     (conflict,) = told(homes, "b", "federate", "conflicts")
-    run(homes, "b", "federate", "resolve", str(conflict["number"]), "--keep", "mine")
+    resolved = ("federate", "resolve", "--all", "--keep", "mine")
+    assert told(homes, "b", *resolved) == {"resolved": [conflict["number"]], "left": 0}
     run(homes, "b", "federate", "compact")
     for home in ("a", "c", "b"):
         run(homes, home, "federate", "sync")

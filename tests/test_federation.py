@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,7 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aico_lab.adapters import age
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.errors import DeviceRevoked, DiskFull, FolderUnusable, InvalidValue, UnknownName
+from aico_lab.errors import (
+    DeviceRevoked,
+    DiskFull,
+    FolderUnusable,
+    InvalidValue,
+    MigrationFailed,
+    UnknownName,
+)
 from aico_lab.federation import applying, bundles, epochs, sealing, spool
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
@@ -22,7 +30,14 @@ from aico_lab.federation.rows import Version, digest_of
 from aico_lab.federation.spool import Spool
 from aico_lab.federation.syncing import Federation
 from aico_lab.federation.tables import CLASSES
-from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, feed, register_schema
+from aico_lab.schema import (
+    CORE,
+    SchemaRegistry,
+    SchemaVersion,
+    federated,
+    feed,
+    register_schema,
+)
 from tests.databases import with_core_schemas
 
 USER = "INSERT INTO users VALUES (?, ?, '2024', NULL)"
@@ -119,6 +134,15 @@ def test_of_equal_stamps_both_devices_choose_the_same_row(two, folder):
     assert a.name == b.name
 
 
+def test_a_row_from_a_clock_in_the_far_future_can_still_be_changed(two, folder):
+    a, b = two
+    a.run(RENAME, "of 2256", at=2**53)
+    for at, one in enumerate([a, b, a, b]):
+        one.run(RENAME, f"later {at}", at=1_800_000_000_000 + at)
+        meet(folder, a, b)
+        assert (a.name, b.name) == (f"later {at}", f"later {at}")
+
+
 def test_without_a_tie_break_devices_differ(two, folder, monkeypatch):
     monkeypatch.setattr(applying, "order", lambda version: (version.cl, version.stamp))
     with pytest.raises(AssertionError):
@@ -132,6 +156,58 @@ def test_a_deletion_wins_over_a_later_change_that_did_not_know_of_it(two, folder
     a.run("DELETE FROM users", at=1_800_000_000_000)
     meet(folder, a, b)
     assert (a.name, b.name) == (None, None)
+
+
+def test_a_change_that_lost_to_a_deletion_is_kept_on_all_devices(two, make, folder):
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run("DELETE FROM users", at=1_800_000_000_000)
+    b.run(RENAME, "later", at=1_900_000_000_000)
+    meet(folder, a, b, c)
+    for one in (a, b, c):
+        ((kind, lost, kept),) = [(x.kind, x.lost["name"], x.kept) for x in one.conflicts()]
+        assert (kind, lost, kept) == ("deleted", "later", {})
+    c.resolve(c.conflicts()[0].number, "theirs")
+    meet(folder, a, b, c)
+    assert {(one.name, len(one.conflicts())) for one in (a, b, c)} == {("later", 0)}
+
+
+def test_a_change_that_lost_to_a_row_of_the_same_key_is_kept(two, make, folder):
+    """Such as of an import that was undone and repeated."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run("DELETE FROM users")
+    a.seal()
+    a.run(USER, "ada", "Ada again")
+    b.run(RENAME, "of b")
+    meet(folder, a, b, c)
+    for one in (a, b, c):
+        assert one.name == "Ada again"
+        assert [found.lost["name"] for found in one.conflicts()] == ["of b"]
+
+
+@pytest.mark.parametrize("later", [0, 1])
+def test_equal_rows_of_two_devices_are_kept_if_one_of_them_deletes_its_own(
+    two, make, folder, later
+):
+    """Such as by an import of the same file that is undone on one of them."""
+    c = with_third(two, make, folder)
+    for at, one in enumerate(two):
+        one.run(USER, "eve", "Eve", at=1_800_000_000_000 + abs(at - later))
+        one.run(CHANNEL)
+        one.run(MESSAGE, "m", at=1_800_000_000_000 + abs(at - later))
+        one.seal()
+    a, b = two
+    b.run("DELETE FROM users WHERE user_id = 'eve'")
+    meet(folder, b, c, a)
+    for one in (a, b, c):
+        assert one.one("SELECT count(*) FROM messages") == 0
+        found = {x.key: (x.kind, x.device_id) for x in one.conflicts()}
+        assert found == dict.fromkeys(["eve", "m"], ("deleted", a.replica.device_id))
+    a.resolve(next(x.number for x in a.conflicts() if x.key == "m"), "mine")
+    meet(folder, a, b, c)
+    for one in (a, b, c):
+        assert one.one("SELECT count(*) FROM messages") == 1
 
 
 def test_unsealed_changes_must_be_sealed_before_others_are_applied(two, folder, monkeypatch):
@@ -260,6 +336,35 @@ def test_that_rows_stay_deleted_is_decided_for_all_devices(orphaned, folder):
         assert one.one("SELECT count(*) FROM messages") == 0
         assert one.conflicts() == []
     assert b.one("SELECT count(*) FROM users WHERE user_id = 'eve'") == 0
+
+
+def test_many_conflicts_are_decided_at_once_or_none(orphaned, folder):
+    a, b, c = orphaned
+    with pytest.raises(UnknownName):
+        b.resolve_all([b.conflicts()[0].number, 99], "mine")
+    with pytest.raises(InvalidValue, match="which was deleted"):
+        a.resolve_all([one.number for one in a.conflicts()], "theirs")
+    b.resolve_all([one.number for one in b.conflicts()], "mine")
+    meet(folder, a, b, c)
+    for one in orphaned:
+        assert one.one("SELECT group_concat(message_id) FROM messages") == "unknown"
+        assert one.conflicts() == []
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_rows_of_a_device_that_joins_are_as_old_as_their_last_change(two, make, folder, is_edited):
+    """Such as messages of the same file: its import later on is no change."""
+    a, b = two
+    a.run(RENAME, "corrected", at=1_800_000_000_000)
+    meet(folder, a, b)
+    c = make("c")
+    c.run(USER, "ada", "Ada", at=1_900_000_000_000)
+    if is_edited:
+        c.run(RENAME, "from c", at=1_850_000_000_000)
+    c.replica.now = lambda: 1_950_000_000_000
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, b, c)
+    assert {one.name for one in (a, b, c)} == {"from c" if is_edited else "corrected"}
 
 
 def test_what_a_restored_home_sent_in_lost_bundles_is_sent_again(two, folder, tmp_path):
@@ -462,6 +567,46 @@ def test_to_keep_the_winner_ends_the_conflict_everywhere(two, folder):
     a.resolve(a.conflicts()[0].number, "theirs")
     meet(folder, a, b)
     assert (a.name, b.name, a.conflicts(), b.conflicts()) == ("from b", "from b", [], [])
+
+
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_only_a_decision_ends_a_conflict_and_nothing_is_kept_of_it(two, make, folder, is_compacted):
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(RENAME, "from a", at=1_800_000_000_000)
+    b.run(RENAME, "from b", at=1_800_000_000_001)
+    meet(folder, a, b, c)
+    c.run("UPDATE users SET created_at = '2025'", at=1_800_000_000_002)
+    a.verify(repair=True)
+    meet(folder, a, b, c)
+    for one in (a, b, c):
+        assert [found.lost["name"] for found in one.conflicts()] == ["from a"]
+    b.resolve(b.conflicts()[0].number, "mine")
+    if is_compacted:
+        b.compact()
+    for one in (b, a, c):
+        one.sync(folder)
+        assert (
+            one.one("SELECT json_group_array(json_array(state, content)) FROM sync_conflicts")
+            == '[["decided","{}"]]'
+        )
+    assert {one.name for one in (a, b, c)} == {"from b"}
+
+
+def test_a_decision_holds_for_a_losing_version_that_comes_later(two, make, folder):
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(RENAME, "from a", at=1_800_000_000_000)
+    b.run(RENAME, "from b", at=1_800_000_000_001)
+    meet(folder, a, b)
+    b.resolve(b.conflicts()[0].number, "mine")
+    b.sync(folder)
+    spool = b.replica.spool
+    names = spool.names() - c.replica.spool.names()
+    for name in sorted(names, key=lambda name: name.startswith(a.replica.device_id)):
+        c.replica.spool.take(name, spool.read(name))
+        c.take_in()
+    assert (c.name, c.conflicts()) == ("from b", [])
 
 
 def test_copies_of_a_home_keep_what_they_lose_to_each_other(two, folder, tmp_path):
@@ -746,6 +891,38 @@ def test_a_plugin_that_is_deactivated_deletes_nothing_elsewhere(two, folder, sta
 def test_the_name_of_a_class_names_no_federated_plugin():
     with pytest.raises(InvalidValue, match="another name"):
         SchemaRegistry().register("people", "plugin", STAMPS, federated=True)
+
+
+UNFIT = {
+    "zoo_a refers to itself": "k TEXT PRIMARY KEY, p TEXT REFERENCES zoo_a ON DELETE CASCADE",
+    "without ON DELETE CASCADE or SET NULL": "k TEXT PRIMARY KEY, p TEXT REFERENCES zoo_b",
+    "zoo_a has a UNIQUE constraint or index besides": "k TEXT PRIMARY KEY, name TEXT UNIQUE",
+    "has a collation": "k TEXT PRIMARY KEY COLLATE NOCASE",
+    "is not unique": "k TEXT",
+    None: "id INTEGER PRIMARY KEY, k TEXT UNIQUE, p TEXT REFERENCES zoo_b ON DELETE SET NULL",
+}
+
+
+@pytest.mark.parametrize(("why", "columns"), UNFIT.items(), ids=UNFIT.values())
+def test_tables_whose_rows_devices_cannot_agree_on_are_not_federated(tmp_path, why, columns):
+    connection = LibSQLAdapter(tmp_path / "lab.db").connect()
+    connection.execute("CREATE TABLE zoo_b (k TEXT PRIMARY KEY)")
+    connection.execute(f"CREATE TABLE zoo_a ({columns})")
+    found = federated.obstacle(connection, {"zoo_a": ("k",), "zoo_b": ("k",)})
+    assert found == why or why in found
+
+
+def test_a_plugin_whose_rows_devices_cannot_agree_on_is_refused(two, stamps):
+    unfit = dataclasses.replace(
+        STAMPS[1],
+        sql_statements=[
+            "CREATE TABLE stamps_owned (stamp_id TEXT PRIMARY KEY, motif TEXT UNIQUE)",
+            STAMPS[1].sql_statements[1],
+        ],
+    )
+    stamps._schemas["stamps"] = dataclasses.replace(stamps["stamps"], versions={1: unfit})
+    with pytest.raises(MigrationFailed, match="besides its key, so devices could not agree"):
+        stamps.apply_plugin_schema("stamps", two[0].replica.connection)
 
 
 def texts_in(folder, *devices):
@@ -1255,6 +1432,7 @@ BAD = {
         header={"statements": [{"kind": "undone", "import": "x", "rows": 5}]}
     ),
     "no statements": lambda p: p.update(header={"statements": 5}),
+    "a malformed decision": lambda p: p.update(header={"decided": [["users", "ada"]]}),
     "a context that is a list": lambda p: p.update(header={"ctx": []}),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import typer
 
@@ -183,7 +183,11 @@ def federate_conflicts(
         emit(found)
         return
     for one in found:
-        gone = " went with a row that another device deleted" if one.kind == "deleted" else ""
+        gone = (
+            " was deleted by a device without this version"
+            if one.kind == "deleted" and not one.kept
+            else ""
+        )
         show(f"{one.number}  {one.table} {one.key}{gone}")
         for column in sorted(one.lost.keys() | one.kept.keys()):
             kept, lost = one.kept.get(column), one.lost.get(column)
@@ -197,37 +201,50 @@ def federate_conflicts(
 
 @federate.command("resolve")
 def federate_resolve(
-    number: Annotated[int, typer.Argument(help="The number of the conflict.")],
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="N...", help="The numbers of the conflicts.")
+    ] = None,
     *,
+    all_: Annotated[bool, typer.Option("--all", help="Decide all conflicts.")] = False,
     keep: Annotated[
         str,
         typer.Option(
-            help="The version to keep: mine, theirs, or a JSON file with the values of columns. "
-            "Of two other devices' versions, mine is the one that is kept until now."
+            help="The version to keep: mine, theirs, or a JSON file with the values of columns, "
+            "for one conflict. Of two other devices' versions, mine is the one that is kept until "
+            "now."
         ),
     ],
     home: HomeOption = None,
     key_file: KeyFileOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Decide a conflict, on all devices."""
+    """Decide conflicts, on all devices."""
     from aico_lab.errors import InvalidValue
     from aico_lab.federation.lab_devices import read_values
     from aico_lab.metrics.engine.claims import counted
 
-    if keep not in ("mine", "theirs") and not Path(keep).expanduser().exists():
-        raise InvalidValue(
-            f"--keep takes mine, theirs, or a JSON file, and there is no file {keep!r}."
-        )
-    chosen: str | dict[str, Any] = keep if keep in ("mine", "theirs") else read_values(Path(keep))
+    if bool(numbers) == all_:
+        raise InvalidValue("Name the conflicts to decide, or use --all.")
+    if keep not in ("mine", "theirs"):
+        if all_ or len(numbers or []) != 1:
+            raise InvalidValue("Several conflicts are decided by mine or theirs, not by a file.")
+        if not Path(keep).expanduser().exists():
+            raise InvalidValue(
+                f"--keep takes mine, theirs, or a JSON file, and there is no file {keep!r}."
+            )
     with open_lab(home, key_file) as lab:
-        lab.devices.federation.resolve(number, chosen)
-        left = len(lab.devices.federation.conflicts())
+        federation = lab.devices.federation
+        chosen = [one.number for one in federation.conflicts()] if all_ else numbers or []
+        if keep in ("mine", "theirs"):
+            federation.resolve_all(chosen, cast("Literal['mine', 'theirs']", keep))
+        else:
+            federation.resolve(chosen[0], read_values(Path(keep)))
+        left = len(federation.conflicts())
     if json:
-        emit({"resolved": number, "left": left})
+        emit({"resolved": chosen, "left": left})
     else:
         say(
-            f"Conflict {number} is resolved; {counted(left, 'conflicts')} left. "
+            f"{counted(len(chosen), 'conflicts')} resolved; {counted(left, 'conflicts')} left. "
             "`aico-lab federate sync` tells the other devices."
         )
 

@@ -25,9 +25,12 @@ from aico_lab.federation.rows import (
     key_values,
     order,
     physical,
+    store_twins,
     store_versions,
+    stored_twins,
     stored_versions,
     to_columns,
+    with_twins,
 )
 from aico_lab.federation.sealing import (
     add_to_chain,
@@ -63,6 +66,7 @@ def apply(replica: Replica, name: FileName, header: Header, changes: Changes) ->
     """Take in a bundle that may be taken in now."""
     with _changes_of(name.device, replica) as applying:
         applying.merge(changes, header.ctx)
+        conflicts.receive(replica, header.class_, header.decided)
         add_to_chain(replica, name, header)
         _note_seen(replica, name, header)
         applying.answers = control.obey(replica, header.statements, name.device)
@@ -172,8 +176,8 @@ class _Applying:
     Attributes:
         written: The rows that have exactly the content of their stored version.
         answers: Statements of this device on those of the bundle.
-        lost: Rows that went because a row that they refer to was deleted, by a device that did not
-            know of them.
+        lost: Rows that were deleted, or went with a row that they refer to, by a device that did
+            not know of them in this version.
     """
 
     def __init__(self, replica: Replica) -> None:
@@ -183,6 +187,8 @@ class _Applying:
         self.answers: list[control.Statement] = []
         self.lost: list[tuple[FederatedTable, RowChange]] = []
         self._before: dict[tuple[str, str], Version] = {}
+        self._known: dict[tuple[str, int, str, int], bool] = {}
+        self._had_of: dict[tuple[str, int], bool] = {}
 
     def merge(self, changes: Changes, ctx: Ctx) -> None:
         """Write those versions that are greater than the stored ones; then delete rows."""
@@ -194,7 +200,7 @@ class _Applying:
         for table in below_first:
             self._keep_unknown(table, gone[table.name], ctx)
         for table in below_first:
-            self._delete(table, gone[table.name])
+            self._delete(table, gone[table.name], ctx)
         if "personality_profiles" in changes:
             conflicts.queue_profiles(self._replica)
 
@@ -238,43 +244,104 @@ class _Applying:
     def _newer(
         self, table: FederatedTable, changes: Sequence[RowChange], ctx: Ctx
     ) -> list[RowChange]:
-        """Return the changes that win over the stored versions, and queue the losers."""
+        """Return the changes that win over the stored versions, and keep the losers."""
         known = stored_versions(self._connection, table.name, [one.key for one in changes])
         chosen: dict[str, RowChange] = {}
-        there: dict[str, tuple[Any, ...]] | None = None
+        beaten: dict[str, Version] = {}
+        twins: list[tuple[str, Version]] = []
         for change in changes:
             new, old = change.version, known.get(change.key)
-            if old and order(new) <= order(old):
-                if (
-                    old.is_alive
-                    and (new.cl, new.digest) != (old.cl, old.digest)
-                    and new.cl == old.cl
-                    and change.content is not None
-                    and not conflicts.knew(self._replica, old, new)
-                ):
-                    conflicts.queue(self._replica, table, change)
-                continue
-            if (
-                old
-                and old.is_alive
-                and old.cl == new.cl
-                and old.digest != new.digest
-                and not conflicts.had(self._replica, ctx, old.stream, old.n)
-            ):
-                if there is None:
-                    there, _ = physical(self._connection, table, [one.key for one in changes])
-                if change.key in there:
-                    conflicts.queue(
-                        self._replica, table, RowChange(change.key, old, there[change.key])
-                    )
-            if old:
-                self._before.setdefault((table.name, change.key), old)
-            known[change.key] = new
-            chosen[change.key] = change
+            greater = old is None or order(new) > order(old)
+            if old and (new.cl, new.digest) == (old.cl, old.digest):
+                if self._is_twin(old, new, ctx if greater else None):
+                    twins.append((change.key, old if greater else new))
+            elif old and greater and old.is_alive and new.digest != old.digest:
+                beaten[change.key] = old
+            if greater:
+                if old:
+                    self._before.setdefault((table.name, change.key), old)
+                known[change.key] = new
+                chosen[change.key] = change
+        store_twins(self._connection, table.name, twins)
         if table.queues_conflicts:
-            versions = {key: change.version for key, change in chosen.items()}
-            conflicts.close_seen(self._replica, table.name, versions, ctx)
+            self._keep_beaten(table, beaten, chosen, ctx)
+            self._keep_refused(table, [one for one in changes if one.key not in chosen], known)
+            conflicts.close_seen(self._replica, table.name, chosen, ctx)
         return list(chosen.values())
+
+    def _is_twin(self, old: Version, new: Version, ctx: Ctx | None) -> bool:
+        """Return whether the author of the greater one of equal rows did not know of the other.
+
+        Args:
+            old: The stored version.
+            new: The one of the bundle.
+            ctx: The context of the bundle if its version is the greater one.
+        """
+        if not new.is_alive or (new.stream, new.n) == (old.stream, old.n):
+            return False
+        return not (self._knew(old, new) if ctx is None else self._had(ctx, old))
+
+    def _keep_beaten(
+        self,
+        table: FederatedTable,
+        beaten: dict[str, Version],
+        chosen: dict[str, RowChange],
+        ctx: Ctx,
+    ) -> None:
+        """Keep the stored rows that greater versions replace or delete without knowing of them."""
+        deleted = [key for key in beaten if chosen[key].content is None]
+        twins = stored_twins(self._connection, table.name, deleted) if deleted else {}
+        unknown = {
+            key: some
+            for key, version in beaten.items()
+            if (some := self._unknown(with_twins(version, twins.get(key)), ctx))
+        }
+        there, _ = physical(self._connection, table, list(unknown))
+        for key in unknown.keys() & there.keys():
+            for version in unknown[key]:
+                loser = RowChange(key, version, there[key])
+                if chosen[key].content is None:
+                    self.lost.append((table, loser))
+                else:
+                    conflicts.queue(self._replica, table, loser)
+
+    def _keep_refused(
+        self, table: FederatedTable, changes: Sequence[RowChange], known: dict[str, Version]
+    ) -> None:
+        """Keep changes that lost to stored versions, or deletions, that did not know of them."""
+        dead = []
+        for change in changes:
+            new, old = change.version, known[change.key]
+            if not new.is_alive or new.digest == old.digest or self._knew(old, new):
+                continue
+            if old.is_alive:
+                conflicts.queue(self._replica, table, change)
+            else:
+                dead.append(change)
+        fulls = [_full(table, change) for change in dead]
+        missing = self._missing_parents(table, fulls)
+        self.lost += [
+            (table, change)
+            for change, full in zip(dead, fulls, strict=True)
+            if not self._deleters_knew(table, full, missing, change.version)
+        ]
+
+    def _knew(self, version: Version, other: Version) -> bool:
+        """Return whether the author of a stored version had taken in another one of the row."""
+        asked = (version.stream, version.n, other.stream, other.n)
+        if asked not in self._known:
+            self._known[asked] = conflicts.knew(self._replica, version, other)
+        return self._known[asked]
+
+    def _had(self, ctx: Ctx, version: Version) -> bool:
+        """Return whether the author of the bundle had taken in a version."""
+        asked = (version.stream, version.n)
+        if asked not in self._had_of:
+            self._had_of[asked] = conflicts.had(self._replica, ctx, *asked)
+        return self._had_of[asked]
+
+    def _unknown(self, versions: Sequence[Version], ctx: Ctx) -> list[Version]:
+        return [version for version in versions if not self._had(ctx, version)]
 
     def _missing_parents(self, table: FederatedTable, fulls: Sequence[Full]) -> Missing:
         """Return the references to rows that do not exist, and whether those were deleted."""
@@ -302,7 +369,7 @@ class _Applying:
     ) -> bool:
         """Return whether a device that deleted a parent of a row had the row."""
         return any(
-            conflicts.knew(self._replica, deleted, version)
+            self._knew(deleted, version)
             for parent in table.parents
             if (parent.position, key := full[parent.position]) in missing and not parent.is_cleared
             for deleted in stored_versions(self._connection, parent.table, [key]).values()
@@ -313,8 +380,10 @@ class _Applying:
 
         The deleted ones are noted, too: without them those rows cannot come back.
         """
-        if above := self._unknown_below(table, keys, ctx):
-            self._note_lost(table, {key: self._before.get((table.name, key)) for key in above})
+        above = self._unknown_below(table, keys, ctx)
+        noted = {change.key for other, change in self.lost if other is table}
+        before = {key: self._before.get((table.name, key)) for key in above if key not in noted}
+        self._note_lost(table, {key: [one or self._never_sent] for key, one in before.items()})
 
     def _unknown_below(self, table: FederatedTable, keys: Sequence[str], ctx: Ctx) -> list[str]:
         """Note the rows below some rows; return the keys of those that have any."""
@@ -326,30 +395,36 @@ class _Applying:
                     continue
                 column = f"t.{quoted(full[parent.position])}"
                 rows = self._connection.fetch_all(
-                    f"SELECT {select_key(child, 't')}, {column}, cl, stamp, digest, stream, n "
-                    f"FROM {child.name} AS t LEFT JOIN sync_rows AS r ON r.table_name = ? "
+                    f"SELECT {select_key(child, 't')}, {column}, cl, stamp, digest, stream, n, "
+                    f"twins FROM {child.name} AS t LEFT JOIN sync_rows AS r ON r.table_name = ? "
                     f"AND r.row_key = {select_key(child, 't')} LEFT JOIN sync_streams "
                     f"USING (stream_id) WHERE {column} IN (SELECT value FROM json_each(?))",
                     [child.name, json.dumps(list(keys))],
                 )
+                if rows:
+                    conflicts.keep_losers(self._replica, child.name, [row[0] for row in rows], ctx)
                 deeper = self._unknown_below(child, [row[0] for row in rows], ctx) if rows else []
                 lost = {}
-                for key, parent_key, *version in rows:
-                    known = Version(*version) if version[0] else None
-                    if key in deeper or not (
-                        known and conflicts.had(self._replica, ctx, known.stream, known.n)
-                    ):
-                        lost[key] = known
+                for key, parent_key, *version, twins in rows:
+                    known = with_twins(Version(*version), twins) if version[0] else []
+                    unknown = self._unknown(known, ctx) if known else [self._never_sent]
+                    if unknown or key in deeper:
+                        lost[key] = unknown or known[:1]
                         above.add(parent_key)
                 self._note_lost(child, lost)
         return sorted(above)
 
-    def _note_lost(self, table: FederatedTable, lost: dict[str, Version | None]) -> None:
+    @property
+    def _never_sent(self) -> Version:
+        """The version of a row of this device that has none."""
+        return Version(1, 0, "", f"{self._replica.device_id}.{'0' * 8}", 0)
+
+    def _note_lost(self, table: FederatedTable, lost: dict[str, list[Version]]) -> None:
         there, _ = physical(self._connection, table, list(lost) if table.queues_conflicts else [])
-        never_sent = Version(1, 0, "", f"{self._replica.device_id}.{'0' * 8}", 0)
         self.lost += [
-            (table, RowChange(key, lost[key] or never_sent, content))
+            (table, RowChange(key, version, content))
             for key, content in there.items()
+            for version in lost[key]
         ]
 
     def _write(self, table: FederatedTable, rows: dict[str, Full]) -> dict[str, str]:
@@ -377,11 +452,12 @@ class _Applying:
             return refused
         return {}
 
-    def _delete(self, table: FederatedTable, keys: Sequence[str]) -> None:
+    def _delete(self, table: FederatedTable, keys: Sequence[str], ctx: Ctx) -> None:
         where = " AND ".join(f"{quoted(column)} = ?" for column in table.keys)
         self._connection.execute_many(
             f"DELETE FROM {table.name} WHERE {where}", [key_values(table, key) for key in keys]
         )
+        conflicts.keep_losers(self._replica, table.name, keys, ctx)
         forget_content(self._replica, table.name, keys)
 
     def _park(self, table: FederatedTable, parked: Sequence[_Parked], ctx: Ctx) -> None:

@@ -113,6 +113,22 @@ def hash_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
+class Decision(NamedTuple):
+    """A conflict that a person decided: the losing version of a row."""
+
+    table: str
+    key: str
+    stream: str
+    n: int
+    stamp: int
+    cl: int
+
+    @property
+    def loser(self) -> str:
+        """The losing version as it is stored."""
+        return json.dumps(self[2:])
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """The header of a bundle.
@@ -126,6 +142,7 @@ class Header:
         schema: The sum of the versions of the author's core schemas.
         statements: Signed statements on devices, epochs and policies; see `control`.
         needs: Bundles of its device with rows that its rows may refer to, as names of files.
+        decided: Conflicts that a person decided.
         v: The version of the format.
     """
 
@@ -137,6 +154,7 @@ class Header:
     schema: int
     statements: list[dict[str, Any]] = field(default_factory=list)
     needs: list[str] = field(default_factory=list)
+    decided: list[Decision] = field(default_factory=list)
     v: int = FORMAT
 
     @property
@@ -170,7 +188,8 @@ def pack(
         name: {"columns": tables[name].columns, "rows": [encoded(header, one) for one in rows]}
         for name, rows in changes.items()
     }
-    text = orjson.dumps(asdict(header)) + b"\n" + orjson.dumps(body)
+    head = asdict(header) | {"decided": [list(one) for one in header.decided]}
+    text = orjson.dumps(head) + b"\n" + orjson.dumps(body)
     payload = zlib.compress(text, 6)
     signature = Ed25519PrivateKey.from_private_bytes(signing_key).sign(_CONTEXT + payload)
     return age.encrypt(signature + payload, list(recipients))
@@ -266,12 +285,20 @@ def _header(line: bytes) -> Header:
             _natural(read["schema"]),
             list(statements),
             [str(parse_name(needed)) for needed in read["needs"]],
+            [_decision(*one) for one in read.get("decided", [])],
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Refused("its header is malformed") from error
     if (header.n == 1) != (header.prev == START):
         raise Refused("its header is malformed")
     return header
+
+
+def _decision(table: str, key: str, stream: str, *numbers: int) -> Decision:
+    n, stamp, cl = map(_natural, numbers)
+    if not (isinstance(table, str) and isinstance(key, str) and _STREAM.fullmatch(stream)):
+        raise ValueError("is no decision")
+    return Decision(table, key, stream, n, stamp, cl)
 
 
 def _natural(number: object) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.federation import control, replaced
+from aico_lab.federation import conflicts, control, replaced
 from aico_lab.federation.bundles import (
     ROWS,
     SIZE,
@@ -218,10 +218,12 @@ def _write_state(
     batch: Changes = {}
     count = size = total = bundles = 0
     last: FileName | None = None
+    decided = conflicts.decided(replica, class_)
 
     def flush() -> FileName:
-        name = write(replica, class_, batch, is_state=True)
+        name = write(replica, class_, batch, decided=decided, is_state=True)
         batch.clear()
+        decided.clear()
         return name
 
     for table, change in _rows(replica, class_, origins):

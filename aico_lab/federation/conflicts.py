@@ -1,9 +1,10 @@
 """Rows that two devices changed without knowing of each other: the losing version is kept.
 
-A person decides by `Federation.resolve`, which writes a new version; it ends the conflict on every
-device, because its author had seen both versions. A row that went because another device deleted a
-row that it refers to, without knowing of it, is kept as well; its conflict ends when the row comes
-back, or when its deletion is confirmed, both by a greater causal length.
+A row that another device deleted, or one that it refers to, without knowing of this version of it,
+is kept as well. A person decides by `Federation.resolve`, which writes a new version, and names the
+losing one in the header of its bundle: that ends the conflict on every device, also where the
+losing version comes later. Nothing else does, since who changes a row need not have looked at what
+it lost; only two versions of a personality are no conflict any more when one of them is changed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.adapters.libsql import NOW
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import InvalidValue, UnknownName
-from aico_lab.federation.bundles import Ctx, RowChange
+from aico_lab.federation.bundles import Ctx, Decision, RowChange
 from aico_lab.federation.replaced import UNKNOWN_CTX
 from aico_lab.federation.rows import (
     Version,
@@ -28,7 +29,7 @@ from aico_lab.federation.rows import (
 from aico_lab.federation.tables import affinity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aico_lab.federation.replica import Replica
     from aico_lab.federation.tables import FederatedTable
@@ -51,7 +52,8 @@ class RowConflict:
         found_at: When the conflict was found, UTC.
         kind: 'row'; or 'personality' for a version of a companion's personality, where `kept` is
             another one, which has the same number or is also active, and counts as the active one;
-            or 'deleted' for a row that went with one that it refers to.
+            or 'deleted' for a row that was deleted, or went with one that it refers to, by a device
+            that did not know it in this version.
     """
 
     number: int
@@ -99,6 +101,20 @@ def _hashes(replica: Replica, stream: str, n: int) -> set[str]:
         "SELECT hash FROM sync_chain WHERE stream = ? AND n = ?", [stream, n]
     )
     return {hash_ for (hash_,) in rows}
+
+
+def keep_losers(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> None:
+    """Keep the losers of rows that are to be deleted, if the deleting device did not know them."""
+    for number, loser in replica.connection.fetch_all(
+        "SELECT conflict_id, loser FROM sync_conflicts WHERE state = 'open' AND kind = 'row' "
+        "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
+        [table, json.dumps(list(keys))],
+    ):
+        stream, n, *_ = json.loads(loser)
+        if not had(replica, ctx, stream, n):
+            replica.connection.execute(
+                "UPDATE sync_conflicts SET kind = 'deleted' WHERE conflict_id = ?", [number]
+            )
 
 
 def queue(replica: Replica, table: FederatedTable, loser: RowChange, *, kind: str = "row") -> None:
@@ -175,17 +191,48 @@ def _choose_profile(replica: Replica, loser: str, *, keeps_lost: bool) -> None:
     )
 
 
-def close_seen(replica: Replica, table: str, versions: Mapping[str, Version], ctx: Ctx) -> None:
-    """End the conflicts of rows whose losing versions the author of new ones had seen."""
-    for number, key, loser, kind in replica.connection.fetch_all(
-        "SELECT conflict_id, row_key, loser, kind FROM sync_conflicts WHERE state = 'open' "
-        "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
-        [table, json.dumps(list(versions))],
+def close_seen(replica: Replica, table: str, keys: Iterable[str], ctx: Ctx) -> None:
+    """End the conflicts of personalities that the author of new versions had seen."""
+    for number, loser in replica.connection.fetch_all(
+        "SELECT conflict_id, loser FROM sync_conflicts WHERE state = 'open' "
+        "AND kind = 'personality' AND table_name = ? "
+        "AND row_key IN (SELECT value FROM json_each(?))",
+        [table, json.dumps(list(keys))],
     ):
-        stream, n, _, cl = json.loads(loser)
-        # That a device deletes a row with its parent is nobody's decision.
-        if versions[key].cl > cl + 1 if kind == "deleted" else had(replica, ctx, stream, n):
+        stream, n, *_ = json.loads(loser)
+        if had(replica, ctx, stream, n):
             _decide(replica, number)
+
+
+def receive(replica: Replica, class_: str, decided: Iterable[Decision]) -> None:
+    """End the conflicts of a class that a person decided on another device.
+
+    One that is not known yet is stored, so that its losing version is not queued later.
+    """
+    replica.connection.execute_many(
+        "INSERT INTO sync_conflicts (table_name, row_key, loser, content, state, found_at, "
+        f"decided_at) VALUES (?, ?, ?, '{{}}', 'decided', {NOW}, {NOW}) "
+        "ON CONFLICT (table_name, row_key, loser) DO UPDATE SET state = 'decided', "
+        "content = '{}', decided_at = coalesce(decided_at, excluded.decided_at)",
+        [
+            [one.table, one.key, one.loser]
+            for one in decided
+            if one.table in replica.tables and replica.tables[one.table].class_ == class_
+        ],
+    )
+
+
+def decided(replica: Replica, class_: str) -> list[Decision]:
+    """Return the conflicts of a class that were decided."""
+    names = [table.name for table in replica.tables.values() if table.class_ == class_]
+    return [
+        Decision(name, key, *json.loads(loser))
+        for name, key, loser in replica.connection.fetch_all(
+            "SELECT table_name, row_key, loser FROM sync_conflicts WHERE state = 'decided' "
+            "AND table_name IN (SELECT value FROM json_each(?)) ORDER BY conflict_id",
+            [json.dumps(names)],
+        )
+    ]
 
 
 def open_conflicts(replica: Replica) -> list[RowConflict]:
@@ -209,14 +256,18 @@ def open_conflicts(replica: Replica) -> list[RowConflict]:
 
 def _bring_back(
     replica: Replica, table: FederatedTable, key: str, values: Mapping[str, Any]
-) -> None:
+) -> list[Decision]:
     """Write a row that went with one that it refers to, and that one before it.
+
+    Returns:
+        The conflicts of those that it refers to, which this decides.
 
     Raises:
         InvalidValue: This device does not have the row that it refers to.
     """
     columns = (*table.keys, *table.columns)
     full = [*key_values(table, key), *(values.get(column) for column in table.columns)]
+    ended: list[Decision] = []
     for parent in table.parents:
         above, parent_key = replica.tables[parent.table], full[parent.position]
         if parent_key is None or physical(replica.connection, above, [parent_key])[0]:
@@ -235,11 +286,11 @@ def _bring_back(
                 "device whose row it is."
             )
         stored = json.loads(row[1])
-        _bring_back(
+        ended += _bring_back(
             replica, above, parent_key,
             {column: from_json(value) for column, value in stored.items()},
         )  # fmt: skip
-        _decide(replica, row[0])
+        ended += _decide(replica, row[0])
     sets = ", ".join(f"{quoted(c)} = excluded.{quoted(c)}" for c in table.columns)
     replica.connection.execute(
         f"INSERT INTO {table.name} ({', '.join(map(quoted, columns))}) "
@@ -247,6 +298,7 @@ def _bring_back(
         f"ON CONFLICT ({', '.join(map(quoted, table.keys))}) DO UPDATE SET {sets}",
         full,
     )
+    return ended
 
 
 def _check_types(replica: Replica, table: FederatedTable, chosen: Mapping[str, Any]) -> None:
@@ -267,32 +319,66 @@ def _check_types(replica: Replica, table: FederatedTable, chosen: Mapping[str, A
             )
 
 
-def _decide(replica: Replica, number: int) -> None:
-    replica.connection.execute(
-        f"UPDATE sync_conflicts SET state = 'decided', decided_at = {NOW} WHERE conflict_id = ?",
+def _decide(replica: Replica, number: int) -> list[Decision]:
+    """End a conflict, and those of the row with equal content; keep nothing of the content."""
+    ended = replica.connection.fetch_all(
+        f"UPDATE sync_conflicts SET state = 'decided', content = '{{}}', decided_at = {NOW} "
+        "WHERE state = 'open' AND (table_name, row_key, content) = (SELECT table_name, row_key, "
+        "content FROM sync_conflicts WHERE conflict_id = ?) RETURNING table_name, row_key, loser",
         [number],
     )
+    return [Decision(table, key, *json.loads(loser)) for table, key, loser in ended]
 
 
-def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> None:
-    """Decide a conflict, by a new version of the row.
+def resolve(
+    replica: Replica, numbers: Iterable[int], keep: str | Mapping[str, Any]
+) -> list[Decision]:
+    """Decide conflicts, by new versions of the rows; also those of rows that they refer to.
 
     Args:
         replica: Inside a transaction.
-        number: The number of the conflict.
+        numbers: The numbers of the conflicts.
         keep: 'mine' for the version of this device, 'theirs' for the other one, or values of
             columns, of which the others stay as they are now.
 
+    Returns:
+        What is to be sent with the new versions.
+
     Raises:
         UnknownName: There is no such open conflict.
-        InvalidValue: The row has no such column, or `keep` is none of these.
+        InvalidValue: The row has no such column, `keep` is none of these, or this device does not
+            send such rows.
         ConstraintViolated: The row may not have these values.
     """
     found = {conflict.number: conflict for conflict in open_conflicts(replica)}
-    if number not in found:
-        raise UnknownName(f"There is no open conflict {number}: see `aico-lab federate conflicts`.")
-    conflict = found[number]
+    for number in numbers:
+        if number not in found:
+            raise UnknownName(
+                f"There is no open conflict {number}: see `aico-lab federate conflicts`."
+            )
+        if replica.tables[found[number].table].class_ not in replica.own_classes:
+            raise InvalidValue(
+                f"This device sends no {found[number].table}: decide conflict {number} on another."
+            )
+    # A row brings back what it refers to, which is then decided.
+    places = {name: place for place, name in enumerate(reversed(replica.tables))}
+    chosen = [found[number] for number in dict.fromkeys(numbers)]
+    ended: list[Decision] = []
+    for conflict in sorted(chosen, key=lambda one: (places[one.table], one.number)):
+        if replica.connection.fetch_one(
+            "SELECT 1 FROM sync_conflicts WHERE conflict_id = ? AND state = 'open'",
+            [conflict.number],
+        ):
+            ended += _resolve(replica, conflict, keep)
+            ended += _decide(replica, conflict.number)
+    return ended
+
+
+def _resolve(
+    replica: Replica, conflict: RowConflict, keep: str | Mapping[str, Any]
+) -> list[Decision]:
     table = replica.tables[conflict.table]
+    ended: list[Decision] = []
     if isinstance(keep, str):
         if keep not in ("mine", "theirs"):
             raise InvalidValue("Keep 'mine', 'theirs', or values of columns.")
@@ -312,7 +398,8 @@ def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> Non
         _check_types(replica, table, chosen)
     if conflict.kind == "deleted":
         if chosen:
-            _bring_back(replica, table, conflict.key, {**conflict.lost, **chosen})
+            before = conflict.kept or conflict.lost
+            ended = _bring_back(replica, table, conflict.key, {**before, **chosen})
     elif chosen:
         sets = ", ".join(f"{quoted(column)} = ?" for column in chosen)
         where = " AND ".join(f"{quoted(column)} = ?" for column in table.keys)
@@ -325,4 +412,4 @@ def resolve(replica: Replica, number: int, keep: str | Mapping[str, Any]) -> Non
         "DO UPDATE SET is_forced = 1",
         [table.name, conflict.key, replica.now()],
     )
-    _decide(replica, number)
+    return ended

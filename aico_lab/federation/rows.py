@@ -201,10 +201,44 @@ def store_versions(connection: Connection, table: str, versions: dict[str, Versi
     rows = [[k, v.cl, v.stamp, ids[v.stream], v.n, v.digest] for k, v in versions.items()]
     # As one text of JSON, because the driver binds large integers slowly.
     connection.execute(
-        "INSERT INTO sync_rows SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, "
-        "value ->> 4, value ->> 5 FROM json_each(?) WHERE true "
+        "INSERT INTO sync_rows (table_name, row_key, cl, stamp, stream_id, n, digest) "
+        "SELECT ?, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 "
+        "FROM json_each(?) WHERE true "
         "ON CONFLICT (table_name, row_key) DO UPDATE SET cl = excluded.cl, "
         "stamp = excluded.stamp, stream_id = excluded.stream_id, n = excluded.n, "
-        "digest = excluded.digest",
+        "digest = excluded.digest, twins = CASE WHEN cl = excluded.cl "
+        "AND digest = excluded.digest THEN twins END",
         [table, orjson.dumps(rows).decode()],
     )
+
+
+def with_twins(version: Version, twins: str | None) -> list[Version]:
+    """Return a version and those with the same content that its author did not know.
+
+    Args:
+        version: The stored version of a row.
+        twins: What is stored of the others.
+    """
+    others = json.loads(twins or "[]")
+    return [version, *(version._replace(stream=s, n=n, stamp=stamp) for s, n, stamp in others)]
+
+
+def stored_twins(connection: Connection, table: str, keys: Iterable[str]) -> dict[str, str]:
+    """Return what is stored of versions with the content of rows, where there are any."""
+    return dict(
+        connection.fetch_all(
+            "SELECT row_key, twins FROM sync_rows WHERE table_name = ? AND twins IS NOT NULL "
+            "AND row_key IN (SELECT value FROM json_each(?))",
+            [table, orjson.dumps(list(keys)).decode()],
+        )
+    )
+
+
+def store_twins(connection: Connection, table: str, twins: Sequence[tuple[str, Version]]) -> None:
+    """Store versions with the content of the rows with some keys, beside the greatest ones."""
+    if twins:
+        connection.execute_many(
+            "UPDATE sync_rows SET twins = json_insert(coalesce(twins, '[]'), '$[#]', json(?)) "
+            "WHERE table_name = ? AND row_key = ?",
+            [[json.dumps([one.stream, one.n, one.stamp]), table, key] for key, one in twins],
+        )

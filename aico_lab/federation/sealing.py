@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from aico_lab.federation import epochs, replaced
+from aico_lab.federation import conflicts, epochs, replaced
 from aico_lab.federation.bundles import (
     ROWS,
     SIZE,
@@ -23,6 +23,7 @@ from aico_lab.federation.bundles import (
     pack,
 )
 from aico_lab.federation.rows import (
+    MAX_STAMP,
     Version,
     digest_of,
     next_stamp,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
+    from aico_lab.federation.bundles import Decision
     from aico_lab.federation.replica import Replica
     from aico_lab.federation.tables import FederatedTable
 
@@ -46,10 +48,14 @@ _AT_ONCE: Final = 250
 """Rows that are read at once, since each may have a million characters."""
 
 
-def seal(replica: Replica) -> int:
+def seal(replica: Replica, decided: Iterable[Decision] = ()) -> int:
     """Write bundles of everything that changed here, and return the number of changed rows.
 
     Each bundle has its own transaction, unless one is open.
+
+    Args:
+        replica: The device.
+        decided: Conflicts that a person decided, of rows that changed by this.
     """
     with replica.connection.transaction():
         collect(replica)
@@ -60,11 +66,13 @@ def seal(replica: Replica) -> int:
     for class_ in dict.fromkeys(table.class_ for table in replica.tables.values()):
         if class_ not in own:
             continue
+        ended = [one for one in decided if replica.tables[one.table].class_ == class_]
         while True:
             with replica.connection.transaction():
                 changes = _changes(replica, class_)
-                if changes:
-                    write(replica, class_, changes)
+                if changes or ended:
+                    write(replica, class_, changes, decided=ended)
+            ended = []
             count = sum(map(len, changes.values()))
             if not count:
                 break
@@ -147,7 +155,11 @@ def _follow_plugins(replica: Replica) -> None:
 
 
 def _scan(replica: Replica, *, everything: bool) -> None:
-    """Mark all rows, if the feed cannot be continued, or those of a class that was not sent."""
+    """Mark all rows, if the feed cannot be continued, or those of a class that was not sent.
+
+    A row without a version is as old as its last update that is known: that it was imported here is
+    no change, and must not win over what other devices changed in the same row.
+    """
     connection = replica.connection
     classes = {
         key.removeprefix("scan:")
@@ -156,10 +168,19 @@ def _scan(replica: Replica, *, everything: bool) -> None:
     for table in replica.tables.values():
         if not (everything or table.class_ in classes):
             continue
+        key = select_key(table, "t")
         connection.execute(
             f"""INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, place)
-            SELECT '{table.name}', {select_key(table, table.name)}, ?, 0, {table.place or 0}
-            FROM {table.name}
+            WITH updated AS MATERIALIZED (
+                SELECT row_key, max(at) AS at FROM change_log
+                WHERE table_name = '{table.name}' AND op = 'update' GROUP BY row_key)
+            SELECT
+                '{table.name}', {key},
+                CASE WHEN r.row_key IS NULL THEN coalesce(u.at, 0) ELSE ? END,
+                0, {f"t.{table.place}" if table.place else 0}
+            FROM {table.name} AS t
+            LEFT JOIN sync_rows AS r ON r.table_name = '{table.name}' AND r.row_key = {key}
+            LEFT JOIN updated AS u ON u.row_key = {key}
             WHERE true ON CONFLICT DO NOTHING""",
             [replica.now()],
         )
@@ -236,7 +257,11 @@ def _compared(
         digest = "" if content is None else digest_of(table, key, content)
         cl = _next_length(old, digest, is_deleted=is_deleted, is_forced=is_forced)
         if cl is not None:
-            stamp = next_stamp(at, old.stamp if old else 0)
+            replaced_stamp = old.stamp if old else 0
+            if old and cl == old.cl and old.stamp >= MAX_STAMP:
+                # A clock was far in the future: no stamp is greater, so the row comes again.
+                cl, replaced_stamp = cl + 2, 0
+            stamp = next_stamp(at, replaced_stamp)
             found.append(RowChange(key, Version(cl, stamp, digest, stream, n), content))
     return found
 
@@ -294,6 +319,7 @@ def write(
     changes: Changes,
     statements: Iterable[dict[str, Any]] = (),
     *,
+    decided: Iterable[Decision] = (),
     is_state: bool = False,
 ) -> FileName:
     """Write a bundle of this device, which becomes visible after the transaction.
@@ -303,6 +329,7 @@ def write(
         class_: The class of the rows.
         changes: New versions of rows, of this bundle unless it is one of a state.
         statements: Signed statements, which all trusted devices can read.
+        decided: Conflicts of the class that a person decided.
         is_state: Whether the rows have the versions that are stored; see `replaced`.
     """
     connection, said = replica.connection, list(statements)
@@ -310,7 +337,7 @@ def write(
     length, heads = ctx.get(stream, (0, []))
     header = Header(
         class_, stream, length + 1, heads[-1] if heads else START, ctx,
-        replica.schema_of(class_), said, _needs(replica, class_),
+        replica.schema_of(class_), said, _needs(replica, class_), list(decided),
     )  # fmt: skip
     entitled = replica.entitled()[class_]
     key = epochs.recipient(replica, class_, entitled)
@@ -333,13 +360,7 @@ def write(
     for table, rows in changes.items():
         if not is_state:
             store_versions(connection, table, {one.key: one.version for one in rows})
-            connection.execute(
-                "UPDATE sync_conflicts SET state = 'decided', decided_at = "
-                "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') FROM json_each(?) AS j WHERE "
-                "state = 'open' AND table_name = ? AND row_key = j.value ->> 0 "
-                "AND (kind != 'deleted' OR loser ->> 3 + 1 < j.value ->> 1)",
-                [json.dumps([[one.key, one.version.cl] for one in rows]), table],
-            )
+            conflicts.close_seen(replica, table, [one.key for one in rows], ctx)
             forget_content(replica, table, [one.key for one in rows if one.content is None])
     add_to_chain(replica, name, header)
     return name
@@ -363,7 +384,7 @@ def _needs(replica: Replica, class_: str) -> list[str]:
 def forget_content(replica: Replica, table: str, keys: Sequence[str]) -> None:
     """Remove what is stored of deleted rows beside the tables, but not what a person decides."""
     for stored, but in (
-        ("sync_conflicts", "AND kind != 'deleted'"),
+        ("sync_conflicts", "AND kind != 'deleted' AND state = 'open'"),
         ("sync_parked", ""),
         ("sync_unsendable", ""),
     ):

@@ -20,7 +20,7 @@ from aico_lab.home.files import held, private_files
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -594,10 +594,25 @@ class Federation:
             InvalidValue: The row has no such column, or `keep` is none of these.
             ConstraintViolated: The row may not have these values.
         """
+        self._resolve([number], keep)
+
+    def resolve_all(self, numbers: Iterable[int], keep: Literal["mine", "theirs"]) -> None:
+        """Decide several conflicts, or none of them.
+
+        Args:
+            numbers: The numbers of the conflicts on this device.
+            keep: The versions to keep.
+
+        Raises:
+            UnknownName: There is no such open conflict.
+            InvalidValue: A row refers to a deleted one that this device does not have.
+        """
+        self._resolve(list(numbers), keep)
+
+    def _resolve(self, numbers: list[int], keep: str | Mapping[str, Any]) -> None:
         with self._exclusive(), self.replica.connection.transaction():
             seal(self.replica)
-            conflicts.resolve(self.replica, number, keep)
-            seal(self.replica)
+            seal(self.replica, conflicts.resolve(self.replica, numbers, keep))
 
     def status(self) -> FederationStatus:
         """Return what was sent and received, and what waits."""

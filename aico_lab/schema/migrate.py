@@ -27,7 +27,7 @@ from aico_lab.errors import (
     StorageError,
 )
 from aico_lab.home.files import held
-from aico_lab.schema import feed, sandbox, versions
+from aico_lab.schema import federated, feed, sandbox, versions
 from aico_lab.schema.authorizer import Guard
 from aico_lab.schema.backup import back_up, loses_data
 from aico_lab.schema.drift import VECTOR_TABLE, Twin, structure
@@ -225,6 +225,12 @@ class Migration:
             at_risk = () if lossless else statements
             backup = self._back_up(at_risk, f"before-{schema.name}-{reached}")
             versions.run(connection, schema, number, direction)
+            if (
+                applying
+                and schema.is_federated
+                and (why := federated.obstacle(connection, schema.tracked(number)))
+            ):
+                raise InvalidStatement(why)
             versions.record(
                 connection, schema.name, schema.kind, number, direction, checksum=version.checksum
             )

@@ -16,7 +16,8 @@ _TABLES: Final = {
         stream_id INTEGER PRIMARY KEY,
         stream TEXT NOT NULL UNIQUE
     )""",
-    # The version of every row that was sent or received, also of deleted ones.
+    # The version of every row that was sent or received, also of deleted ones; `twins` are versions
+    # of other devices with the same content, as [stream, n, stamp].
     "sync_rows": """(
         table_name TEXT NOT NULL,
         row_key TEXT NOT NULL,
@@ -25,6 +26,7 @@ _TABLES: Final = {
         stream_id INTEGER NOT NULL,
         n INTEGER NOT NULL,
         digest TEXT NOT NULL,
+        twins JSON TEXT,
         PRIMARY KEY (table_name, row_key)
     ) WITHOUT ROWID""",
     # Rows to be compared with their versions: what differs is sent, in the order of `place`.
@@ -82,7 +84,7 @@ _TABLES: Final = {
     )""",
     # The losing version of a row that two devices changed without knowing of each other; or a
     # version of a personality beside one of another device that has its number, or is also active;
-    # or a row that went because a row that it refers to was deleted, by a device without it.
+    # or a row that a device deleted, or one that it refers to, without knowing this version.
     "sync_conflicts": """(
         conflict_id INTEGER PRIMARY KEY AUTOINCREMENT,
         table_name TEXT NOT NULL,
