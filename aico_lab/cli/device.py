@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aico_lab.federation.pairing import Post
     from aico_lab.federation.replica import DeviceKeys
-    from aico_lab.federation.syncing import FederatedDevice
+    from aico_lab.federation.results import FederatedDevice
 
 device = typer.Typer(
     help="Let a person's devices hold the same conversations.", no_args_is_help=True

@@ -14,7 +14,7 @@ from aico_lab.cli.output import emit, note, say, show
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
-    from aico_lab.federation.syncing import FederationProof, Synced
+    from aico_lab.federation.results import FederationProof, Synced
 
 federate = typer.Typer(
     help="Exchange changes with the person's other devices.", no_args_is_help=True

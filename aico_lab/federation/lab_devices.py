@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aico_lab.federation.compacting import Compacted
     from aico_lab.federation.pairing import Post
     from aico_lab.federation.replica import DeviceKeys
-    from aico_lab.federation.syncing import FederatedDevice, Synced
+    from aico_lab.federation.results import FederatedDevice, Synced
     from aico_lab.storage import Storage
 
 _FOLDER = "folder"

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aico_lab.federation.replica import Replica
+    from aico_lab.federation.results import Synced
     from aico_lab.federation.spool import Spool
-    from aico_lab.federation.syncing import Federation, Synced
+    from aico_lab.federation.syncing import Federation
 
 _NAMES: Final = "/names"
 _BUNDLES: Final = "/bundles/"
