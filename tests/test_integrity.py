@@ -403,7 +403,7 @@ def test_a_home_that_cannot_be_written_is_compared_with_its_seal(crashed, model,
         with pytest.raises(CorruptDatabase, match="older than its seal"):
             _check_seal(lab)
     shutil.copy(model / "aico.db-wal", crashed / "aico.db-wal")
-    flip(crashed / "aico.db", 40 * 4096 - 40)
+    flip_row(crashed, model)
     with opened(crashed, model) as lab:
         assert "1 page is not as sealed" in pages(lab)
 

@@ -195,9 +195,10 @@ def test_control_c_while_threads_write_is_no_fault(home, tmp_path):
 
 
 READERS = {
-    "bench cache", "bench etl", "bench import", "bench metrics", "bench personality",
-    "bench report", "bench start", "bench storage", "bench vectors", "cache get", "cache keys",
-    "cache stats", "doctor", "info", "keys status", "knowledge list", "metrics list",
+    "bench cache", "bench etl", "bench federation", "bench import", "bench metrics",
+    "bench personality", "bench report", "bench start", "bench storage", "bench vectors",
+    "cache get", "cache keys", "cache stats", "device list", "doctor", "federate conflicts",
+    "federate log", "federate status", "info", "keys status", "knowledge list", "metrics list",
     "metrics show", "personality show", "personality status", "pipeline check", "pipeline list",
     "pipeline runs", "pipeline show", "report diff", "report list", "report open", "report show",
     "schedule list", "schedule status", "schema describe", "schema status", "schema verify",

@@ -293,6 +293,10 @@ class Device(Entity):
     last_seen_at: datetime | None = None
 
     _aliases: ClassVar[Mapping[str, str]] = {"device_id": "id"}
+    # What signed statements of the person's devices say; see `aico_lab.federation.control`.
+    _ignored: ClassVar[frozenset[str]] = frozenset(
+        {"recipient", "kind", "trust_level", "sync_policy", "approved_by", "revoked_at"}
+    )
 
     def __post_init__(self) -> None:
         self._settle(

@@ -103,7 +103,8 @@ def track(
         [table, json.dumps(list(key_columns))],
     )
     if known:
-        _break_off(connection)
+        if not _is_fresh(connection, table):
+            _break_off(connection)
     else:
         key = feed_keys.expression(table, key_columns)
         connection.execute(_log(table, key, "insert", f"FROM {table}"))
@@ -305,6 +306,14 @@ def untrack(connection: Connection, table: str) -> None:
 def mark(connection: Connection) -> None:
     """Log a change of the feed itself, so that the last change names no row."""
     connection.execute(_MARK)
+
+
+def _is_fresh(connection: Connection, table: str) -> bool:
+    """Return whether nothing was ever logged and a table is empty, as in a home that is created."""
+    return not connection.fetch_all(
+        "SELECT 1 FROM sqlite_sequence WHERE name = 'change_log' AND seq > 0 "
+        f"UNION ALL SELECT 1 FROM {table} LIMIT 1"
+    )
 
 
 def _break_off(connection: Connection) -> None:
