@@ -171,3 +171,58 @@ def test_what_waits_of_an_undone_import_can_be_erased_on_every_device(two, tmp_p
     meet(folder, a, b)
     for lab in (a, b):
         assert count(lab, "SELECT count(*) FROM sync_state WHERE key GLOB 'undoing:*'") == 0
+
+
+SAID = (
+    "INSERT INTO messages (message_id, channel_id, conversation_id, user_id, role, content, "
+    "timestamp) VALUES (?, ?, ?, 'person-ada', 'user', 'a canary', '2026-11-10')"
+)
+SUMMED_UP = (
+    "INSERT INTO conversation_segments (segment_id, channel_id, conversation_id, started_at, "
+    "ended_at, message_count, summary, segmenter) VALUES ('s', ?, ?, '2026-11-10', '2026-11-11', "
+    "2, 'a canary of the summary', 'x')"
+)
+
+
+@pytest.mark.parametrize("channel", ["direct:person-ada", "garden"])
+def test_channels_and_segments_that_wait_are_erased_with_their_person(two, channel):
+    a, b, folder = two
+    with a.primary.transaction():
+        a.primary.execute(
+            "INSERT INTO channels (channel_id, name, kind, created_at) "
+            "VALUES (?, 'a canary of the name', 'direct', '2026')",
+            [channel],
+        )
+        a.primary.execute(SAID, ["m1", channel, "talk"])
+    meet(folder, a, b)
+    with b.primary.transaction():
+        b.primary.execute(SAID, ["m2", channel, "talk"])
+        b.primary.execute(SUMMED_UP, [channel, "talk"])
+    a.privacy.forget(user="person-ada")
+    meet(folder, a, b)
+    for lab in (a, b):
+        lab.privacy.forget(user="person-ada")
+        assert count(lab, "SELECT count(*) FROM sync_conflicts") == 0
+
+
+def test_a_segment_whose_messages_another_device_deleted_goes_with_its_conversation(two):
+    a, b, folder = two
+    with a.primary.transaction():
+        a.primary.execute(
+            "INSERT INTO channels (channel_id, kind, created_at) VALUES ('group', 'group', '2026')"
+        )
+        a.primary.execute(SAID, ["m1", "group", "talk"])
+        a.primary.execute("INSERT INTO users VALUES ('otto', 'Otto', '2024', NULL)")
+        a.primary.execute(
+            SAID.replace("'person-ada'", "'otto'").replace("canary", "tree"),
+            ["o1", "group", "other"],
+        )
+    meet(folder, a, b)
+    with b.primary.transaction():
+        b.primary.execute(SUMMED_UP, ["group", "talk"])
+        b.primary.execute("INSERT INTO segment_messages VALUES ('s', 'm1', 1)")
+    a.privacy.forget(user="person-ada")
+    meet(folder, a, b)
+    b.privacy.forget(user="person-ada")
+    assert count(b, "SELECT count(*) FROM conversation_segments") == 0
+    assert not b.privacy.unfinished()

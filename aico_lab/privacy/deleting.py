@@ -67,8 +67,12 @@ _IN_PAYLOAD: Final = f"""iif(json_valid(payload),
     OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE {_TELLING.format("g.user_id")}
         AND instr(payload, '\\"' || g.user_id || '\\"'))"""
 
+# Another device may have deleted the messages of a segment.
 _SEGMENTS: Final = (
-    f"SELECT segment_id FROM segment_messages WHERE message_id IN ({_IDS['message_id']})"
+    f"SELECT segment_id FROM segment_messages WHERE message_id IN ({_IDS['message_id']}) "
+    "UNION SELECT segment_id FROM conversation_segments "
+    f"WHERE conversation_id IN ({_IDS['conversation_id']}) "
+    "AND segment_id NOT IN (SELECT segment_id FROM segment_messages)"
 )
 _WORDS: Final = (
     "INSERT INTO messages_search (messages_search) VALUES ('delete-all')",

@@ -220,7 +220,10 @@ _TAKE_THEIR_MESSAGES: Final = """INSERT OR IGNORE INTO temp.gone_messages
         (SELECT message_id FROM messages)"""
 _KEPT_OF: Final = {
     "user": (
-        f"{_TAKE_KEPT} ?1 IN (k.content ->> 'user_id', k.content ->> 'other')",
+        (
+            f"{_TAKE_KEPT} ?1 IN (k.content ->> 'user_id', k.content ->> 'other') "
+            "OR (k.table_name = 'channels' AND k.content ->> 'channel_id' = 'direct:' || ?1)"
+        ),
         _TAKE_THEIR_MESSAGES,
         # What the companion answered to the person, or said where nobody else is.
         f"""{_TAKE_KEPT} k.table_name = 'messages' AND k.content ->> 'user_id' IS NULL
@@ -256,6 +259,27 @@ _KEPT_OF_ERASED: Final = f"""{_TAKE_KEPT}
     OR (k.table_name = 'users' AND k.content ->> 'user_id' IN (SELECT * FROM temp.gone_users))
     OR (k.table_name = 'channels'
         AND k.content ->> 'channel_id' IN (SELECT * FROM temp.gone_channels))"""
+
+
+def _take_emptied(table: str, columns: Sequence[str]) -> str:
+    """Return SQL that takes kept channels or segments in which nobody else's message is left."""
+    of_row = [f"k.content ->> '{column}'" for column in columns]
+    same = " AND ".join(
+        f"m.{column} = {value}" for column, value in zip(columns, of_row, strict=True)
+    )
+    kept = " AND ".join(f"o.content ->> '{c}' = {v}" for c, v in zip(columns, of_row, strict=True))
+    return f"""{_TAKE_KEPT} k.table_name = '{table}'
+        AND ({", ".join(of_row)}) IN (SELECT {", ".join(columns)} FROM temp.gone_messages)
+        AND NOT EXISTS (SELECT 1 FROM messages AS m WHERE {same}
+            AND m.id NOT IN (SELECT id FROM temp.gone_messages))
+        AND NOT EXISTS (SELECT 1 FROM temp.kept AS o WHERE o.table_name = 'messages' AND {kept}
+            AND o.id NOT IN (SELECT id FROM temp.gone_kept))"""
+
+
+_KEPT_EMPTIED: Final = (
+    _take_emptied("channels", ["channel_id"]),
+    _take_emptied("conversation_segments", ["channel_id", "conversation_id"]),
+)
 
 _STILL_GONE: Final = {
     "user_id": "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM "
@@ -313,6 +337,8 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
     connection.execute(_LOST)
     if scope.kind != "import":
         connection.execute(_EMPTIED)
+        for statement in _KEPT_EMPTIED:
+            connection.execute(statement)
     if former is not None:
         for column, statement in _STILL_GONE.items():
             connection.execute(statement, [json.dumps(former.of_column(column))])
