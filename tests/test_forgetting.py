@@ -1216,6 +1216,34 @@ def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, give
     assert left == [*stays, ("late",), ("to-u",)]
 
 
+@pytest.mark.parametrize(
+    "given", [{"channel": "direct:person-ada"}, {"conversation": "with-person-ada"}]
+)
+def test_what_was_erased_and_is_written_again_meanwhile_goes(plain, given, monkeypatch):
+    """By its id or its text, with late answers to it; what somebody else began stays."""
+    place = {"channel_id": "direct:person-ada", "conversation_id": "with-person-ada"}
+    answer = place | {"role": "assistant", "user_id": None}
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(**given)
+    add(
+        plain.primary,
+        *(told(number, content="short") for number in (0, 2)),
+        told(82, message_id="copy", content=f"{SECRET} for the 4th time"),
+        other(84, **place, message_id="late", role="user"),
+        other(85, **answer, message_id="to-u"),
+        other(86, **answer, message_id="to-told"),
+        other(87, **answer, message_id="on"),
+        told(6, content="after"),
+    )
+    for name, to in {"to-told": "told-4", "on": "to-told", "to-u": "late"}.items():
+        plain.primary.execute("UPDATE messages SET reply_to = ? WHERE message_id = ?", [to, name])
+    assert len(plain.privacy.resume()) == 1
+    left = plain.primary.fetch_all("SELECT message_id FROM messages WHERE id > 16")
+    assert left == [("late",), ("to-u",)]
+
+
 def test_a_greeting_in_a_conversation_of_the_same_name_elsewhere_stays(plain, monkeypatch):
     """Conversations of two channels may have the same id; only one was the person's."""
     real = forgetting.erase_reports
