@@ -928,6 +928,46 @@ def test_an_unfinished_erasure_keeps_its_ids_and_texts_beside_a_database_with_so
         assert again.primary.fetch_all("SELECT 1 FROM outbox") == []
 
 
+def test_a_newer_database_put_in_place_of_an_unfinished_erasure_is_erased(plain, monkeypatch):
+    """Its messages have higher numbers than all of the database that was erased."""
+    home = plain.home.path
+    copies = [home.with_name(name) for name in ("old.db", "new.db")]
+    for copy in copies:
+        plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copy(plain.home.primary, copy)
+        if copy == copies[0]:
+            add(plain.primary, *(told(number) for number in range(20, 30)))
+    plain.close()
+    put_in_place(home, copies[0])
+    with Lab.open(home) as old, monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            old.privacy.forget(channel="direct:person-ada")
+    put_in_place(home, copies[1])
+    with Lab.open(home) as new:
+        assert len(new.privacy.resume()) == 1
+        assert new.primary.fetch_all("SELECT DISTINCT channel_id FROM messages") == [("c",)]
+
+
+@pytest.mark.parametrize(
+    "given", [{"channel": "c"}, {"conversation": "c"}, {"before": "2024-06-01"}]
+)
+def test_a_repeated_call_erases_what_was_written_since_an_unfinished_one(plain, given, monkeypatch):
+    """Whoever asks again means what is there now, as a dry run counts it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(**given)
+    place = {"channel_id": "x", "conversation_id": "x"} if "before" in given else {}
+    add(plain.primary, *(other(number, **place) for number in range(40, 45)))
+    done = plain.privacy.forget(**given)
+    assert done.rows["messages"] == 5
+    assert plain.primary.fetch_all("SELECT 1 FROM messages WHERE user_id = 'u'") == []
+    first, second = plain.privacy.receipts()
+    assert first["erased"]["aico.db"]["messages"] == (16 if "before" in given else 8)
+    assert second == done.receipt
+
+
 def test_a_repeated_call_finishes_an_unfinished_erasure_or_says_why_not(plain, monkeypatch):
     """Although the home has no such person any more."""
     real = SealedErasures.keep
