@@ -350,6 +350,43 @@ def test_a_channel_in_which_nobody_else_wrote_goes_as_a_whole(plain, monkeypatch
     assert plain.primary.fetch_all("SELECT channel_id FROM channels") == [("c",), ("g",)]
 
 
+FEEDBACK = """INSERT INTO feedback_events (event_id, user_id, {0}, kind, name, timestamp)
+    VALUES ('f', 'u', '{1}', 'reaction', 'up', '2024')"""
+
+
+@pytest.mark.parametrize(
+    ("channel", "mine", "also", "left"),
+    [
+        ("own", {}, "", 0),
+        ("own", {"role": "assistant"}, "", 2),
+        ("own", {}, FEEDBACK.format("message_id", "all-0"), 2),
+        ("own", {}, FEEDBACK.format("conversation_id", "day 1"), 2),
+        ("own", {}, "UPDATE messages SET role = 'system' WHERE message_id = 'all-1'", 2),
+        ("person-ada", {"channel_id": "elsewhere"}, "", 2),
+        ("person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
+        ("direct:person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
+    ],
+)
+def test_what_the_companion_tells_all_readers_of_a_channel_stays(plain, channel, mine, also, left):
+    """The person is not the only reader if others react, or never wrote there."""
+    to_all = {"role": "assistant", "user_id": None, "channel_id": channel}
+    add(
+        plain.primary,
+        *(
+            other(20 + day, **to_all, message_id=f"all-{day}", conversation_id=f"day {day}")
+            for day in range(2)
+        ),
+        told(22, **{"channel_id": channel, "role": "user"} | mine),
+    )
+    if also:
+        plain.primary.execute(also)
+    with plain.primary.transaction():
+        delete(plain.primary, Scope("user", "person-ada"))
+    assert plain.primary.fetch_all(
+        "SELECT count(*) FROM messages WHERE channel_id = ?", [channel]
+    ) == [(left,)]
+
+
 def test_everything_before_a_day_is_forgotten(plain):
     add(plain.primary, other(900, message_id="later", timestamp="2024-05-02T00:00:00.000000Z"))
     plain.privacy.forget(before="2024-05-02")

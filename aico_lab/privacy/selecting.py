@@ -65,14 +65,21 @@ _ANSWERS: Final = f"""{_TAKE} WHERE m.id IN (
     )"""
 _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
-    # Channels in which nobody else wrote: what the companion said belongs to the person, also in
-    # conversations in which nobody answered. People without an id are others.
+    # Channels of the person and the companion only: also conversations in which nobody answered.
+    # People without an id are others. Where others give feedback, or a system message has rules,
+    # the companion speaks to them, too, unless the channel is named by the person's id.
     """INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
-    WHERE (channel_id IN (?1, 'direct:' || ?1)
-            OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1)
+    WHERE (channel_id = 'direct:' || ?1
+            OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1 AND role = 'user')
             OR channel_id IN (SELECT channel_id FROM temp.former_channels))
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = c.channel_id
-            AND NOT coalesce(r.user_id = ?1, r.role <> 'user'))""",
+            AND (NOT coalesce(r.user_id = ?1, r.role <> 'user')
+                OR (c.channel_id NOT IN (?1, 'direct:' || ?1)
+                    AND ((r.role = 'system' AND r.user_id IS NULL)
+                        OR r.message_id IN (SELECT message_id FROM feedback_events
+                            WHERE user_id <> ?1)
+                        OR r.conversation_id IN (SELECT conversation_id FROM feedback_events
+                            WHERE user_id <> ?1 AND message_id IS NULL)))))""",
     f"{_TAKE} WHERE m.channel_id IN (SELECT channel_id FROM temp.gone_channels)",
     # In other channels, conversations in which nobody else wrote.
     (
