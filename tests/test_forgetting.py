@@ -1338,6 +1338,25 @@ def test_a_greeting_in_a_conversation_of_the_same_name_elsewhere_stays(plain, mo
     assert plain.primary.fetch_all("SELECT 1 FROM messages WHERE message_id = 'greeting'")
 
 
+def test_a_late_greeting_goes_although_an_earlier_version_began_the_erasure(plain, monkeypatch):
+    """It kept the ids of conversations without their channels."""
+    place = {"channel_id": "c", "conversation_id": "mine"}
+    add(plain.primary, told(20, **place))
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(user="person-ada")
+    kept = SealedErasures(plain.home, plain.storage.keys)
+    [begun] = kept.read()
+    del begun.wanted["alone"]
+    kept.keep(begun)
+    late = {"role": "assistant", "user_id": None, "message_id": "late"}
+    add(plain.primary, other(80, **place, **late))
+    assert len(plain.privacy.resume()) == 1
+    left = plain.primary.fetch_all("SELECT DISTINCT conversation_id FROM messages")
+    assert left == [("c",)]
+
+
 def test_words_of_themes_go_although_the_texts_were_deleted_before(plain):
     plain.primary.execute("DELETE FROM messages WHERE user_id = 'person-ada'")
     plain.primary.execute(

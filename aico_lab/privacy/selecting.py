@@ -262,6 +262,13 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
             "FROM json_each(?)",
             [json.dumps(former.alone)],
         )
+        if not former.alone:  # an earlier version kept only the ids of conversations
+            connection.execute(
+                "INSERT OR IGNORE INTO temp.former_conversations "
+                "SELECT channel_id, conversation_id FROM messages "
+                "WHERE conversation_id IN (SELECT value FROM json_each(?))",
+                [json.dumps(former.of_column("conversation_id"))],
+            )
         if former.last_id:
             connection.execute("INSERT INTO temp.former_last VALUES (?)", [former.last_id])
         _add_texts(connection, former)
