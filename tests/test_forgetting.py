@@ -1457,6 +1457,9 @@ def test_a_dead_letter_goes_if_it_names_the_person_and_not_somebody_with_a_longe
         ("to user-123", "no"),
         ("no", "user-1 failed"),
         ("'user-1'", "no"),
+        ("no: -user-1-", "no"),
+        ("no", "user-1-admin failed"),
+        ("no", "admin-user-1 failed"),
     ]
     plain.primary.execute_many(
         "INSERT INTO dead_letters VALUES ('near', ?, 'said', '{}', '2024', 3, ?, ?, '2024')",
@@ -1464,7 +1467,7 @@ def test_a_dead_letter_goes_if_it_names_the_person_and_not_somebody_with_a_longe
     )
     plain.privacy.forget(user="user-1")
     left = plain.primary.fetch_all("SELECT seq FROM dead_letters WHERE consumer = 'near'")
-    assert left == [(0,), (1,)]
+    assert left == [(0,), (1,), (5,), (6,)]
 
 
 def test_a_person_whose_row_was_deleted_can_be_forgotten(plain):
