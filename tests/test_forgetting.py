@@ -350,6 +350,43 @@ def test_a_channel_in_which_nobody_else_wrote_goes_as_a_whole(plain, monkeypatch
     assert plain.primary.fetch_all("SELECT channel_id FROM channels") == [("c",), ("g",)]
 
 
+FEEDBACK = """INSERT INTO feedback_events (event_id, user_id, {0}, kind, name, timestamp)
+    VALUES ('f', 'u', '{1}', 'reaction', 'up', '2024')"""
+
+
+@pytest.mark.parametrize(
+    ("channel", "mine", "also", "left"),
+    [
+        ("own", {}, "", 0),
+        ("own", {"role": "assistant"}, "", 2),
+        ("own", {}, FEEDBACK.format("message_id", "all-0"), 2),
+        ("own", {}, FEEDBACK.format("conversation_id", "day 1"), 2),
+        ("own", {}, "UPDATE messages SET role = 'system' WHERE message_id = 'all-1'", 2),
+        ("person-ada", {"channel_id": "elsewhere"}, "", 2),
+        ("person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
+        ("direct:person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
+    ],
+)
+def test_what_the_companion_tells_all_readers_of_a_channel_stays(plain, channel, mine, also, left):
+    """The person is not the only reader if others react, or never wrote there."""
+    to_all = {"role": "assistant", "user_id": None, "channel_id": channel}
+    add(
+        plain.primary,
+        *(
+            other(20 + day, **to_all, message_id=f"all-{day}", conversation_id=f"day {day}")
+            for day in range(2)
+        ),
+        told(22, **{"channel_id": channel, "role": "user"} | mine),
+    )
+    if also:
+        plain.primary.execute(also)
+    with plain.primary.transaction():
+        delete(plain.primary, Scope("user", "person-ada"))
+    assert plain.primary.fetch_all(
+        "SELECT count(*) FROM messages WHERE channel_id = ?", [channel]
+    ) == [(left,)]
+
+
 def test_everything_before_a_day_is_forgotten(plain):
     add(plain.primary, other(900, message_id="later", timestamp="2024-05-02T00:00:00.000000Z"))
     plain.privacy.forget(before="2024-05-02")
@@ -928,6 +965,46 @@ def test_an_unfinished_erasure_keeps_its_ids_and_texts_beside_a_database_with_so
         assert again.primary.fetch_all("SELECT 1 FROM outbox") == []
 
 
+def test_a_newer_database_put_in_place_of_an_unfinished_erasure_is_erased(plain, monkeypatch):
+    """Its messages have higher numbers than all of the database that was erased."""
+    home = plain.home.path
+    copies = [home.with_name(name) for name in ("old.db", "new.db")]
+    for copy in copies:
+        plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copy(plain.home.primary, copy)
+        if copy == copies[0]:
+            add(plain.primary, *(told(number) for number in range(20, 30)))
+    plain.close()
+    put_in_place(home, copies[0])
+    with Lab.open(home) as old, monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            old.privacy.forget(channel="direct:person-ada")
+    put_in_place(home, copies[1])
+    with Lab.open(home) as new:
+        assert len(new.privacy.resume()) == 1
+        assert new.primary.fetch_all("SELECT DISTINCT channel_id FROM messages") == [("c",)]
+
+
+@pytest.mark.parametrize(
+    "given", [{"channel": "c"}, {"conversation": "c"}, {"before": "2024-06-01"}]
+)
+def test_a_repeated_call_erases_what_was_written_since_an_unfinished_one(plain, given, monkeypatch):
+    """Whoever asks again means what is there now, as a dry run counts it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(**given)
+    place = {"channel_id": "x", "conversation_id": "x"} if "before" in given else {}
+    add(plain.primary, *(other(number, **place) for number in range(40, 45)))
+    done = plain.privacy.forget(**given)
+    assert done.rows["messages"] == 5
+    assert plain.primary.fetch_all("SELECT 1 FROM messages WHERE user_id = 'u'") == []
+    first, second = plain.privacy.receipts()
+    assert first["erased"]["aico.db"]["messages"] == (16 if "before" in given else 8)
+    assert second == done.receipt
+
+
 def test_a_repeated_call_finishes_an_unfinished_erasure_or_says_why_not(plain, monkeypatch):
     """Although the home has no such person any more."""
     real = SealedErasures.keep
@@ -1216,6 +1293,34 @@ def test_what_others_write_meanwhile_in_an_erased_conversation_stays(plain, give
     assert left == [*stays, ("late",), ("to-u",)]
 
 
+@pytest.mark.parametrize(
+    "given", [{"channel": "direct:person-ada"}, {"conversation": "with-person-ada"}]
+)
+def test_what_was_erased_and_is_written_again_meanwhile_goes(plain, given, monkeypatch):
+    """By its id or its text, with late answers to it; what somebody else began stays."""
+    place = {"channel_id": "direct:person-ada", "conversation_id": "with-person-ada"}
+    answer = place | {"role": "assistant", "user_id": None}
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(**given)
+    add(
+        plain.primary,
+        *(told(number, content="short") for number in (0, 2)),
+        told(82, message_id="copy", content=f"{SECRET} for the 4th time"),
+        other(84, **place, message_id="late", role="user"),
+        other(85, **answer, message_id="to-u"),
+        other(86, **answer, message_id="to-told"),
+        other(87, **answer, message_id="on"),
+        told(6, content="after"),
+    )
+    for name, to in {"to-told": "told-4", "on": "to-told", "to-u": "late"}.items():
+        plain.primary.execute("UPDATE messages SET reply_to = ? WHERE message_id = ?", [to, name])
+    assert len(plain.privacy.resume()) == 1
+    left = plain.primary.fetch_all("SELECT message_id FROM messages WHERE id > 16")
+    assert left == [("late",), ("to-u",)]
+
+
 def test_a_greeting_in_a_conversation_of_the_same_name_elsewhere_stays(plain, monkeypatch):
     """Conversations of two channels may have the same id; only one was the person's."""
     real = forgetting.erase_reports
@@ -1231,6 +1336,25 @@ def test_a_greeting_in_a_conversation_of_the_same_name_elsewhere_stays(plain, mo
             plain.privacy.forget(user="person-ada")
     assert len(plain.privacy.resume()) == 1
     assert plain.primary.fetch_all("SELECT 1 FROM messages WHERE message_id = 'greeting'")
+
+
+def test_a_late_greeting_goes_although_an_earlier_version_began_the_erasure(plain, monkeypatch):
+    """It kept the ids of conversations without their channels."""
+    place = {"channel_id": "c", "conversation_id": "mine"}
+    add(plain.primary, told(20, **place))
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(user="person-ada")
+    kept = SealedErasures(plain.home, plain.storage.keys)
+    [begun] = kept.read()
+    del begun.wanted["alone"]
+    kept.keep(begun)
+    late = {"role": "assistant", "user_id": None, "message_id": "late"}
+    add(plain.primary, other(80, **place, **late))
+    assert len(plain.privacy.resume()) == 1
+    left = plain.primary.fetch_all("SELECT DISTINCT conversation_id FROM messages")
+    assert left == [("c",)]
 
 
 def test_words_of_themes_go_although_the_texts_were_deleted_before(plain):
@@ -1333,6 +1457,9 @@ def test_a_dead_letter_goes_if_it_names_the_person_and_not_somebody_with_a_longe
         ("to user-123", "no"),
         ("no", "user-1 failed"),
         ("'user-1'", "no"),
+        ("no: -user-1-", "no"),
+        ("no", "user-1-admin failed"),
+        ("no", "admin-user-1 failed"),
     ]
     plain.primary.execute_many(
         "INSERT INTO dead_letters VALUES ('near', ?, 'said', '{}', '2024', 3, ?, ?, '2024')",
@@ -1340,7 +1467,7 @@ def test_a_dead_letter_goes_if_it_names_the_person_and_not_somebody_with_a_longe
     )
     plain.privacy.forget(user="user-1")
     left = plain.primary.fetch_all("SELECT seq FROM dead_letters WHERE consumer = 'near'")
-    assert left == [(0,), (1,)]
+    assert left == [(0,), (1,), (5,), (6,)]
 
 
 def test_a_person_whose_row_was_deleted_can_be_forgotten(plain):

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.privacy.deleting import Deleted
     from aico_lab.storage import Storage
 
 STEPS: Final = ("aico.db", "warehouse", "vectors", "cache", "reports", "pages", "search")
@@ -131,12 +132,17 @@ class Forgetting:
             for one, error in incomplete:
                 if one.scope == wanted:
                     raise error
-            for result in done:
-                if result.receipt and result.receipt["scope"] == wanted:
-                    return result
+            finished = next(
+                (one for one in done if one.receipt and one.receipt["scope"] == wanted), None
+            )
             try:
                 scope.check(primary)
+                # What others wrote meanwhile is new: whoever asks now means that, too.
+                if finished and not _rehearsed(primary, scope).rows:
+                    return finished
             except UnknownName:
+                if finished:
+                    return finished
                 for one in begun:
                     if one.scope == wanted and one.receipt:  # only its record was to be finished
                         return _result(one.receipt)
@@ -160,13 +166,7 @@ class Forgetting:
         refuse_rotation(self._storage.home.read_marker())
         primary = self._storage.primary
         scope.check(primary)
-        undone = _UndoneError()
-        try:
-            with primary.transaction():
-                deleted = delete(primary, scope)
-                raise undone
-        except _UndoneError:
-            pass
+        deleted = _rehearsed(primary, scope)
         patterns = Patterns.of(deleted.wanted())
         left = Scan()
         scan_files(self._storage, patterns, left)
@@ -392,6 +392,8 @@ class Forgetting:
         before = erasure.wanted  # also of a database that was replaced by this one
         if since is None and "lost" in (before or ()):
             before = None
+        if since is None and before:  # numbers of another database tell nothing of this one
+            before = {**before, "last_id": 0}
         with primary.transaction():
             deleted = delete(primary, scope, Patterns.of(before) if before else None)
             if federation := Federation.existing(self._storage):
@@ -495,6 +497,17 @@ class Forgetting:
         for path in named:
             clear_outputs(path)
         return len(named)
+
+
+def _rehearsed(primary: Connection, scope: Scope) -> Deleted:
+    """Return what an erasure would delete, and delete nothing."""
+    undone = _UndoneError()
+    try:
+        with primary.transaction():
+            deleted = delete(primary, scope)
+            raise undone
+    except _UndoneError:
+        return deleted
 
 
 def _new_id() -> str:

@@ -28,6 +28,7 @@ SHORTEST_WORD: Final = 3
 _LONG: Final = 8
 _LONG_NUMBER: Final = 15
 _WORD: Final = rb"(?<!\w)%b(?!\w)"
+_WHOLE: Final = rb"(?<!\w)(?<!\w-)%b(?!-?\w)"
 _VALUE: Final = rb"(?:(?<=[\"'>])(?<!=[\"'])|(?<=&quot;))%b(?=\\?[\"'<]|&quot;)(?![\\\"']*\s*:)"
 """An id as a whole value: between quotes or tags, but neither a key nor an attribute."""
 
@@ -169,8 +170,8 @@ class Patterns:
 
 
 def has_word(content: bytes, one: str) -> bool:
-    """Return whether a text has an id as a whole word: `user-1` is not in `user-12 failed`."""
-    return any(re.search(_WORD % form, content) for form in _forms(one))
+    """Return whether a text has an id as a whole word: `user-1` is not in `user-1-admin failed`."""
+    return any(re.search(_WHOLE % form, content) for form in _forms(one))
 
 
 def _forms(text: str) -> list[bytes]:

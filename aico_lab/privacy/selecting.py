@@ -31,6 +31,7 @@ TEMPORARY: Final = {
     "former_conversations": (
         "(channel_id, conversation_id, PRIMARY KEY (channel_id, conversation_id)) WITHOUT ROWID"
     ),
+    "former_messages": "(message_id PRIMARY KEY)",
     "former_last": "(last_id)",
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
     "kept": (
@@ -39,9 +40,9 @@ TEMPORARY: Final = {
     "gone_kept": "(id INTEGER PRIMARY KEY)",
 }
 """The temporary tables; `answers` are the companion's to somebody, `gone_items` has rows of
-`memories`, `feedback_events`, `personality_policies` and `dead_letters`; `former_channels` and
-`former_conversations` were emptied before, when `former_last` was the highest `id`; and `kept` is
-what is kept beside the tables of rows of other devices."""
+`memories`, `feedback_events`, `personality_policies` and `dead_letters`; `former_messages` were
+deleted before, and `former_channels` and `former_conversations` were emptied, when `former_last`
+was the highest `id`; and `kept` is what is kept beside the tables of rows of other devices."""
 
 # The companion answered what was erased before, and nobody wrote in between.
 LATE_ANSWERS: Final = """SELECT m.id FROM messages AS m
@@ -60,16 +61,31 @@ _TAKE: Final = (
     "SELECT m.id, m.message_id, m.channel_id, m.conversation_id FROM messages AS m "
 )
 _THEIRS: Final = "SELECT DISTINCT channel_id, conversation_id FROM messages WHERE user_id = ?1"
+_ANSWERS: Final = f"""{_TAKE} WHERE m.id IN (
+        WITH RECURSIVE gone (id, message_id) AS (
+            SELECT id, message_id FROM temp.gone_messages UNION
+            SELECT a.id, a.message_id FROM gone JOIN temp.answers AS a
+                ON a.reply_to = gone.message_id
+        )
+        SELECT id FROM gone
+    )"""
 _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
-    # Channels in which nobody else wrote: what the companion said belongs to the person, also in
-    # conversations in which nobody answered. People without an id are others.
+    # Channels of the person and the companion only: also conversations in which nobody answered.
+    # People without an id are others. Where others give feedback, or a system message has rules,
+    # the companion speaks to them, too, unless the channel is named by the person's id.
     """INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
-    WHERE (channel_id IN (?1, 'direct:' || ?1)
-            OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1)
+    WHERE (channel_id = 'direct:' || ?1
+            OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1 AND role = 'user')
             OR channel_id IN (SELECT channel_id FROM temp.former_channels))
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = c.channel_id
-            AND NOT coalesce(r.user_id = ?1, r.role <> 'user'))""",
+            AND (NOT coalesce(r.user_id = ?1, r.role <> 'user')
+                OR (c.channel_id NOT IN (?1, 'direct:' || ?1)
+                    AND ((r.role = 'system' AND r.user_id IS NULL)
+                        OR r.message_id IN (SELECT message_id FROM feedback_events
+                            WHERE user_id <> ?1)
+                        OR r.conversation_id IN (SELECT conversation_id FROM feedback_events
+                            WHERE user_id <> ?1 AND message_id IS NULL)))))""",
     f"{_TAKE} WHERE m.channel_id IN (SELECT channel_id FROM temp.gone_channels)",
     # In other channels, conversations in which nobody else wrote.
     (
@@ -108,27 +124,30 @@ _USER: Final = (
     # another conversation, such as a thread.
     """INSERT OR IGNORE INTO temp.answers SELECT reply_to, id, message_id FROM messages
     WHERE role = 'assistant' AND user_id IS NULL AND reply_to IS NOT NULL""",
-    f"""{_TAKE} WHERE m.id IN (
-        WITH RECURSIVE gone (id, message_id) AS (
-            SELECT id, message_id FROM temp.gone_messages UNION
-            SELECT a.id, a.message_id FROM gone JOIN temp.answers AS a
-                ON a.reply_to = gone.message_id
-        )
-        SELECT id FROM gone
-    )""",
+    _ANSWERS,
     "INSERT INTO temp.gone_users VALUES (?1)",
 )
-# Whoever wrote there since rows were deleted began something new, with the companion's answers.
-_SPARE: Final = """DELETE FROM temp.gone_messages
+# Whoever wrote there since rows were deleted began something new, with the companion's answers. Who
+# wrote what was deleted again, such as a repeated import, did not.
+_IS_NEW: Final = """{0}.message_id NOT IN (SELECT message_id FROM temp.former_messages)
+            AND {0}.content NOT IN (SELECT content FROM temp.gone_texts)"""
+_SPARE: Final = f"""DELETE FROM temp.gone_messages
     WHERE id > (SELECT last_id FROM temp.former_last) AND id >= (
         SELECT min(r.id) FROM messages AS r WHERE r.role = 'user'
             AND r.channel_id = gone_messages.channel_id
             AND r.conversation_id = gone_messages.conversation_id
-            AND r.id > (SELECT last_id FROM temp.former_last))"""
+            AND r.id > (SELECT last_id FROM temp.former_last)
+            AND {_IS_NEW.format("r")})
+        AND EXISTS (SELECT 1 FROM messages AS m WHERE m.id = gone_messages.id
+            AND {_IS_NEW.format("m")})"""
 _CHANNEL, _CONVERSATION = (
     (
         f"{_TAKE} WHERE m.{one}_id = ?1",
         _SPARE,
+        # Late answers to what was deleted are none to whoever wrote since.
+        f"""INSERT OR IGNORE INTO temp.answers SELECT reply_to, id, message_id FROM messages
+        WHERE {one}_id = ?1 AND role = 'assistant' AND reply_to IS NOT NULL""",
+        _ANSWERS,
         f"""INSERT INTO temp.gone_{one}s SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM messages
             WHERE {one}_id = ?1 AND id NOT IN (SELECT id FROM temp.gone_messages))""",
     )
@@ -313,12 +332,20 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
             f"{_MESSAGES_AGAIN} WHERE value NOT IN (SELECT message_id FROM messages)",
             [json.dumps(former.of_column("message_id"))],
         )
+        _fill(connection, "former_messages", former.of_column("message_id"))
         _fill(connection, "former_channels", former.of_column("channel_id"))
         connection.execute(
             "INSERT OR IGNORE INTO temp.former_conversations SELECT value ->> 0, value ->> 1 "
             "FROM json_each(?)",
             [json.dumps(former.alone)],
         )
+        if not former.alone:  # an earlier version kept only the ids of conversations
+            connection.execute(
+                "INSERT OR IGNORE INTO temp.former_conversations "
+                "SELECT channel_id, conversation_id FROM messages "
+                "WHERE conversation_id IN (SELECT value FROM json_each(?))",
+                [json.dumps(former.of_column("conversation_id"))],
+            )
         if former.last_id:
             connection.execute("INSERT INTO temp.former_last VALUES (?)", [former.last_id])
         _add_texts(connection, former)
