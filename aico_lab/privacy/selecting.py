@@ -72,8 +72,8 @@ _ANSWERS: Final = f"""{_TAKE} WHERE m.id IN (
 _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
     # Channels of the person and the companion only: also conversations in which nobody answered.
-    # People without an id are others. Where others give feedback, or a system message has rules,
-    # the companion speaks to them, too, unless the channel is named by the person's id.
+    # People without an id are others. Where others give feedback, or conversations are nothing but
+    # rules, the companion speaks to them, too, unless the channel is named by the person's id.
     """INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
     WHERE (channel_id = 'direct:' || ?1
             OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1 AND role = 'user')
@@ -81,7 +81,11 @@ _USER: Final = (
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = c.channel_id
             AND (NOT coalesce(r.user_id = ?1, r.role <> 'user')
                 OR (c.channel_id NOT IN (?1, 'direct:' || ?1)
-                    AND ((r.role = 'system' AND r.user_id IS NULL)
+                    AND ((r.role = 'system' AND r.user_id IS NULL
+                            AND c.channel_id NOT IN (SELECT channel_id FROM temp.former_channels)
+                            AND NOT EXISTS (SELECT 1 FROM messages AS o
+                                WHERE o.channel_id = r.channel_id AND o.role <> 'system'
+                                    AND o.conversation_id = r.conversation_id))
                         OR r.message_id IN (SELECT message_id FROM feedback_events
                             WHERE user_id <> ?1)
                         OR r.conversation_id IN (SELECT conversation_id FROM feedback_events
@@ -129,17 +133,16 @@ _USER: Final = (
 )
 # Whoever wrote there since rows were deleted began something new, with the companion's answers. Who
 # wrote what was deleted again, such as a repeated import, did not.
-_IS_NEW: Final = """{0}.message_id NOT IN (SELECT message_id FROM temp.former_messages)
-            AND {0}.content NOT IN (SELECT content FROM temp.gone_texts)"""
-_SPARE: Final = f"""DELETE FROM temp.gone_messages
-    WHERE id > (SELECT last_id FROM temp.former_last) AND id >= (
-        SELECT min(r.id) FROM messages AS r WHERE r.role = 'user'
-            AND r.channel_id = gone_messages.channel_id
-            AND r.conversation_id = gone_messages.conversation_id
-            AND r.id > (SELECT last_id FROM temp.former_last)
-            AND {_IS_NEW.format("r")})
-        AND EXISTS (SELECT 1 FROM messages AS m WHERE m.id = gone_messages.id
-            AND {_IS_NEW.format("m")})"""
+_NEW: Final = """SELECT m.id, m.channel_id, m.conversation_id, m.role FROM messages AS m
+    WHERE m.id > (SELECT last_id FROM temp.former_last)
+        AND m.message_id NOT IN (SELECT message_id FROM temp.former_messages)
+        AND NOT (m.content IN (SELECT content FROM temp.gone_texts)
+            AND coalesce(m.reply_to IN (SELECT message_id FROM temp.former_messages), true))"""
+_SPARE: Final = f"""DELETE FROM temp.gone_messages WHERE id IN (
+        SELECT m.id FROM ({_NEW}) AS m JOIN (
+            SELECT channel_id, conversation_id, min(id) AS id FROM ({_NEW})
+            WHERE role = 'user' GROUP BY 1, 2
+        ) AS f USING (channel_id, conversation_id) WHERE m.id >= f.id)"""
 _CHANNEL, _CONVERSATION = (
     (
         f"{_TAKE} WHERE m.{one}_id = ?1",
