@@ -353,6 +353,10 @@ def test_a_channel_in_which_nobody_else_wrote_goes_as_a_whole(plain, monkeypatch
 FEEDBACK = """INSERT INTO feedback_events (event_id, user_id, {0}, kind, name, timestamp)
     VALUES ('f', 'u', '{1}', 'reaction', 'up', '2024')"""
 
+PROMPT = """INSERT INTO messages
+    (message_id, channel_id, conversation_id, role, content, timestamp)
+    VALUES ('prompt', 'own', 'day 1', 'system', 'You talk with Ada.', '2024-05-01')"""
+
 
 @pytest.mark.parametrize(
     ("channel", "mine", "also", "left"),
@@ -362,6 +366,7 @@ FEEDBACK = """INSERT INTO feedback_events (event_id, user_id, {0}, kind, name, t
         ("own", {}, FEEDBACK.format("message_id", "all-0"), 2),
         ("own", {}, FEEDBACK.format("conversation_id", "day 1"), 2),
         ("own", {}, "UPDATE messages SET role = 'system' WHERE message_id = 'all-1'", 2),
+        ("own", {}, PROMPT, 0),
         ("person-ada", {"channel_id": "elsewhere"}, "", 2),
         ("person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
         ("direct:person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
@@ -531,9 +536,7 @@ def test_an_erasure_that_failed_is_finished_by_the_next_one(plain, monkeypatch):
 @pytest.mark.slow
 def test_what_a_restored_database_has_is_erased_again(plain):
     """At opening from the database, and by the next sync from all other stores."""
-    home, old = plain.home, plain.home.path.with_name("old.db")
-    plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copy(home.primary, old)
+    home, old = plain.home, copied(plain, "old.db")
     receipt = plain.privacy.forget(user="person-ada").receipt
     plain.close()
     for suffix in ("-wal", "-shm"):
@@ -549,6 +552,14 @@ def test_what_a_restored_database_has_is_erased_again(plain):
         assert files_with(home.path, *CANARIES) == set()
 
 
+def copied(lab: Lab, name: str) -> Path:
+    """Return a copy of the database of an open home."""
+    lab.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
+    copy = lab.home.path.with_name(name)
+    shutil.copy(lab.home.primary, copy)
+    return copy
+
+
 def put_in_place(home: Path, former: Path) -> None:
     """Exchange the database of a closed home for a copy of itself."""
     for suffix in ("-wal", "-shm"):
@@ -558,10 +569,9 @@ def put_in_place(home: Path, former: Path) -> None:
 
 def test_each_erasure_of_a_restored_database_has_its_own_receipt(plain):
     """The first one stays as it is, also between the restoration and the sync."""
-    home, old = plain.home.path, plain.home.path.with_name("old.db")
+    home = plain.home.path
     plain.primary.execute("DELETE FROM messages WHERE message_id IN ('told-0', 'told-1')")
-    plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copy(plain.home.primary, old)
+    old = copied(plain, "old.db")
     add(plain.primary, told(0))
     receipts = [plain.privacy.forget(user="person-ada").receipt]
     plain.close()
@@ -581,13 +591,10 @@ def test_each_erasure_of_a_restored_database_has_its_own_receipt(plain):
 def test_a_repeated_erasure_takes_nothing_that_was_written_after_the_first(plain, is_finished):
     """An older database was put in place by mistake, and erased again; then the newer one."""
     home = plain.home.path
-    copies = [home.with_name(name) for name in ("old.db", "new.db")]
-    for copy in copies:
-        plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-        shutil.copy(plain.home.primary, copy)
-        if copy == copies[0]:
-            receipts = [plain.privacy.forget(channel="direct:person-ada").receipt]
-            add(plain.primary, told(0))
+    copies = [copied(plain, "old.db")]
+    receipts = [plain.privacy.forget(channel="direct:person-ada").receipt]
+    add(plain.primary, told(0))
+    copies.append(copied(plain, "new.db"))
     plain.close()
     put_in_place(home, copies[0])
     with Lab.open(home) as again:
@@ -947,9 +954,7 @@ def test_an_unfinished_erasure_keeps_its_ids_and_texts_beside_a_database_with_so
     plain, monkeypatch
 ):
     """An older one was restored meanwhile; another program goes on quoting the others."""
-    old = plain.home.path.with_name("old.db")
-    plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-    shutil.copy(plain.home.primary, old)
+    old = copied(plain, "old.db")
     add(plain.primary, told(60, content=LONG))
     with monkeypatch.context() as patched:
         patched.setattr(forgetting, "erase_cache", dies_in_test)
@@ -968,12 +973,9 @@ def test_an_unfinished_erasure_keeps_its_ids_and_texts_beside_a_database_with_so
 def test_a_newer_database_put_in_place_of_an_unfinished_erasure_is_erased(plain, monkeypatch):
     """Its messages have higher numbers than all of the database that was erased."""
     home = plain.home.path
-    copies = [home.with_name(name) for name in ("old.db", "new.db")]
-    for copy in copies:
-        plain.primary.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
-        shutil.copy(plain.home.primary, copy)
-        if copy == copies[0]:
-            add(plain.primary, *(told(number) for number in range(20, 30)))
+    copies = [copied(plain, "old.db")]
+    add(plain.primary, *(told(number) for number in range(20, 30)))
+    copies.append(copied(plain, "new.db"))
     plain.close()
     put_in_place(home, copies[0])
     with Lab.open(home) as old, monkeypatch.context() as patched:
@@ -1310,15 +1312,17 @@ def test_what_was_erased_and_is_written_again_meanwhile_goes(plain, given, monke
         told(82, message_id="copy", content=f"{SECRET} for the 4th time"),
         other(84, **place, message_id="late", role="user"),
         other(85, **answer, message_id="to-u"),
+        told(85, **answer, message_id="stock", content=f"{SECRET} for the 4th time"),
         other(86, **answer, message_id="to-told"),
         other(87, **answer, message_id="on"),
         told(6, content="after"),
     )
-    for name, to in {"to-told": "told-4", "on": "to-told", "to-u": "late"}.items():
+    answers = {"to-told": "told-4", "on": "to-told", "to-u": "late", "stock": "late"}
+    for name, to in answers.items():
         plain.primary.execute("UPDATE messages SET reply_to = ? WHERE message_id = ?", [to, name])
     assert len(plain.privacy.resume()) == 1
     left = plain.primary.fetch_all("SELECT message_id FROM messages WHERE id > 16")
-    assert left == [("late",), ("to-u",)]
+    assert left == [("late",), ("to-u",), ("stock",)]
 
 
 def test_a_greeting_in_a_conversation_of_the_same_name_elsewhere_stays(plain, monkeypatch):

@@ -1,4 +1,4 @@
-"""Take in a bundle of another device, in one transaction.
+"""Write the rows of another device's bundle into the tables, in one transaction.
 
 What changed here is sealed first, because its context is what this device had seen before. Rows
 whose parent was deleted are deleted too, as a change of this device; rows whose parent has not come
@@ -63,7 +63,7 @@ _DUE: Final = """SELECT parked_id, table_name, row_key, version, ctx FROM sync_p
 
 
 def apply(replica: Replica, name: FileName, header: Header, changes: Changes) -> None:
-    """Take in a bundle that may be taken in now."""
+    """Write the rows of a bundle, obey its statements, and note the bundle as taken in."""
     with _changes_of(name.device, replica) as applying:
         applying.merge(changes, header.ctx)
         conflicts.receive(replica, header.class_, header.decided)

@@ -77,7 +77,7 @@ class Devices:
         return None if stored is None else Path(stored)
 
     def remember_folder(self, folder: Path) -> None:
-        """Take a shared folder for later exchanges, as one that was used without an error."""
+        """Store the shared folder that later exchanges use by default."""
         if folder != self.folder:
             with self.federation.replica.connection.transaction():
                 self.federation.replica.put(_FOLDER, str(folder))

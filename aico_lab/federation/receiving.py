@@ -61,7 +61,7 @@ class TakenIn:
 
 
 class Receiver:
-    """Takes in what is in the spool."""
+    """Checks, decrypts and applies the bundles in the spool."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
@@ -74,7 +74,7 @@ class Receiver:
         self._done = TakenIn()
 
     def take_in(self) -> TakenIn:
-        """Take in every bundle that may be taken in now."""
+        """Apply every bundle whose predecessors were applied, and note why the others wait."""
         replaced.take_effect(self._replica)
         self._replica.without_key.clear()
         pending = self._pending()

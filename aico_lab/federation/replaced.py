@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aico_lab.federation.replica import Replica
 
 UNKNOWN_CTX: Final = "null"
-"""What is stored as the context of a bundle that came only as a part of a state."""
+"""The stored context of a bundle that came only as a part of a state."""
 
 _HASH: Final = re.compile("[0-9a-f]{32}")
 

@@ -1,4 +1,4 @@
-"""What operations of the federation return."""
+"""The results of operations of the federation."""
 
 from __future__ import annotations
 

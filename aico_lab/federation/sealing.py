@@ -304,7 +304,7 @@ def _leave_out(replica: Replica, table: str, key: str | bytes, reason: str) -> N
 
 
 def _clear_others(replica: Replica, own: AbstractSet[str]) -> None:
-    """Forget changed rows of classes that this device does not send; see `_scan`."""
+    """Delete the marks of changed rows in classes that this device does not send; see `_scan`."""
     others = [table.name for table in replica.tables.values() if table.class_ not in own]
     if others:
         replica.connection.execute(

@@ -162,7 +162,7 @@ class Federation:
             return self.replica.create_keys()
 
     def forget_keys(self) -> None:
-        """Forget the keys of this device, which has not joined, so that it gets new ones."""
+        """Delete the keys of a device that has not joined, so that it gets new ones."""
         if not self.is_begun:
             with self.replica.connection.transaction():
                 self.replica.connection.execute("DELETE FROM sync_state WHERE key = 'signing_key'")
@@ -255,7 +255,7 @@ class Federation:
             return Sealed(seal(self.replica))
 
     def take_in(self) -> TakenIn:
-        """Take in the bundles that were received."""
+        """Apply the bundles that were received, and send again what others lack."""
         with self._exclusive():
             compacting.begin_streams_after_loss(self.replica)
             taken_in = Receiver(self.replica).take_in()
@@ -319,7 +319,7 @@ class Federation:
         return Synced(exchanged, taken_in, sealed)
 
     def bring_up_to_date(self) -> tuple[TakenIn, Sealed]:
-        """Take in what was received, and seal what changed here.
+        """Apply the bundles that were received, and seal what changed here.
 
         Raises:
             DeviceRevoked: The other devices no longer trust this one.

@@ -29,7 +29,7 @@ _NONCE: Final = 12  # bytes
 NOTHING_KNOWN: Final[dict[str, Any]] = {
     "ids": {}, "names": [], "sentences": [], "rows": {}, "lost": True,
 }  # fmt: skip
-"""What stores are searched for if the sealed file lost it."""
+"""The patterns of an erasure whose entry in the sealed file is lost: there are none."""
 
 
 @contextmanager
