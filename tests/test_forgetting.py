@@ -813,6 +813,18 @@ def test_nobody_stays_whom_only_undone_imports_named(plain, tmp_path):
     assert dump(plain.primary) == before
 
 
+def test_somebody_stays_whom_another_import_named_before_a_third_one(plain, tmp_path):
+    """The second import would have added the person, had the first one not been."""
+    numbers = []
+    for user in ("fay", "fay", "eve"):
+        fields = {"message_id": "x", "conversation_id": "k", "user_id": user, "role": "user"}
+        row = {**fields, "content": str(numbers), "timestamp": "2024-05-01T12:00:00Z"}
+        file = lines(tmp_path / "a.jsonl", row)
+        numbers.append(plain.import_from(file, on_conflict="replace").import_id)
+    plain.privacy.forget(import_id=numbers[0])
+    assert plain.primary.fetch_all("SELECT 1 FROM users WHERE user_id = 'fay'") == [(1,)]
+
+
 @pytest.mark.slow
 @settings(max_examples=examples(10), deadline=None)
 @given(

@@ -190,6 +190,14 @@ _UNUSED: Final = {
 _ADDED_BY: Final = (
     f"SELECT row_key FROM import_rows WHERE number = {_NUMBER} AND former IS NULL AND table_name = "
 )
+# People of versions that a later import wrote, and another one replaced: it named them, too.
+_NAMED_LATER: Final = f"""SELECT x.former ->> 'user_id' FROM import_rows AS x
+    WHERE x.table_name = 'messages' AND x.number > {_NUMBER} AND x.former ->> 'user_id' IS NOT NULL
+        AND (EXISTS (SELECT 1 FROM import_rows AS y WHERE y.table_name = 'messages'
+                AND y.row_key = x.row_key AND y.number > {_NUMBER} AND y.number < x.number)
+            OR EXISTS (SELECT 1 FROM import_ranges AS r WHERE r.number > {_NUMBER}
+                AND r.number < x.number
+                AND CAST(x.row_key AS INTEGER) BETWEEN r.first_id AND r.last_id))"""
 _IMPORT: Final = (
     (
         f"{_TAKE} JOIN import_ranges AS r ON m.id BETWEEN r.first_id AND r.last_id "
@@ -206,7 +214,8 @@ _IMPORT: Final = (
     ),
     (
         "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM users AS t "
-        f"WHERE user_id IN ({_ADDED_BY} 'users') AND NOT ({_UNUSED['users']})"
+        f"WHERE user_id IN ({_ADDED_BY} 'users') AND NOT ({_UNUSED['users']}) "
+        f"AND user_id NOT IN ({_NAMED_LATER})"
     ),
     (
         "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS t "
