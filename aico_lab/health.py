@@ -27,6 +27,7 @@ from aico_lab.errors import (
     SchemaTampered,
     StorageError,
     SyncBusy,
+    SyncError,
 )
 from aico_lab.etl import snapshots
 from aico_lab.etl.misplaced import check_places
@@ -315,6 +316,28 @@ def _check_warehouse(lab: Lab) -> str:
                 "run `aico-lab sync --full`."
             )
     return f"snapshot {newest} has as many rows as aico.db in every table"
+
+
+def stores_behind(lab: Lab) -> list[str]:
+    """Return which of the warehouse, the vectors and the cache lack changes of the rows.
+
+    One that does not exist yet or cannot be read counts, too; of the latter `diagnose` tells why.
+    """
+    from aico_lab.projections import cache, vectors
+
+    stores: dict[str, Callable[[], bool]] = {
+        "warehouse": lambda: _cursor(lab) != feed.head(lab.primary),
+        "vectors": lambda: vectors.is_behind(lab.primary, lab.home, lab.storage.keys),
+        "cache": lambda: cache.is_behind(lab.primary, lab.home, lab.storage.keys),
+    }
+    found = []
+    for name, is_behind in stores.items():
+        try:
+            if is_behind():
+                found.append(name)
+        except (StorageError, SyncError):
+            found.append(name)
+    return found
 
 
 def _quarantined(table: str) -> tuple[str, str]:

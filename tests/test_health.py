@@ -14,7 +14,7 @@ from aico_lab.adapters.rocksdb import RocksDBAdapter
 from aico_lab.config import Settings
 from aico_lab.embeddings import index as index_
 from aico_lab.errors import CorruptDatabase
-from aico_lab.health import _check_answers, describe, diagnose
+from aico_lab.health import _check_answers, describe, diagnose, stores_behind
 from aico_lab.integrity.guard import reseal
 from aico_lab.lab import Lab
 from aico_lab.schema import SchemaRegistry, backup, discovery, feed
@@ -53,6 +53,20 @@ def test_a_sound_home_has_no_faults(synced):
     checks = [finding.check for finding in diagnose(Settings.resolve(home=synced.home.path))]
     assert {"primary database", "schema", "warehouse", "vectors", "cache"} <= set(checks)
     assert faults(synced) == {}
+
+
+def test_the_stores_that_lack_changes_are_named(synced):
+    """Also one that cannot be read."""
+    synced.cache.store.put("session:ada", 1)
+    synced.sync()
+    synced.cache.release()
+    assert stores_behind(synced) == []
+    add_memories(synced.primary, "tea")
+    assert stores_behind(synced) == ["warehouse", "vectors", "cache"]
+    synced.sync()
+    synced.cache.release()
+    (synced.home.cache / "CURRENT").write_text("x")
+    assert stores_behind(synced) == ["cache"]
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ CLOCK: Final = b"clock:latest"
 ENGINE: Final = b"engine:rocksdb"
 """The key of the record of RocksDB: its `ticks` since the cache was created, and its `gauges`."""
 
-_CURSOR: Final = b"projection:cache"
+CURSOR: Final = b"projection:cache"
 
 
 def counters_key(name: str) -> bytes:
@@ -302,7 +302,7 @@ class CacheStore:
 
     def position(self) -> bytes | None:
         """Return the position in the change feed that `invalidate` stored last."""
-        return self._read(_CURSOR)
+        return self._read(CURSOR)
 
     def invalidate(self, rows: Iterable[tuple[str, str]] | None, position: bytes) -> int:
         """Remove the entries of changed rows, and store the position in the change feed with it.
@@ -335,7 +335,7 @@ class CacheStore:
                     }  # fmt: skip
                     there = (key for key in keys if self._read(key) is not None)
                     gone |= dict.fromkeys(there, self._counters[name])
-            self._run(lambda store: store.write({_CURSOR: position}, gone))
+            self._run(lambda store: store.write({CURSOR: position}, gone))
             for counters in gone.values():
                 counters.invalidations += 1
         return len(gone)

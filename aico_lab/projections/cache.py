@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from aico_lab.cache.lab_cache import open_cache
 from aico_lab.cache.namespaces import NAMESPACES
-from aico_lab.cache.store import past_damage
+from aico_lab.cache.store import open_for_reading, past_damage
+from aico_lab.cache.typed import CURSOR
 from aico_lab.errors import CorruptDatabase, NotADatabase
 from aico_lab.home.files import os_errors, remove_whole
 from aico_lab.projections.result import Projected
@@ -71,6 +72,19 @@ def sync_cache(
             remove_whole(home.cache)
         return Projected("full")
     return replace(done, mode="full", rebuilt=True) if past_damage(home) != before else done
+
+
+def is_behind(primary: Connection, home: Home, keys: Keys) -> bool:
+    """Return whether rows have changed since the cache of a home was brought up to date.
+
+    Raises:
+        StorageError: The cache is damaged, or another program's.
+    """
+    with contextlib.closing(open_for_reading(home, keys)) as store:
+        known = store.get(CURSOR)
+    return home.cache.exists() and (
+        known is None or feed.Cursor(**json.loads(known)) != feed.head(primary)
+    )
 
 
 def invalidate(primary: Connection, store: CacheStore) -> Projected:

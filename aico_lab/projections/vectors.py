@@ -112,6 +112,26 @@ def project_texts(
         return replace(again, mode="full", rebuilt=True)
 
 
+def is_behind(primary: Connection, home: Home, keys: Keys) -> bool:
+    """Return whether texts have changed since the vectors were made, without opening them.
+
+    Raises:
+        StorageError: The store is damaged, or another program's.
+    """
+    state = (ChromaDBAdapter(home.vectors, keys.chroma()).peek_state() or {}).get(LAYOUT)
+    with primary.snapshot():
+        if state is None:
+            return bool(primary.fetch_all(_ANY)[0][0])
+        return _lacks_changes(primary, feed.Cursor(**state["cursor"]))
+
+
+def _lacks_changes(primary: Connection, at: feed.Cursor) -> bool:
+    """Return whether texts have changed since a position in the feed, or nobody knows."""
+    return not feed.continues(primary, at) or bool(
+        primary.fetch_all(_RELEVANT, [at.seq, feed.head(primary).seq])
+    )
+
+
 def _read_through(primary: Connection) -> None:
     """Read everything that the vectors are made from; raise if that is damaged."""
     with primary.snapshot():
@@ -178,12 +198,7 @@ def _is_current(primary: Connection, adapter: ChromaDBAdapter, encoder: Encoder)
         if state is None or indexed is None or state["model"] != encoder.model:
             return False
         at = feed.Cursor(**state["cursor"])
-        return (
-            at == indexed
-            and head.seq - at.seq < QUIET
-            and feed.continues(primary, at)
-            and not primary.fetch_all(_RELEVANT, [at.seq, head.seq])
-        )
+        return at == indexed and head.seq - at.seq < QUIET and not _lacks_changes(primary, at)
 
 
 class _Follower:
