@@ -463,6 +463,7 @@ def _devices(lab: Lab) -> dict[str, object]:
     status = lab.devices.federation.status()
     return {
         "trusted": sum(one.trust_level > 0 for one in status.devices),
+        "bundles missing": sum(one.last - one.first + 1 for one in status.missing),
         "files waiting": len(status.waiting),
         "files refused": len(status.refused),
         "rows parked": len(status.parked),

@@ -661,6 +661,8 @@ class World:
                 "SELECT table_name, row_key, reason FROM sync_parked LIMIT 3"
             )
             assert not parked, ("parked", node.name, parked)
+            missing = node.federation.status().missing
+            assert not missing, ("missing", node.name, missing)
             assert node.connection.fetch_all("PRAGMA foreign_key_check") == []
             wrong = node.connection.fetch_all(
                 "SELECT channel_id, message_count, (SELECT count(*) FROM messages AS m "

@@ -17,7 +17,15 @@ import pytest
 
 from aico_lab import health
 from aico_lab.cli import device, federate
-from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, NotFederated, UnknownName
+from aico_lab.errors import (
+    DeviceRevoked,
+    FolderUnusable,
+    InvalidValue,
+    LibraryMissing,
+    NotFederated,
+    UnknownName,
+)
+from aico_lab.federation import pairing
 from aico_lab.federation.replica import DeviceKeys
 from aico_lab.federation.syncing import Federation
 from aico_lab.lab import Lab
@@ -121,7 +129,7 @@ def test_two_devices_meet_in_a_folder_and_a_conflict_is_resolved(homes):
     (homes / "proof.json").write_text(run(homes, "a", "federate", "verify", "--json").stdout)
     proof = ("--with", str(homes / "proof.json"))
     assert "equal rows" in run(homes, "b", "federate", "verify", *proof).stdout
-    assert "device.approved" in run(homes, "a", "federate", "log").stdout
+    assert "device.paired" in run(homes, "a", "federate", "log").stdout
     assert "All changes" in run(homes, "a", "federate", "status").stdout
 
     assert told(homes, "a", "device", "revoke", "phone")["trust_level"] == 0
@@ -295,6 +303,7 @@ def devices(lab):
 def test_a_device_is_found_by_name_and_by_the_beginning_of_its_id(devices):
     (this,) = devices.list()
     assert ".sync()" in repr(devices)
+    assert ".status()" in repr(devices.federation)
     assert devices.find("laptop") == devices.find(this.device_id[:4]) == this
     with pytest.raises(UnknownName, match="'labtop': did you mean laptop"):
         devices.find("labtop")
@@ -316,8 +325,9 @@ def test_a_device_that_was_added_again_is_found_by_the_name_of_the_revoked_one(
 
 def test_a_device_has_a_name_that_can_be_shown(devices):
     (this,) = devices.list()
-    with pytest.raises(InvalidValue, match="visible"):
-        devices.federation.rename(this.device_id, "a\x1b[2Jb")
+    for bad in ("a\x1b[2Jb", ""):
+        with pytest.raises(InvalidValue, match="visible"):
+            devices.federation.rename(this.device_id, bad)
 
 
 def test_a_sync_needs_a_way(devices, tmp_path):
@@ -379,8 +389,33 @@ def test_a_folder_that_was_refused_is_not_remembered(devices, tmp_path):
     assert list(devices.sync()) == [way]
 
 
-def test_a_folder_is_the_other_way_where_no_device_answers(devices, tmp_path):
-    assert list(devices.sync(folder=tmp_path, address="127.0.0.1:9")) == [str(tmp_path)]
+def test_a_folder_is_the_other_way_where_no_device_answers(devices, tmp_path, monkeypatch):
+    said = []
+    (way,) = devices.sync(folder=tmp_path, address="127.0.0.1:9", tell=said.append)
+    monkeypatch.setitem(sys.modules, "zeroconf", None)
+    assert list(devices.sync(lan=True, tell=said.append)) == [way]
+    assert all(one.startswith(f"Only the folder {tmp_path} was used. ") for one in said)
+    assert [re.search("at 127.0.0.1:9|by zeroconf", one)[0] for one in said] == [
+        "at 127.0.0.1:9", "by zeroconf"
+    ]  # fmt: skip
+
+
+def test_without_a_folder_it_is_said_why_no_device_was_looked_for(devices, monkeypatch):
+    monkeypatch.setattr(type(devices), "folder", None)
+    monkeypatch.setitem(sys.modules, "zeroconf", None)
+    with pytest.raises(LibraryMissing, match="by zeroconf"):
+        devices.sync(lan=True)
+
+
+def test_a_device_with_a_name_that_is_taken_is_refused_before_anybody_is_asked(
+    devices, monkeypatch
+):
+    def admit(_post, _code, confirm, _invite):
+        confirm("laptop", DeviceKeys("00", "age1"))
+
+    monkeypatch.setattr(pairing, "admit", admit)
+    with pytest.raises(InvalidValue, match="laptop is taken"):
+        devices.add(None, "1234-5678", lambda *_: pytest.fail("was asked"))
 
 
 def test_a_step_of_a_pipeline_exchanges_changes(lab, tmp_path):
@@ -484,10 +519,22 @@ def test_what_a_limited_device_says_of_itself_is_true(at):
     )
     assert at("b", "federate", "sync").stderr == ""  # it only passes on what it cannot read
     status = at("b", "federate", "status").stdout
-    assert re.search(r"laptop +\d bundles taken in\n.*phone +0 bundles written\n", status)
+    assert re.search(
+        r"laptop  \d bundles taken in, the last 20\S+Z\n\w{16}  phone   0 bundles written\n", status
+    )
+    assert "Not up to date: warehouse; `" in status
+    assert json.loads(at("b", "federate", "status", "--json").stdout)["behind"] == ["warehouse"]
     assert "its own changes stay here" in status
     assert "waiting" not in status
-    assert re.search(r"device.approved +\w{16}  phone +by ", at("b", "federate", "log").stdout)
+    log = at("b", "federate", "log").stdout
+    assert re.search(
+        r"20\S+Z  device.paired +phone   by laptop\n.*device.joined +phone ", log, re.DOTALL
+    )
+    listed = at("b", "device", "list").stdout
+    assert re.search(
+        "phone   receives only, this device, without conversations, personality", listed
+    )
+    assert max(map(len, (log + status.partition("This device")[0]).splitlines())) <= 80
     choice = at("a", "device", "policy", "phone", "personality=full")
     assert "rows of personality refer to a class that it does not hold" in choice.stderr
 
@@ -496,9 +543,13 @@ def test_what_a_limited_device_says_of_itself_is_true(at):
     ("words", "reason"),
     [
         (("federate", "resolve", "1", "--keep", "mien"), "there is no file 'mien'"),
-        (("federate", "sync", "--address", "127.0.0.1:9"), "answered at 127.0.0.1:9"),
+        (
+            ("federate", "sync", "--address", "127.0.0.1:9"),
+            "The device at 127.0.0.1:9 does not answer",
+        ),
         (("device", "policy", "phone", "memories"), "The policy takes NAME=VALUE"),
         (("device", "join", "1234-5678"), "let it add the other one"),
+        (("device", "leave"), "none of them can revoke this one"),
     ],
 )
 def test_who_writes_something_else_is_told_what_to_write(at, words, reason):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
 import os
 import random
+import re
 import shutil
 import zlib
 
@@ -21,9 +23,10 @@ from aico_lab.errors import (
     FolderUnusable,
     InvalidValue,
     MigrationFailed,
+    NotFederated,
     UnknownName,
 )
-from aico_lab.federation import applying, bundles, epochs, sealing, spool
+from aico_lab.federation import applying, bundles, epochs, overview, sealing, spool
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
 from aico_lab.federation.rows import Version, digest_of
@@ -557,6 +560,51 @@ def test_the_loser_is_kept_until_a_person_decides_on_any_device(two, folder):
     a.resolve(found.number, "mine")
     meet(folder, a, b)
     assert (a.name, b.name, a.conflicts(), b.conflicts()) == ("from a", "from a", [], [])
+
+
+@pytest.fixture
+def disputed(two, folder):
+    """Return a device with a conflict on a message, and the number of the conflict."""
+    a, b = two
+    a.run("INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')")
+    a.run(USER, "eve", "Eve")
+    a.run(MESSAGE, "m")
+    meet(folder, a, b)
+    for device, text in ((a, "from a"), (b, "from b")):
+        device.run("UPDATE messages SET content = ?", text)
+    meet(folder, a, b)
+    return a, a.conflicts()[0].number
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"sentiment_score": 7}, "sentiment_score must be a finite number, between -1 and 1"),
+        ({"sentiment_score": True}, "sentiment_score of messages is REAL, and True is no such"),
+        ({"response_time": float("inf")}, "response_time must be a finite number, at least 0"),
+        ({"timestamp": "yesterday"}, "timestamp is not an ISO 8601 date and time"),
+        ({"timestamp": "2024-05-01T12:30:00"}, "timestamp names no time zone"),
+        ({"role": "robot"}, "role of messages must be one of user, assistant, system"),
+        ({"metadata": "{no"}, "metadata is not JSON"),
+        ({"metadata": [1]}, "metadata must be a dictionary"),
+        ({"content": "a\0b"}, "content holds a NUL"),
+        ({"conversation_id": ""}, "conversation_id is empty"),
+    ],
+)
+def test_values_that_a_repository_would_refuse_decide_nothing(disputed, values, reason):
+    a, number = disputed
+    with pytest.raises(InvalidValue, match=re.escape(reason)):
+        a.resolve(number, values)
+    assert len(a.conflicts()) == 1
+
+
+def test_chosen_values_are_stored_as_a_repository_stores_them(disputed):
+    a, number = disputed
+    chosen = {"metadata": {"b": 1, "a": [2]}, "sentiment_score": -1, "reply_to": None}
+    a.resolve(number, {**chosen, "timestamp": "2024-05-01T14:30:00+02:00"})
+    assert a.replica.connection.fetch_one(
+        "SELECT timestamp, metadata, sentiment_score, reply_to FROM messages"
+    ) == ("2024-05-01T12:30:00.000000Z", '{"a":[2],"b":1}', -1.0, None)
 
 
 def test_to_keep_the_winner_ends_the_conflict_everywhere(two, folder):
@@ -1282,6 +1330,210 @@ def test_bundles_of_a_device_come_with_the_bundle_that_makes_it_known(two, make,
     c.sync(folder)
     b.sync(folder)
     assert b.name == "from c"
+
+
+def pass_on(giving, taking, *, but=()):
+    """Take in the bundles that another device has, except some."""
+    spool = giving.replica.spool
+    for name in spool.names() - taking.replica.spool.names() - {*but}:
+        taking.replica.spool.take(name, spool.read(name))
+    taking.take_in()
+
+
+def test_bundles_that_others_name_are_missing_until_they_come(two, make, folder):
+    a, b = two
+    c = with_third(two, make, folder)
+    known = a.replica.spool.names()
+    a.run(USER, "eve", "Eve")
+    a.seal()
+    (first,) = a.replica.spool.names() - known
+    a.run("INSERT INTO channels (channel_id, created_at) VALUES ('c', '2024')")
+    a.seal()
+    (second,) = a.replica.spool.names() - known - {first}
+    a.run(MESSAGE, "m")
+    a.seal()
+    pass_on(a, b)
+    b.run(RENAME, "from b")
+    b.seal()
+    gaps = [
+        [first],  # a later bundle of the stream waits
+        [first, second],  # a bundle of another class needs them
+        a.replica.spool.names() - known,  # the other device had taken them in
+    ]
+    for some in reversed(gaps):
+        pass_on(b, c, but=some)
+        stream, *_ = parse_name(first)
+        numbers = [n for one, n, _ in map(parse_name, some) if one == stream]
+        found = [one for one in c.status().missing if one.stream == stream]
+        assert [(one.device_id, one.first, one.last) for one in found] == [
+            (a.replica.device_id, min(numbers), max(numbers))
+        ]
+    pass_on(b, c)
+    assert (c.status().missing, c.name) == ((), "from b")
+
+
+def test_a_file_that_anybody_wrote_makes_nothing_seem_missing(two, make, folder):
+    a, c = two[0], make("c")
+    c.join(a.invite(c.create_keys(), "tablet", policy={"memories": "none"}))
+    meet(folder, a, c)
+    junk = age.encrypt(b"junk", [age.new_identity()[1]])
+    stream = a.replica.stream("people")
+    (folder / stream / f"00000050-{hash_of(junk)}.age").write_bytes(junk)
+    c.sync(folder)
+    assert list(c.replica.files("waiting").values()) == ["this device has no key for it"]
+    assert c.status().missing == ()
+
+
+def test_what_a_revoked_device_wrote_for_nobody_is_not_missing(two, folder):
+    a, b = two
+    b.run(RENAME, "from b")
+    b.seal()
+    a.revoke(b.replica.device_id)
+    b.run(USER, "eve", "Eve")
+    meet(folder, a)
+    for device in (b, a):
+        with contextlib.suppress(DeviceRevoked):
+            device.sync(folder)
+    assert a.status().missing == ()
+
+
+def test_the_time_of_the_last_bundle_of_a_device_is_known(two, folder):
+    a, b = two
+    a.replica.connection.execute("UPDATE sync_state SET value = 'x' WHERE key GLOB 'last:*'")
+    b.run(RENAME, "from b")
+    meet(folder, b, a)
+    last = {one.name: one.last_bundle_at for one in a.devices()}
+    assert last["laptop"] == "x"
+    assert last["phone"] > "2026"
+
+
+def test_the_log_has_what_happened_between_the_devices_in_order(two, folder):
+    a, b = two
+    a.rename(b.replica.device_id, "telephone")
+    a.set_policy(b.replica.device_id, memories="none", summaries="full")
+    a.rename(b.replica.device_id, "telephone")  # changes nothing
+    for device in (b, a):
+        device.run(RENAME, f"from {device is a}")
+        device.seal()
+    meet(folder, b, a)
+    a.resolve(a.conflicts()[0].number, "mine")
+    a.compact()
+    meet(folder, a, b)
+    a.revoke(b.replica.device_id)
+    mine, other = a.replica.device_id, b.replica.device_id
+    assert [(one.event, one.device_id, one.detail) for one in a.log()] == [
+        ("device.paired", mine, ""),
+        ("device.paired", other, f"by {mine}"),
+        ("device.renamed", other, f"to telephone by {mine}"),
+        ("device.policy", other, f"memories=none, summaries=full by {mine}"),
+        ("federation.conflict", other, "rows: 1 of users"),
+        ("federation.applied", other, "rows: 1"),
+        ("federation.resolved", mine, "conflicts: 1"),
+        ("federation.compacted", mine, "bundles of people: 9"),
+        ("device.revoked", other, ""),
+    ]
+    events = [(one.event, one.device_id) for one in b.log()]
+    assert {*events[:2]} == {("device.paired", mine), ("device.paired", other)}
+    assert events[2] == ("device.joined", other)
+    for event in ("renamed", "policy"):
+        assert (f"device.{event}", other) in events
+    for event in ("applied", "conflict", "resolved", "compacted"):
+        assert (f"federation.{event}", mine) in events
+
+
+def test_trusted_devices_have_different_names(two, make):
+    a, b = two
+    c = make("c")
+    with pytest.raises(InvalidValue, match=r"phone is taken: the trusted device \w{16} has"):
+        a.invite(c.create_keys(), "phone")
+    with pytest.raises(InvalidValue, match="laptop is taken"):
+        a.rename(b.replica.device_id, "laptop")
+    a.rename(b.replica.device_id, "phone")
+    a.revoke(b.replica.device_id)
+    c.join(a.invite(c.create_keys(), "phone"))
+    named = overview.labels(c.devices())
+    assert {*named.values()} == {
+        "laptop", *(f"phone ({one.replica.device_id[:8]})" for one in (b, c))
+    }  # fmt: skip
+
+
+class Crash(BaseException):
+    """The process ends before a statement."""
+
+
+def test_a_home_that_is_alone_leaves_as_a_whole_or_not(make, folder, monkeypatch):
+    a, left, statements = make("a"), 0, 1
+    a.run(USER, "ada", "Ada")
+    connection = a.replica.connection
+    ready = connection._ready
+    fuse = [0]
+
+    def counted(sql):
+        fuse[0] -= 1
+        if fuse[0] == 0:
+            raise Crash
+        return ready(sql)
+
+    monkeypatch.setattr(connection, "_ready", counted)
+    while not left:
+        if not a.is_begun:
+            a.begin("laptop")
+        a.sync(folder)
+        assert len(list(folder.iterdir())) > 1
+        fuse[0] = statements
+        with contextlib.suppress(Crash):
+            assert a.leave(folder)
+            left += 1
+        fuse[0] = 0
+        if a.is_begun:  # what was lost is sent again
+            a.replica = Replica(connection, a.replica.spool)
+            a.sync(folder)
+            assert a.verify().verified.differing == []
+        statements += 1
+    assert statements > 20
+    assert list(folder.iterdir()) == []
+    assert not a.replica.spool.names()
+    assert a.one("SELECT count(*) FROM feed_consumers") == 0
+    assert (a.one("SELECT count(*) FROM devices"), a.name) == (0, "Ada")
+    assert a.log()[-1].event == "device.left"
+    with pytest.raises(NotFederated):
+        a.leave()
+
+
+def test_a_home_that_left_joins_another_federation(two, make, folder):
+    a, c = two[0], make("c")
+    c.begin("laptop")
+    c.run(USER, "carl", "Carl")
+    c.seal()
+    c.leave()
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, c)
+    assert (c.name, a.one("SELECT count(*) FROM users")) == ("Ada", 2)
+
+
+def test_a_home_with_other_devices_can_only_be_revoked(two, folder):
+    a, b = two
+    with pytest.raises(InvalidValue, match=f"run `device revoke {b.replica.device_id}` on one of"):
+        b.leave()
+    a.revoke(b.replica.device_id)
+    with pytest.raises(InvalidValue, match="none of them can revoke"):
+        a.leave()
+    meet(folder, a)
+    with pytest.raises(DeviceRevoked):
+        b.sync(folder)
+    with pytest.raises(InvalidValue, match="has left already"):
+        b.leave()
+    assert b.is_begun
+
+
+def test_a_home_that_leaves_keeps_bundles_of_others_in_the_folder(make, folder):
+    a = make("a")
+    a.begin("laptop")
+    a.sync(folder)
+    (folder / "0123456789abcdef.01234567").mkdir()
+    before = sorted(folder.rglob("*"))
+    assert not a.leave(folder)
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_a_row_with_a_nul_is_named_and_stays(two, folder):

@@ -34,6 +34,7 @@ _KEPT: Final = {
     "device add": "a device that had answered may be added: `device list` shows it",
     "device init": "this home is the first device or not; `device list` shows it",
     "device join": "this home joined as a whole or not at all; `device list` shows it",
+    "device leave": "this home left as a whole or not at all; `device list` shows it",
     "device policy": "a policy is changed as a whole or not at all",
     "device rename": "a name is changed or not",
     "device revoke": "a device is revoked or not; `device list` shows it",

@@ -43,7 +43,7 @@ def device_init(
 ) -> None:
     """Make this home the first device, which the others join."""
     with open_lab(home, key_file) as lab:
-        lab.devices.federation.begin(name or _machine())
+        lab.devices.federation.begin(_machine() if name is None else name)
         (made,) = lab.devices.list()
     if json:
         emit(made)
@@ -58,11 +58,13 @@ def device_list(
     """List the devices."""
     with open_lab(home, key_file) as lab:
         devices = lab.devices.list()
+        classes = {*lab.devices.federation.replica.classes}
     if json:
         emit(devices)
         return
+    width = max(len(one.name) for one in devices)
     for one in devices:
-        show(_described(one))
+        show(_described(one, width, classes))
 
 
 @device.command("add")
@@ -94,7 +96,7 @@ def device_add(
     The devices meet in a shared folder, or without --folder in the local network.
     """
     from aico_lab.errors import InvalidValue
-    from aico_lab.federation import nearby, pairing
+    from aico_lab.federation import nearby, pairing, trust
     from aico_lab.federation.lab_devices import shared_folder
 
     if not yes and not sys.stdin.isatty():
@@ -107,8 +109,8 @@ def device_add(
         return yes or _ask(name, keys, left_out, receive_only=receive_only)
 
     with open_lab(home, key_file) as lab:
-        lab.devices.federation.require_full_trust()
-        held = lab.devices.federation.check_policy(classes)
+        trust.require_full_trust(lab.devices.federation.replica)
+        held = trust.check_policy(lab.devices.federation.replica, classes)
         left_out += sorted({*lab.devices.federation.replica.classes} - held)
         known = {one.device_id for one in lab.devices.list()}
         if folder is not None:
@@ -155,8 +157,9 @@ def device_join(
 
     if folder is not None and address is not None:
         raise InvalidValue("Use only one of --folder and --address.")
+    own_name = _machine() if name is None else name
     with open_lab(home, key_file) as lab:
-        lab.devices.check_join(code, name or _machine())
+        lab.devices.check_join(code, own_name)
         this = lab.devices.federation.create_keys()
         note(f"The fingerprint of this device is {this.fingerprint}; waiting for the other one.")
         way: AbstractContextManager[Post] = (
@@ -165,7 +168,7 @@ def device_join(
             else pairing.FolderPost.find(shared_folder(folder))
         )
         with way as post:
-            inviting = lab.devices.join(post, code, name or _machine())
+            inviting = lab.devices.join(post, code, own_name)
         if folder is not None:
             lab.devices.remember_folder(shared_folder(folder))
         devices = lab.devices.list()
@@ -173,6 +176,25 @@ def device_join(
         emit(devices)
     else:
         say(f"Joined {inviting.name} ({inviting.device_id}); run `aico-lab federate sync` next.")
+
+
+@device.command("leave")
+def device_leave(
+    *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
+) -> None:
+    """End the federation of a home that is alone in it, so that it can join another; rows stay."""
+    with open_lab(home, key_file) as lab:
+        folder = lab.devices.folder
+        is_clear = lab.devices.leave()
+    if json:
+        emit({"left": True, "folder": None if is_clear else str(folder)})
+        return
+    say(
+        "This home is in no federation now, and keeps all its rows; "
+        "`aico-lab device join` joins one."
+    )
+    if not is_clear:
+        note(f"Its bundles are still in {folder}: delete them, or let the devices use another one.")
 
 
 @device.command("policy")
@@ -267,12 +289,9 @@ def _machine() -> str:
     return platform.node() or "device"
 
 
-def _described(one: FederatedDevice) -> str:
-    from aico_lab.metrics.engine.claims import counted
-
+def _described(one: FederatedDevice, width: int, classes: set[str]) -> str:
     trust = ("revoked", "receives only", "trusted")[one.trust_level]
     this = ", this device" if one.is_this else ""
-    bundles = counted(one.bundles, "bundles")
-    return (
-        f"{one.device_id}  {one.name:<16} {trust}{this}, {bundles}, holds {', '.join(one.classes)}"
-    )
+    without = ", ".join(sorted(classes.difference(one.classes)))
+    held = f"without {without}" if without else "holds everything"
+    return f"{one.device_id}  {one.name:<{width}}  {trust}{this}, {held}"

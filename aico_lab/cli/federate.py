@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
@@ -47,10 +49,7 @@ def federate_sync(
     if watch and json:
         raise InvalidValue("Use only one of --watch and --json.")
     with open_lab(home, key_file) as lab:
-        done = lab.devices.sync(folder=folder, lan=lan, address=address)
-        if (lan or address) and list(done) == [str(lab.devices.folder)]:
-            where = f"at {address}" if address else "in the local network"
-            note(f"No trusted device answered {where}.")
+        done = lab.devices.sync(folder=folder, lan=lan, address=address, tell=note)
         if json:
             emit(done)
         _report(done, quiet=json)
@@ -95,19 +94,29 @@ def federate_serve(
 def federate_status(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """Show what was exchanged, and what waits."""
+    """Show what was exchanged, what is missing or waits, and which stores are behind."""
+    from aico_lab.federation.overview import labels
+    from aico_lab.health import stores_behind
     from aico_lab.metrics.engine.claims import counted
 
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         status = lab.devices.federation.status()
+        behind = stores_behind(lab)
     if json:
-        emit(status)
+        emit({**{f.name: getattr(status, f.name) for f in fields(status)}, "behind": behind})
         return
+    width = max(len(one.name) for one in status.devices)
     for one in status.devices:
         what = "written" if one.is_this else "taken in"
+        last = f", the last {_moment(one.last_bundle_at)}" if one.last_bundle_at else ""
         revoked = "" if one.trust_level else ", revoked"
-        show(f"{one.device_id}  {one.name:<16} {counted(one.bundles, 'bundles')} {what}{revoked}")
+        bundles = counted(one.bundles, "bundles")
+        show(f"{one.device_id}  {one.name:<{width}}  {bundles} {what}{last}{revoked}")
+    names = labels(status.devices)
+    for gap in status.missing:
+        numbers = f"{gap.first} to {gap.last}" if gap.last > gap.first else f"{gap.first}"
+        show(f"missing: {numbers} of {names.get(gap.device_id, '')} (stream {gap.stream})")
     for title, rows in (
         ("waiting", status.waiting),
         ("refused", status.refused),
@@ -132,6 +141,8 @@ def federate_status(
         if status.unsent
         else "All changes of this device are in bundles."
     )
+    if behind:
+        say(f"Not up to date: {', '.join(behind)}; `aico-lab sync` brings them up to date.")
 
 
 @federate.command("verify")
@@ -175,10 +186,12 @@ def federate_conflicts(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
     """List rows that two devices changed without knowing of each other."""
+    from aico_lab.federation.overview import labels
+
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         found = lab.devices.federation.conflicts()
-        names = {one.device_id: one.name for one in lab.devices.list()}
+        names = labels(lab.devices.list())
     if json:
         emit(found)
         return
@@ -274,19 +287,29 @@ def federate_compact(
 def federate_log(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """List when devices were added and revoked."""
+    """List what happened between the devices, the newest last."""
+    from aico_lab.federation.overview import labels
+
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         entries = lab.devices.federation.log()
-        names = {one.device_id: one.name for one in lab.devices.list()}
+        names = labels(lab.devices.list())
     if json:
         emit(entries)
         return
-    for one in entries:
-        name = names.get(one.device_id or "", "")
-        show(
-            f"{one.at}  {one.event:<16} {one.device_id or '':<16}  {name:<16} {one.detail}".rstrip()
-        )
+
+    def named(text: str) -> str:
+        return re.sub(r"\b[0-9a-f]{16}\b(?!\.)", lambda id_: names.get(id_[0], id_[0]), text)
+
+    subjects = [named(one.device_id or "") for one in entries]
+    width = max(map(len, subjects), default=0)
+    for one, subject in zip(entries, subjects, strict=True):
+        line = f"{_moment(one.at)}  {one.event:<20}  {subject:<{width}}  {named(one.detail)}"
+        show(line.rstrip())
+
+
+def _moment(at: str) -> str:
+    return f"{at[:19]}Z"
 
 
 def _show_verified(found: FederationProof, *, is_compared: bool) -> None:

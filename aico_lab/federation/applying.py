@@ -66,7 +66,8 @@ def apply(replica: Replica, name: FileName, header: Header, changes: Changes) ->
     """Write the rows of a bundle, obey its statements, and note the bundle as taken in."""
     with _changes_of(name.device, replica) as applying:
         applying.merge(changes, header.ctx)
-        conflicts.receive(replica, header.class_, header.decided)
+        if ended := conflicts.receive(replica, header.class_, header.decided):
+            replica.audit("federation.resolved", name.device, f"conflicts: {ended:,}")
         add_to_chain(replica, name, header)
         _note_seen(replica, name, header)
         applying.answers = control.obey(replica, header.statements, name.device)
@@ -137,7 +138,7 @@ def _changes_of(device_id: str, replica: Replica) -> Iterator[_Applying]:
     connection = replica.connection
     with connection.transaction():
         seal(replica)
-        before = _last_change(replica)
+        before, known = _last_change(replica), conflicts.newest(replica)
         connection.execute("INSERT INTO sync_applying VALUES (1)")
         applying = _Applying(replica)
         yield applying
@@ -149,6 +150,7 @@ def _changes_of(device_id: str, replica: Replica) -> Iterator[_Applying]:
         seal(replica)
         for table, lost in applying.lost:
             conflicts.queue(replica, table, lost, kind="deleted")
+        conflicts.log_new(replica, device_id, known)
 
 
 def _last_change(replica: Replica) -> int:

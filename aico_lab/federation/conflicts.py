@@ -17,6 +17,7 @@ from aico_lab.adapters.libsql import NOW
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import InvalidValue, UnknownName
 from aico_lab.federation.bundles import Ctx, Decision, RowChange
+from aico_lab.federation.chosen import checked
 from aico_lab.federation.replaced import UNKNOWN_CTX
 from aico_lab.federation.rows import (
     Version,
@@ -26,7 +27,6 @@ from aico_lab.federation.rows import (
     stored_versions,
     to_columns,
 )
-from aico_lab.federation.tables import affinity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -204,11 +204,17 @@ def close_seen(replica: Replica, table: str, keys: Iterable[str], ctx: Ctx) -> N
             _decide(replica, number)
 
 
-def receive(replica: Replica, class_: str, decided: Iterable[Decision]) -> None:
+def receive(replica: Replica, class_: str, decided: Sequence[Decision]) -> int:
     """End the conflicts of a class that a person decided on another device.
 
     One that is not known yet is stored, so that its losing version is not queued later.
+
+    Returns:
+        The number of those that were open.
     """
+    if not decided:
+        return 0
+    before = _count_open(replica)
     replica.connection.execute_many(
         "INSERT INTO sync_conflicts (table_name, row_key, loser, content, state, found_at, "
         f"decided_at) VALUES (?, ?, ?, '{{}}', 'decided', {NOW}, {NOW}) "
@@ -220,6 +226,30 @@ def receive(replica: Replica, class_: str, decided: Iterable[Decision]) -> None:
             if one.table in replica.tables and replica.tables[one.table].class_ == class_
         ],
     )
+    return before - _count_open(replica)
+
+
+def _count_open(replica: Replica) -> int:
+    row = replica.connection.fetch_one("SELECT count(*) FROM sync_conflicts WHERE state = 'open'")
+    return int(row[0]) if row else 0
+
+
+def newest(replica: Replica) -> int:
+    """Return the number of the newest conflict, or 0."""
+    row = replica.connection.fetch_one("SELECT max(conflict_id) FROM sync_conflicts")
+    return (row and row[0]) or 0
+
+
+def log_new(replica: Replica, device_id: str, since: int) -> None:
+    """Write down how many conflicts with the rows of a device there are since an older one."""
+    found = replica.connection.fetch_all(
+        "SELECT table_name, count(*) FROM sync_conflicts WHERE conflict_id > ? "
+        "AND state = 'open' GROUP BY table_name ORDER BY table_name",
+        [since],
+    )
+    if found:
+        counts = ", ".join(f"{count:,} of {table}" for table, count in found)
+        replica.audit("federation.conflict", device_id, f"rows: {counts}")
 
 
 def decided(replica: Replica, class_: str) -> list[Decision]:
@@ -301,24 +331,6 @@ def _bring_back(
     return ended
 
 
-def _check_types(replica: Replica, table: FederatedTable, chosen: Mapping[str, Any]) -> None:
-    """Raise InvalidValue if a value is of a type that its column never has."""
-    declared: dict[str, str] = dict(
-        replica.connection.fetch_all(
-            "SELECT name, upper(type) FROM pragma_table_info(?)", [table.name]
-        )
-    )
-    types: dict[str, tuple[type, ...]] = {
-        "TEXT": (str,), "REAL": (float, int), "INTEGER": (int,), "BLOB": (str, float, int, bytes),
-    }  # fmt: skip
-    for column, value in chosen.items():
-        wanted = types[affinity(declared[column])]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
-            raise InvalidValue(
-                f"{column} of {table.name} is {declared[column]}, and {value!r} is no such value."
-            )
-
-
 def _decide(replica: Replica, number: int) -> list[Decision]:
     """End a conflict, and those of the row with equal content; keep nothing of the content."""
     ended = replica.connection.fetch_all(
@@ -395,7 +407,7 @@ def _resolve(
             f"choose among {', '.join(table.columns)}."
         )
     if not isinstance(keep, str):
-        _check_types(replica, table, chosen)
+        chosen = checked(replica.connection, table.name, chosen)
     if conflict.kind == "deleted":
         if chosen:
             before = conflict.kept or conflict.lost

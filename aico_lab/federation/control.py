@@ -99,7 +99,7 @@ def _obey_one(
             if _revoke(replica, statement["device_id"], statement["heads"]):
                 answers.append(acknowledgement(statement["device_id"]))
         case "set":
-            _set(replica, statement)
+            _set(replica, statement, author)
         case "epoch":
             epochs.receive(replica, statement)
         case "replace":
@@ -130,7 +130,8 @@ def _approve(replica: Replica, statement: Mapping[str, Any], author: str) -> Non
         ],
     )  # fmt: skip
     if inserted:
-        replica.audit("device.approved", keys.device_id, f"by {author}")
+        by = "" if author == keys.device_id else f"by {author}"
+        replica.audit("device.paired", keys.device_id, by)
         replica.publish_event("device.paired", {"device_id": keys.device_id})
 
 
@@ -148,17 +149,26 @@ def _revoke(replica: Replica, device_id: str, heads: Mapping[str, list[str]]) ->
     return trusted
 
 
-def _set(replica: Replica, statement: Mapping[str, Any]) -> None:
+def _set(replica: Replica, statement: Mapping[str, Any], author: str) -> None:
     field = {"name": "name", "policy": "policy"}[statement["field"]]
     stamp, value = int(statement["stamp"]), str(statement["value"])
-    if field == "policy" and not isinstance(json.loads(value), dict):
-        raise TypeError("is no policy")
-    replica.connection.execute(
+    shown = f"to {value}"
+    if field == "policy":
+        shown = ", ".join(f"{class_}={held}" for class_, held in json.loads(value).items())
+    is_newer = replica.connection.fetch_one(
         "INSERT INTO sync_settings VALUES (?, ?, ?, ?) ON CONFLICT (device_id, field) "
         "DO UPDATE SET stamp = excluded.stamp, value = excluded.value "
-        "WHERE (excluded.stamp, excluded.value) > (stamp, value)",
+        "WHERE (excluded.stamp, excluded.value) > (stamp, value) RETURNING stamp",
         [str(statement["device_id"]), field, stamp, value],
     )
+    event, column = {
+        "name": ("device.renamed", "name"), "policy": ("device.policy", "sync_policy")
+    }[field]  # fmt: skip
+    if is_newer and replica.connection.fetch_one(
+        f"SELECT 1 FROM devices WHERE device_id = ? AND {column} IS NOT ?",
+        [str(statement["device_id"]), value],
+    ):
+        replica.audit(event, str(statement["device_id"]), f"{shown} by {author}")
 
 
 def _project(replica: Replica) -> None:

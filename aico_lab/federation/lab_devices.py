@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +11,11 @@ from aico_lab.errors import (
     DeviceUnreachable,
     FolderUnusable,
     InvalidValue,
+    LibraryMissing,
     UnknownName,
     did_you_mean,
 )
+from aico_lab.federation import trust
 from aico_lab.federation.proof import BUCKETS, RowsProof
 from aico_lab.federation.syncing import Federation
 from aico_lab.home.folder import Home
@@ -102,19 +103,24 @@ class Devices:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The policy is none, the device is trusted already on another level, or
-                this device only receives.
+            InvalidValue: The policy is none, the name is taken, the device is trusted already on
+                another level, or this device only receives.
             DeviceRevoked: The device was revoked, and makes new keys; or this one was.
             PairingFailed: No device joined, its code was wrong, or the person did not trust it.
         """
         from aico_lab.federation import pairing
 
-        self.federation.require_full_trust()
-        self.federation.check_policy(policy or {})
+        trust.require_full_trust(self.federation.replica)
+        trust.check_policy(self.federation.replica, policy or {})
+
+        def confirm_new(name: str, keys: DeviceKeys) -> bool:
+            trust.check_free(self.federation.replica, name, keys.device_id)
+            return confirm(name, keys)
+
         keys = pairing.admit(
             post,
             code,
-            confirm,
+            confirm_new,
             lambda keys, name: self.federation.invite(keys, name, level=level, policy=policy),
         )
         return self.find(keys.device_id)
@@ -159,8 +165,25 @@ class Devices:
         pairing.digits_of(code)
         control.check_name(name)
 
+    def leave(self) -> bool:
+        """End the federation, if no other device has ever been in it; all rows stay.
+
+        Returns:
+            Whether nothing of it is left in the shared folder of the last time.
+
+        Raises:
+            NotFederated: The home has no federation.
+            InvalidValue: Another device is or was in it.
+        """
+        return self.federation.leave(self.folder)
+
     def sync(
-        self, *, folder: Path | str | None = None, lan: bool = False, address: str | None = None
+        self,
+        *,
+        folder: Path | str | None = None,
+        lan: bool = False,
+        address: str | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> dict[str, Synced]:
         """Exchange changes with the other devices, and return the results by way.
 
@@ -170,25 +193,33 @@ class Devices:
             folder: The shared folder; by default that of the last time, if there was one.
             lan: Look for devices in the local network.
             address: The HOST:PORT of a device that serves.
+            tell: Called with the sentence that only the folder was used, and why.
 
         Raises:
             InvalidValue: There is no way to another device.
             DeviceUnreachable: No device answers in the network, and there is no folder.
+            LibraryMissing: The library that finds devices is not installed, and there is no folder.
             FolderUnusable: The folder cannot be used.
             DeviceRevoked: The other devices no longer trust this one.
         """
         _ = self.federation.federation_id
         shared = self.folder if folder is None else shared_folder(folder)
         done: dict[str, Synced] = {}
+        why = None
         if lan or address is not None:
             from aico_lab.federation import lan as network
 
-            # Without an answer the folder is the other way.
-            with contextlib.suppress(*([DeviceUnreachable] if shared is not None else [])):
+            try:
                 done |= network.sync(self.federation, address)
+            except (DeviceUnreachable, LibraryMissing) as error:
+                if shared is None:
+                    raise
+                why = error
         if shared is not None:
             done[str(shared)] = self.federation.sync(shared)
             self.remember_folder(shared)
+            if why is not None:
+                tell(f"Only the folder {shared} was used. {why}")
         elif not done:
             raise InvalidValue(
                 "No shared folder is known: name one with --folder, or look for devices in the "
@@ -214,8 +245,8 @@ class Devices:
 
     def __repr__(self) -> str:
         return (
-            "<Devices: .list(), .add(POST, CODE, CONFIRM), .join(POST, CODE, NAME), .sync() "
-            "and .federation with .conflicts(), .status(), .verify()>"
+            "<Devices: .list(), .add(POST, CODE, CONFIRM), .join(POST, CODE, NAME), .leave(), "
+            ".sync() and .federation with .conflicts(), .status(), .verify()>"
         )
 
 

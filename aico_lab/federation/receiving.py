@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ from aico_lab.federation.bundles import (
 if TYPE_CHECKING:
     from aico_lab.federation.replica import Replica
 
+BEFORE_IT: Final = "the bundle before it is missing"
+NEEDED: Final = "a bundle that it refers to is missing"
 _KEPT: Final = 32 << 20
 """Bytes of opened bundles that are kept until their turn; others are opened again."""
 
@@ -43,12 +46,14 @@ class TakenIn:
         rows: The number of rows in them, also of those that were known.
         refused: Files that were not taken in, each with the reason.
         waiting: Files that may be taken in later, each with the reason.
+        rows_of: The numbers of rows by the device that sent them.
     """
 
     bundles: int = 0
     rows: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     waiting: list[tuple[str, str]] = field(default_factory=list)
+    rows_of: Counter[str] = field(default_factory=Counter)
 
     def followed_by(self, later: TakenIn) -> TakenIn:
         """Return the result of both."""
@@ -57,6 +62,7 @@ class TakenIn:
             self.rows + later.rows,
             self.refused + later.refused,
             later.waiting,
+            self.rows_of + later.rows_of,
         )
 
 
@@ -184,7 +190,9 @@ class Receiver:
         del self._headers[name]
         self._reasons.pop(name, None)
         self._done.bundles += 1
-        self._done.rows += sum(map(len, changes.values()))
+        rows = sum(map(len, changes.values()))
+        self._done.rows += rows
+        self._done.rows_of[name.device] += rows
         return True
 
     def _refuse(self, name: FileName, refused: Refused) -> None:
@@ -202,6 +210,7 @@ class Receiver:
                 "INSERT INTO sync_refused VALUES (?, ?) ON CONFLICT DO NOTHING",
                 [str(name), str(refused)],
             )
+            self._replica.audit("federation.refused", name.device, f"{refused}: {name}")
             self._replica.publish_event("federation.refused", {"file": str(name)})
         self._replica.spool.remove(str(name))
 
@@ -211,12 +220,12 @@ class Receiver:
             "SELECT 1 FROM sync_chain WHERE stream = ? AND n = ? AND hash = ?",
             [name.stream, name.n - 1, header.prev],
         ):
-            return "the bundle before it is missing"
+            return BEFORE_IT
         for needed in map(parse_name, header.needs):
             if not self._connection.fetch_one(
                 "SELECT 1 FROM sync_chain WHERE stream = ? AND n = ? AND hash = ?", [*needed]
             ):
-                return "a bundle that it refers to is missing"
+                return NEEDED
         device = control.device_of(name, self._replica)
         if device is None:
             return "its device is unknown"

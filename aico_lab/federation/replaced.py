@@ -90,6 +90,7 @@ def take_effect(replica: Replica) -> set[str]:
         ):
             continue
         links = _links(text)
+        there = sum((replica.spool.folder / link.file).exists() for link in links)
         with connection.transaction():
             connection.execute(
                 "INSERT INTO sync_chain SELECT value ->> 0, value ->> 1, value ->> 2, "
@@ -104,6 +105,9 @@ def take_effect(replica: Replica) -> set[str]:
                 "AND file IN (SELECT value FROM json_each(?))",
                 [json.dumps([link.file for link in links])],
             )
+            if there:
+                device = parse_name(file).device
+                replica.audit("federation.compacted", device, f"bundles of {class_}: {there:,}")
         gone |= {link.file for link in links}
     return gone
 

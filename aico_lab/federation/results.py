@@ -23,7 +23,8 @@ class FederatedDevice:
         classes: The classes of rows that it holds.
         approved_by: The id of the device that approved it.
         revoked_at: When this device learned of its revocation, UTC, or None.
-        bundles: The number of its bundles that this device has taken in.
+        bundles: The number of its bundles that this device has taken in, or written itself.
+        last_bundle_at: When it took in or wrote the last one, UTC, or None.
     """
 
     device_id: str
@@ -34,6 +35,24 @@ class FederatedDevice:
     approved_by: str | None
     revoked_at: str | None
     bundles: int
+    last_bundle_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBundles:
+    """Successive bundles of a device that have not come yet, though others name them.
+
+    Attributes:
+        device_id: The device.
+        stream: The stream of its bundles.
+        first: The number of the first one.
+        last: The number of the last one.
+    """
+
+    device_id: str
+    stream: str
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,7 @@ class FederationStatus:
 
     Attributes:
         devices: All devices, also revoked ones.
+        missing: The gaps in the bundles of the devices.
         is_revoked: Whether the other devices trust this one no longer.
         receives_only: Whether they take in no changes of this one.
         waiting: Files that cannot be taken in yet, each with the reason.
@@ -81,6 +101,7 @@ class FederationStatus:
     """
 
     devices: tuple[FederatedDevice, ...]
+    missing: tuple[MissingBundles, ...]
     is_revoked: bool
     receives_only: bool
     waiting: tuple[tuple[str, str], ...]
@@ -113,7 +134,14 @@ class FederationProof:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """An event of the federation, such as an approval."""
+    """An event of the federation.
+
+    Attributes:
+        at: When this device learned of it, UTC.
+        event: Its name, such as 'device.paired'.
+        device_id: The device that it is about, or by whose bundle it came.
+        detail: More about it, with the ids of devices.
+    """
 
     at: str
     event: str

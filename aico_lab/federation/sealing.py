@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from aico_lab.adapters.libsql import NOW
 from aico_lab.federation import conflicts, epochs, replaced
 from aico_lab.federation.bundles import (
     ROWS,
@@ -396,8 +397,13 @@ def forget_content(replica: Replica, table: str, keys: Sequence[str]) -> None:
 
 
 def add_to_chain(replica: Replica, name: FileName, header: Header) -> None:
-    """Store that a bundle was written or taken in."""
+    """Store that a bundle was written or taken in, and when that was done last for its device."""
     replica.connection.execute(
         "INSERT INTO sync_chain VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [name.stream, name.n, name.hash, header.prev, header.class_, json.dumps(header.ctx)],
+    )
+    replica.connection.execute(
+        f"INSERT INTO sync_state VALUES (?, {NOW}) ON CONFLICT (key) "
+        "DO UPDATE SET value = excluded.value",
+        [f"last:{name.device}"],
     )

@@ -378,6 +378,29 @@ class _Listing:
                     path.unlink()
 
 
+def withdraw(folder: Path, federation: str, device_id: str) -> bool:
+    """Remove a federation of one device from a shared folder, for others to use it.
+
+    Args:
+        folder: The shared folder.
+        federation: The id of the federation.
+        device_id: The id of the device.
+
+    Returns:
+        Whether it is removed; it stays if the folder cannot be used, or has bundles of others.
+    """
+    try:
+        streams = [path for path in folder.iterdir() if is_stream(path.name)]
+        if not all(path.name.startswith(f"{device_id}.") for path in streams):
+            return False
+        for path in streams:
+            remove_whole(path)
+        (folder / f"federation-{federation}").unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _usable(folder: Path, *, as_whole: bool = False) -> Iterator[None]:
     """Convert an OSError in the block, about a file of a shared folder or the folder itself.

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
-from aico_lab.federation import compacting, conflicts, control, proof, replaced, undone
-from aico_lab.federation.bundles import FileName, Refused, parse_name
+from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated
+from aico_lab.federation import (
+    compacting,
+    conflicts,
+    control,
+    leaving,
+    overview,
+    proof,
+    replaced,
+    trust,
+    undone,
+)
+from aico_lab.federation.bundles import Refused, parse_name
 from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
 from aico_lab.federation.results import (
@@ -21,9 +30,8 @@ from aico_lab.federation.results import (
     Synced,
 )
 from aico_lab.federation.sealing import collect, seal, write_statements
-from aico_lab.federation.spool import Exchanged, Spool
-from aico_lab.federation.tables import BASE
-from aico_lab.home.files import held, private_files
+from aico_lab.federation.spool import Exchanged, Spool, withdraw
+from aico_lab.home.files import held, os_errors, private_files, remove_whole
 
 if TYPE_CHECKING:
     import re
@@ -111,34 +119,7 @@ class Federation:
         Raises:
             NotFederated: The home has no federation.
         """
-        found = self.replica.get("federation")
-        if found is None:
-            raise NotFederated(
-                "This home has no federation: begin one with `aico-lab device init`, or join one "
-                "with `aico-lab device join`."
-            )
-        return found
-
-    def require_full_trust(self) -> None:
-        """Check that the other devices obey this one, as to whom they trust.
-
-        Raises:
-            NotFederated: The home has no federation.
-            DeviceRevoked: The other devices no longer trust this one.
-            InvalidValue: This device only receives.
-        """
-        _ = self.federation_id
-        level = self.replica.level(self.replica.device_id)
-        if level == 0:
-            raise DeviceRevoked(
-                "The other devices no longer trust this one, so it cannot decide about them: let "
-                "one of them add it again."
-            )
-        if level == 1:
-            raise InvalidValue(
-                "This device only receives, so the others would not learn of it: do it on another "
-                "one."
-            )
+        return trust.federation_id(self.replica)
 
     def begin(self, name: str) -> None:
         """Begin a federation with this device as its first one.
@@ -188,11 +169,12 @@ class Federation:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The policy is none, the device is trusted already on another level, or
-                this device only receives.
+            InvalidValue: The policy is none, the name is taken, the device is trusted already on
+                another level, or this device only receives.
             DeviceRevoked: The device was revoked under these keys, or this one was.
         """
-        self.require_full_trust()
+        trust.require_full_trust(self.replica)
+        trust.check_free(self.replica, name, device.device_id)
         trusted = self.replica.level(device.device_id)
         if trusted not in (0, level):
             former = next(one for one in self.devices() if one.device_id == device.device_id)
@@ -203,8 +185,8 @@ class Federation:
             )
         statements = [control.approval(device, name, level=level)]
         if policy:
-            self.check_policy(policy)
-            statements.append(self._policy(device.device_id, policy))
+            trust.check_policy(self.replica, policy)
+            statements.append(trust.policy_of(self.replica, device.device_id, policy))
         self._state(*statements)
         if self.replica.level(device.device_id) == 0:
             raise DeviceRevoked(
@@ -243,11 +225,37 @@ class Federation:
             if self.replica.level(keys.device_id) == 0:
                 raise InvalidValue("The invitation is for another device.")
             self.replica.put("federation", id_)
+            self.replica.audit("device.joined", keys.device_id, f"invited by {invitation['from']}")
             if former and (own := self.replica.own_classes):
                 for class_ in own:
                     self.replica.put(f"scan:{class_}", "1")
                 compacting.send_refused_again(self.replica)
         self._publish()
+
+    def leave(self, folder: Path | None = None) -> bool:
+        """End the federation, if no other device has ever been in it; all rows stay.
+
+        Args:
+            folder: The shared folder of the last time.
+
+        Returns:
+            Whether nothing of the federation is left in that folder.
+
+        Raises:
+            NotFederated: The home has no federation.
+            InvalidValue: Another device is or was in it.
+        """
+        federation_id = self.federation_id
+        with self._held():
+            leaving.check_alone(self.replica)
+            # Files first: after a crash before the commit, their rows are sent again.
+            is_clear = folder is None or withdraw(folder, federation_id, self.replica.device_id)
+            with os_errors(self.folder):
+                remove_whole(self.replica.spool.folder)
+            with self.replica.connection.transaction():
+                leaving.forget(self.replica)
+            self.replica = Replica(self.replica.connection, self.replica.spool)
+            return is_clear
 
     def seal(self) -> Sealed:
         """Write what changed on this device into bundles."""
@@ -263,6 +271,10 @@ class Federation:
             compacting.send_again(self.replica)
             self._publish()
             self._remove_replaced()
+            with self.replica.connection.transaction():
+                for device_id, rows in sorted(taken_in.rows_of.items()):
+                    if rows:
+                        self.replica.audit("federation.applied", device_id, f"rows: {rows:,}")
             return taken_in
 
     def exchange(self, folder: Path) -> Exchanged:
@@ -393,8 +405,8 @@ class Federation:
             InvalidValue: It is this device, or this one only receives.
             DeviceRevoked: The other devices no longer trust this one.
         """
-        self.require_full_trust()
-        self._require(device_id)
+        trust.require_full_trust(self.replica)
+        trust.require_trusted(self.replica, device_id)
         if device_id == self.replica.device_id:
             raise InvalidValue("A device cannot revoke itself: do it on another one.")
         with self._exclusive(), self.replica.connection.transaction():
@@ -406,13 +418,14 @@ class Federation:
 
         Raises:
             UnknownName: There is no such trusted device.
-            InvalidValue: It is no name, or this device only receives.
+            InvalidValue: It is no name, another device has it, or this device only receives.
             DeviceRevoked: The other devices no longer trust this one.
         """
-        self.require_full_trust()
-        self._require(device_id)
+        trust.require_full_trust(self.replica)
+        trust.require_trusted(self.replica, device_id)
         control.check_name(name)
-        self._state(control.setting(device_id, "name", name, self._next_stamp(device_id, "name")))
+        trust.check_free(self.replica, name, device_id)
+        self._state(trust.name_of(self.replica, device_id, name))
 
     def set_policy(self, device_id: str, **classes: Literal["full", "none"]) -> None:
         """Choose the classes of rows that a device holds; it keeps what it already has.
@@ -427,53 +440,14 @@ class Federation:
                 device only receives.
             DeviceRevoked: The other devices no longer trust this one.
         """
-        self.require_full_trust()
-        self._require(device_id)
-        self.check_policy(classes)
-        self._state(self._policy(device_id, classes))
-
-    def check_policy(self, classes: Mapping[str, str]) -> set[str]:
-        """Check the choice of classes of a device, and return those that a new one would hold.
-
-        Raises:
-            UnknownName: There is no such class.
-            InvalidValue: A value is neither 'full' nor 'none', or the class is the base.
-        """
-        for class_, value in classes.items():
-            if class_ not in self.replica.classes:
-                raise UnknownName(
-                    f"There is no class {class_!r}: choose among {', '.join(self.replica.classes)}."
-                )
-            if value not in ("full", "none") or (class_ == BASE and value == "none"):
-                raise InvalidValue(
-                    f"{class_}={value} is no policy: write full or none, and full for {BASE}."
-                )
-        return self.replica.classes_of(json.dumps({**classes}))
-
-    def _policy(self, device_id: str, classes: Mapping[str, str]) -> control.Statement:
-        """Return the statement of a device's policy in which some classes are changed."""
-        row = self.replica.connection.fetch_one(
-            "SELECT sync_policy FROM devices WHERE device_id = ?", [device_id]
-        )
-        policy = {**json.loads((row and row[0]) or "{}"), **classes}
-        stamp = self._next_stamp(device_id, "policy")
-        text = json.dumps(policy, sort_keys=True)
-        return control.setting(device_id, "policy", text, stamp)
+        trust.require_full_trust(self.replica)
+        trust.require_trusted(self.replica, device_id)
+        trust.check_policy(self.replica, classes)
+        self._state(trust.policy_of(self.replica, device_id, classes))
 
     def devices(self) -> list[FederatedDevice]:
         """Return all devices of the federation, also revoked ones, by name."""
-        rows = self.replica.connection.fetch_all(
-            "SELECT device_id, name, trust_level, sync_policy, approved_by, revoked_at, "
-            "(SELECT count(*) FROM sync_chain WHERE stream GLOB devices.device_id || '.*') "
-            "FROM devices WHERE recipient IS NOT NULL ORDER BY name, device_id"
-        )
-        return [
-            FederatedDevice(
-                device_id, name, device_id == self.replica.device_id, level,
-                tuple(sorted(self.replica.classes_of(policy))), approved_by, revoked_at, bundles,
-            )
-            for device_id, name, level, policy, approved_by, revoked_at, bundles in rows
-        ]  # fmt: skip
+        return overview.devices(self.replica)
 
     def conflicts(self) -> list[conflicts.RowConflict]:
         """Return the conflicts that nobody has decided, oldest first."""
@@ -509,43 +483,15 @@ class Federation:
     def _resolve(self, numbers: list[int], keep: str | Mapping[str, Any]) -> None:
         with self._exclusive(), self.replica.connection.transaction():
             seal(self.replica)
-            seal(self.replica, conflicts.resolve(self.replica, numbers, keep))
+            ended = conflicts.resolve(self.replica, numbers, keep)
+            seal(self.replica, ended)
+            self.replica.audit(
+                "federation.resolved", self.replica.device_id, f"conflicts: {len(ended):,}"
+            )
 
     def status(self) -> FederationStatus:
-        """Return what was sent and received, and what waits."""
-        connection = self.replica.connection
-        names = self.replica.spool.names()
-        known = {
-            str(FileName(*row))
-            for row in connection.fetch_all("SELECT stream, n, hash FROM sync_chain")
-        }
-        refused: dict[str, str] = dict(
-            connection.fetch_all("SELECT file, reason FROM sync_refused ORDER BY 1")
-        )
-        reasons = self.replica.files("waiting")
-        waiting = {
-            name: reasons.get(name, "it comes next")
-            for name in sorted(names - known - refused.keys())
-        }
-        head = connection.fetch_one("SELECT coalesce(max(seq), 0) FROM change_log")
-        cursor = json.loads(self.replica.get("cursor") or '{"seq": 0}')
-        return FederationStatus(
-            tuple(self.devices()),
-            self.is_outside,
-            self.receives_only,
-            tuple((name, why) for name, why in waiting.items() if self.replica.waits(why)),
-            tuple((refused | self.replica.files("refused")).items()),
-            tuple((self.replica.unreadable() | self.replica.files("foreign")).items()),
-            tuple(connection.fetch_all(
-                "SELECT table_name, row_key, reason FROM sync_parked ORDER BY 1, 2"
-            )),
-            tuple(connection.fetch_all(
-                "SELECT table_name, CAST(row_key AS TEXT), reason FROM sync_unsendable "
-                "ORDER BY 1, 2"
-            )),
-            len(self.conflicts()),
-            bool(head and head[0] > cursor["seq"]),
-        )  # fmt: skip
+        """Return what was sent and received, what is missing, and what waits."""
+        return overview.status(self.replica)
 
     def verify(
         self,
@@ -569,7 +515,7 @@ class Federation:
             FolderUnusable: The folder cannot be read.
         """
         if repair:
-            self.require_full_trust()
+            trust.require_full_trust(self.replica)
         with self._exclusive(), self.replica.connection.transaction():
             damaged = tuple(
                 self.replica.spool.check(folder, self.replica.device_id, self._known_devices())
@@ -587,10 +533,7 @@ class Federation:
 
     def log(self) -> list[AuditEntry]:
         """Return the events of the federation on this device, oldest first."""
-        rows = self.replica.connection.fetch_all(
-            "SELECT at, event, device_id, detail FROM sync_audit ORDER BY audit_id"
-        )
-        return [AuditEntry(*row) for row in rows]
+        return overview.log(self.replica)
 
     def _state(self, *statements: control.Statement) -> None:
         """Apply statements of this device, and send them."""
@@ -602,26 +545,15 @@ class Federation:
         control.obey(self.replica, statements, self.replica.device_id)
         write_statements(self.replica, statements)
 
-    def _next_stamp(self, device_id: str, field: str) -> int:
-        row = self.replica.connection.fetch_one(
-            "SELECT stamp FROM sync_settings WHERE device_id = ? AND field = ?", [device_id, field]
-        )
-        return max(self.replica.now() * 1000, row[0] + 1 if row else 0)
-
-    def _require(self, device_id: str) -> None:
-        for one in self.devices():
-            if one.device_id == device_id and one.trust_level:
-                return
-            if one.device_id == device_id:
-                raise UnknownName(
-                    f"{one.name} is revoked already: see the trusted devices in "
-                    "`aico-lab device list`."
-                )
-        raise UnknownName(f"No device has the id {device_id!r}: see `aico-lab device list`.")
-
     def _refuse_begun(self) -> None:
         if self.is_begun:
             raise InvalidValue("This home has a federation already: see `aico-lab device list`.")
+
+    def __repr__(self) -> str:
+        return (
+            "<Federation: .devices(), .status(), .log(), .conflicts(), .resolve(NUMBER, KEEP), "
+            ".verify(), .compact()>"
+        )
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
