@@ -7,6 +7,7 @@
     │   ├── UnknownName             no source, notebook, parameter, table … has that name
     │   │   └── UnknownAttribute
     │   └── InvalidValue            a value of the wrong type or out of range
+    │       └── NameTaken           another trusted device has that name
     ├── ExtensionBroken             a source or metric of an installed package cannot be used
     ├── HomeError                   the folder of the lab
     │   ├── HomeMissing
@@ -128,6 +129,10 @@ class UnknownAttribute(UnknownName, AttributeError):
 
 class InvalidValue(WrongUse):
     """A value has the wrong type or is out of range."""
+
+
+class NameTaken(InvalidValue):
+    """Another device of the person has that name."""
 
 
 class ExtensionBroken(AicoLabError):

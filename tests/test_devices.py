@@ -27,6 +27,7 @@ from aico_lab.errors import (
 )
 from aico_lab.federation import pairing
 from aico_lab.federation.replica import DeviceKeys
+from aico_lab.federation.results import MissingBundles
 from aico_lab.federation.syncing import Federation
 from aico_lab.lab import Lab
 from aico_lab.pipeline import load_pipeline, run_pipeline
@@ -168,11 +169,17 @@ with Lab.open(Path(sys.argv[1]), key_file=Path(sys.argv[2])) as lab:
 
 @pytest.mark.slow
 def test_two_devices_meet_in_the_local_network(homes):
-    run(homes, "a", "device", "init")
+    run(homes, "a", "device", "init")  # with the name of the machine
+    with started(homes, "a", "device", "add", "--yes") as (adding, line):
+        code, port = re.search(r"join (\d{4}-\d{4}) .*:(\d+)", line).groups()
+        joining = ("device", "join", code, "--address", f"127.0.0.1:{port}")
+        assert "choose another --name" in run(homes, "b", *joining, code=2).stderr
+        assert adding.wait(60) == 2
     write(homes, "a", "INSERT INTO users VALUES ('ada', 'Ada', '2024', NULL)")
     with started(homes, "a", "device", "add", "--yes") as (adding, line):
         code, port = re.search(r"join (\d{4}-\d{4}) .*:(\d+)", line).groups()
-        run(homes, "b", "device", "join", code, "--address", f"127.0.0.1:{port}")
+        joining = ("device", "join", code, "--address", f"127.0.0.1:{port}")
+        run(homes, "b", *joining, "--name", "phone")
         assert adding.wait(60) == 0
     write(homes, "b", "INSERT INTO users VALUES ('ben', 'Ben', '2024', NULL)")
     with open_home(homes, "a") as lab:
@@ -537,6 +544,20 @@ def test_what_a_limited_device_says_of_itself_is_true(at):
     assert max(map(len, (log + status.partition("This device")[0]).splitlines())) <= 80
     choice = at("a", "device", "policy", "phone", "personality=full")
     assert "rows of personality refer to a class that it does not hold" in choice.stderr
+
+
+def test_missing_bundles_are_named_by_their_device(at, monkeypatch):
+    status = Federation.status
+
+    def with_gap(self):
+        found = status(self)
+        id_ = found.devices[0].device_id
+        return dataclasses.replace(found, missing=(MissingBundles(id_, f"{id_}.01234567", 3, 5),))
+
+    monkeypatch.setattr(Federation, "status", with_gap)
+    shown = at("b", "federate", "status").stdout
+    assert re.search(r"\nmissing: 3 to 5 of laptop \(stream \w{16}\.01234567\)\n", shown)
+    assert json.loads(at("b", "federate", "status", "--json").stdout)["missing"][0]["last"] == 5
 
 
 @pytest.mark.parametrize(

@@ -1721,6 +1721,8 @@ def test_other_bad_files_are_refused(two, folder):
     assert name not in a.replica.spool.names()
     assert a.exchange(folder).received == 0
     assert parse_name(name).device == b.replica.device_id
+    (entry,) = [one for one in a.log() if name in one.detail]
+    assert (entry.event, entry.device_id) == ("federation.refused", b.replica.device_id)
 
 
 def test_to_refuse_many_files_lists_the_spool_no_more_often_than_to_refuse_one(two, monkeypatch):

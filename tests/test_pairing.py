@@ -17,6 +17,7 @@ from aico_lab.errors import (
     DeviceUnreachable,
     InvalidValue,
     LibraryMissing,
+    NameTaken,
     PairingFailed,
 )
 from aico_lab.federation import nearby, pairing
@@ -48,14 +49,13 @@ class InThread:
         return self._found
 
 
-def admit(post, *, trust=True):
-    def run():
-        with post:
-            return pairing.admit(
-                post, CODE, lambda name, _: trust and name == "phone", lambda _, name: {"for": name}
-            )
+def admit_by(post, confirm):
+    with post:
+        return pairing.admit(post, CODE, confirm, lambda _, name: {"for": name})
 
-    return InThread(run)
+
+def admit(post, *, trust=True):
+    return InThread(lambda: admit_by(post, lambda name, _: trust and name == "phone"))
 
 
 def ask(post, code=CODE):
@@ -104,6 +104,17 @@ def test_a_device_that_the_person_does_not_trust_is_told_so(ways):
     with pytest.raises(PairingFailed, match="did not add"):
         ask(ways[1]())
     with pytest.raises(PairingFailed, match="not added"):
+        admitted.result()
+
+
+def test_a_device_whose_name_is_taken_is_told_so(ways):
+    def refuse(*_):
+        raise NameTaken("phone is taken.")
+
+    admitted = InThread(lambda: admit_by(ways[0], refuse))
+    with pytest.raises(NameTaken, match="choose another --name"):
+        ask(ways[1]())
+    with pytest.raises(NameTaken):
         admitted.result()
 
 

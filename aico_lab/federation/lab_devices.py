@@ -103,8 +103,9 @@ class Devices:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The policy is none, the name is taken, the device is trusted already on
-                another level, or this device only receives.
+            InvalidValue: The policy is none, the device is trusted already on another level, or
+                this device only receives.
+            NameTaken: Another trusted device has its name.
             DeviceRevoked: The device was revoked, and makes new keys; or this one was.
             PairingFailed: No device joined, its code was wrong, or the person did not trust it.
         """
@@ -136,6 +137,7 @@ class Devices:
         Raises:
             PairingFailed: The code is wrong, or no device answers.
             InvalidValue: This home has a federation already.
+            NameTaken: Another device has that name.
             DeviceRevoked: The other devices have revoked its keys, which it forgets.
         """
         from aico_lab.federation import pairing

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from spake2 import SPAKE2_A, SPAKE2_B, SPAKEError
 
-from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, PairingFailed
+from aico_lab.errors import DeviceRevoked, FolderUnusable, InvalidValue, NameTaken, PairingFailed
 from aico_lab.federation.control import check_name
 from aico_lab.federation.replica import DeviceKeys
 from aico_lab.home.files import write_atomically
@@ -169,6 +169,7 @@ def admit(
 
     Raises:
         PairingFailed: No device answered, its code was wrong, or the person did not trust it.
+        NameTaken: A trusted device has its name.
     """
     exchange = SPAKE2_A(digits_of(code))
     mine = exchange.start()
@@ -188,6 +189,9 @@ def admit(
             invitation = invite(keys, name)
     except DeviceRevoked:
         refused = b"revoked"
+        raise
+    except NameTaken:
+        refused = b"name"
         raise
     finally:
         if invitation is None:  # also after Control-C: the other device waits
@@ -209,6 +213,7 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
 
     Raises:
         InvalidValue: It is no code, or no name.
+        NameTaken: A trusted device has that name.
         PairingFailed: The code is wrong, or the other device did not answer or refused.
         DeviceRevoked: It has revoked these keys.
     """
@@ -222,6 +227,11 @@ def ask(post: Post, code: str, keys: DeviceKeys, name: str) -> dict[str, Any]:
     answer = _read(post.read(3, PATIENCE))
     if answer.get("refused") == b"person".hex():
         raise PairingFailed("The other device did not add this one: see what it says.")
+    if answer.get("refused") == b"name".hex():
+        raise NameTaken(
+            f"{name} is taken by another device: begin again on both, and choose another --name "
+            "here."
+        )
     if answer.get("refused") == b"revoked".hex():
         raise DeviceRevoked(
             "The other devices have revoked the keys of this one, which makes new ones now: begin "

@@ -169,8 +169,9 @@ class Federation:
 
         Raises:
             UnknownName: There is no such class.
-            InvalidValue: The policy is none, the name is taken, the device is trusted already on
-                another level, or this device only receives.
+            InvalidValue: The policy is none, the device is trusted already on another level, or
+                this device only receives.
+            NameTaken: Another trusted device has the name.
             DeviceRevoked: The device was revoked under these keys, or this one was.
         """
         trust.require_full_trust(self.replica)
@@ -418,7 +419,8 @@ class Federation:
 
         Raises:
             UnknownName: There is no such trusted device.
-            InvalidValue: It is no name, another device has it, or this device only receives.
+            InvalidValue: It is no name, or this device only receives.
+            NameTaken: Another trusted device has it.
             DeviceRevoked: The other devices no longer trust this one.
         """
         trust.require_full_trust(self.replica)

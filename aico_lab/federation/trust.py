@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from aico_lab.errors import DeviceRevoked, InvalidValue, NotFederated, UnknownName
+from aico_lab.errors import DeviceRevoked, InvalidValue, NameTaken, NotFederated, UnknownName
 from aico_lab.federation import control, overview
 from aico_lab.federation.tables import BASE
 
@@ -71,11 +71,11 @@ def check_free(replica: Replica, name: str, device_id: str) -> None:
     """Check that no other trusted device has the name that a device is to have.
 
     Raises:
-        InvalidValue: One has it.
+        NameTaken: One has it.
     """
     for one in overview.devices(replica):
         if one.name == name and one.trust_level and one.device_id != device_id:
-            raise InvalidValue(
+            raise NameTaken(
                 f"{name} is taken: the trusted device {one.device_id} has that name, so choose "
                 "another one."
             )
