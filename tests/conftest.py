@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aico_lab.lab import Lab
 
 LONGEST = (
-    "jupyterlab", "bench", "real_data", "cli", "sync", "sync_faults", "soundness",
+    "readme", "jupyterlab", "bench", "real_data", "cli", "sync", "sync_faults", "soundness",
     "pattern_analysis", "page_in_browser", "report_runner", "metrics_coverage", "mart",
     "report_in_browser", "metrics_temporal", "metrics_spark", "damage", "shell",
     "keys_of_every_type", "metrics_claims", "reports", "metrics_far_times", "private_files",
@@ -37,10 +37,12 @@ LONGEST = (
 
 
 LONG = (
-    "bench", "charts_in_browser", "cube", "damage", "exports_fuzz", "federation",
-    "federation_simulated", "import_report", "jupyterlab", "metrics_coverage",
-    "metrics_far_times", "metrics_spark", "page_in_browser", "personality_evidence", "plain_text",
-    "real_data", "segmenting_quality", "soundness", "sync_faults", "tables_fuzz",
+    "bench", "channel_memory", "charts_in_browser", "cube", "dal_load", "damage", "devices",
+    "exports_fuzz", "federation", "federation_simulated", "import_identity", "import_report",
+    "jupyterlab", "metrics_coverage", "metrics_far_times", "metrics_spark", "metrics_temporal",
+    "metrics_wording", "migrate", "page_in_browser", "personality_evidence", "plain_text",
+    "real_data", "segmenting_quality", "soundness", "sources", "sync_faults", "tables",
+    "tables_fuzz",
 )  # fmt: skip
 """The modules whose slow tests are for changes that are about to land."""
 

@@ -28,13 +28,13 @@ def _without_waiting_for_the_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", range(1, 21))
 def test_devices_converge(tmp_path, seed):
     World(tmp_path / "w", seed, steps=25, schemas=False).run()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize("seed", range(100, 300))
 def test_devices_converge_in_longer_runs(tmp_path, seed):
     World(tmp_path / "w", seed, steps=100).run()
 

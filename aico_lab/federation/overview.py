@@ -19,6 +19,7 @@ from aico_lab.federation.results import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from aico_lab.federation.replica import Replica
 
@@ -100,7 +101,8 @@ def _missing(
     Args:
         replica: The device.
         waiting: The files that wait, with the reasons. Only one whose signature was checked counts:
-            anybody who has the folder can write a file with any number.
+            anybody who has the folder can write a file with any number. Nor does one of a revoked
+            device, which may stay without its predecessors for ever.
         refused: The files that are never taken in.
     """
     there: dict[str, set[int]] = collections.defaultdict(set)
@@ -108,15 +110,10 @@ def _missing(
         there[stream].add(n)
     for name in map(parse_name, [*waiting, *refused, *replaced.names(replica)]):
         there[name.stream].add(name.n)
-    ends = _named(replica)
-    for file, reason in waiting.items():
-        name = parse_name(file)
-        if reason in {BEFORE_IT, NEEDED}:
-            ends[name.stream] = max(ends[name.stream], name.n)
-        if reason == NEEDED:
-            with contextlib.suppress(Refused):
-                for needed in map(parse_name, Receiver(replica).open(name).header.needs):
-                    ends[needed.stream] = max(ends[needed.stream], needed.n)
+    revoked = {one.device_id for one in devices(replica) if not one.trust_level}
+    ends = _named(replica, revoked)
+    for name in _needed(replica, waiting, revoked):
+        ends[name.stream] = max(ends[name.stream], name.n)
     for stream, end in sorted(ends.items()):
         last = 0
         for n in sorted({n for n in there[stream] if n <= end} | {end + 1}):
@@ -125,10 +122,24 @@ def _missing(
             last = n
 
 
-def _named(replica: Replica) -> collections.Counter[str]:
+def _needed(
+    replica: Replica, waiting: Mapping[str, str], revoked: AbstractSet[str]
+) -> Iterator[FileName]:
+    """Yield the waiting bundles that others come before, and those that they need."""
+    for file, reason in waiting.items():
+        name = parse_name(file)
+        if name.device in revoked:
+            continue
+        if reason in {BEFORE_IT, NEEDED}:
+            yield name
+        if reason == NEEDED:
+            with contextlib.suppress(Refused):
+                yield from map(parse_name, Receiver(replica).open(name).header.needs)
+
+
+def _named(replica: Replica, revoked: AbstractSet[str]) -> collections.Counter[str]:
     """Return the lengths that streams have by what the author of some bundle had taken in."""
     ends: collections.Counter[str] = collections.Counter()
-    revoked = {one.device_id for one in devices(replica) if not one.trust_level}
     # What a device had taken in only grows along each of its streams.
     for author, text in replica.connection.fetch_all(
         "SELECT substr(stream, 1, 16), ctx FROM sync_chain JOIN "
