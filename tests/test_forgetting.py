@@ -359,6 +359,15 @@ PROMPT = """INSERT INTO messages
 
 
 @pytest.mark.parametrize(
+UNUSED = (
+    PROMPT.partition("VALUES")[0]
+    + """SELECT
+    c || '-prompt', 'own', c, 'system', 'You talk with Ada.', '2024-05-01'
+    FROM (SELECT 'unused' AS c UNION SELECT 'with-person-ada')"""
+)
+"""The same prompt in the person's conversation, and in one that was only opened."""
+
+
     ("channel", "mine", "also", "left"),
     [
         ("own", {}, "", 0),
@@ -368,6 +377,7 @@ PROMPT = """INSERT INTO messages
         ("own", {}, "UPDATE messages SET role = 'system' WHERE message_id = 'all-1'", 2),
         ("own", {}, PROMPT, 0),
         ("person-ada", {"channel_id": "elsewhere"}, "", 2),
+        ("own", {}, UNUSED, 0),
         ("person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
         ("direct:person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
     ],

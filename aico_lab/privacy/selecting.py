@@ -73,15 +73,18 @@ _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
     # Channels of the person and the companion only: also conversations in which nobody answered.
     # People without an id are others. Where others give feedback, or conversations are nothing but
-    # rules, the companion speaks to them, too, unless the channel is named by the person's id.
-    """INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
+    # rules, the companion speaks to them, too, unless the channel is named by the person's id. The
+    # prompt of a conversation with the person is no such rule, also where nobody wrote after it.
+    f"""INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
     WHERE (channel_id = 'direct:' || ?1
             OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1 AND role = 'user')
             OR channel_id IN (SELECT channel_id FROM temp.former_channels))
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = c.channel_id
             AND (NOT coalesce(r.user_id = ?1, r.role <> 'user')
                 OR (c.channel_id NOT IN (?1, 'direct:' || ?1)
-                    AND ((r.role = 'system' AND r.user_id IS NULL
+                    AND ((r.role = 'system' AND r.user_id IS NULL AND r.content NOT IN (
+                                SELECT content FROM messages WHERE role = 'system'
+                                    AND (+channel_id, +conversation_id) IN ({_THEIRS}))
                             AND c.channel_id NOT IN (SELECT channel_id FROM temp.former_channels)
                             AND NOT EXISTS (SELECT 1 FROM messages AS o
                                 WHERE o.channel_id = r.channel_id AND o.role <> 'system'
