@@ -1339,7 +1339,10 @@ def test_what_was_erased_and_is_written_again_meanwhile_goes(plain, given, monke
         other(87, **answer, message_id="on"),
         told(6, content="after"),
     )
-    answers = {"to-told": "told-4", "on": "to-told", "to-u": "late", "stock": "late"}
+    answers = {
+        "to-told": "told-4", "on": "to-told", "to-u": "late", "stock": "late", "on-copy": "copy",
+        "to-copy": "on-copy",
+    }  # fmt: skip
     for name, to in answers.items():
         plain.primary.execute("UPDATE messages SET reply_to = ? WHERE message_id = ?", [to, name])
     assert len(plain.privacy.resume()) == 1
@@ -1394,6 +1397,8 @@ def test_words_of_themes_go_although_the_texts_were_deleted_before(plain):
     assert plain.primary.fetch_all("SELECT * FROM themes") == []
     assert files_with(plain.home.path, "zebras") == set()
 
+        told(83, message_id="on-copy", role="user", content=f"{SECRET} for the 5th time"),
+        told(83, **answer, message_id="to-copy", content=f"{SECRET} for the 7th time"),
 
 def test_keys_that_stay_in_the_feed_are_found(plain, monkeypatch):
     monkeypatch.setattr(forgetting, "forget_keys", lambda *_: None)

@@ -134,26 +134,31 @@ _USER: Final = (
     _ANSWERS,
     "INSERT INTO temp.gone_users VALUES (?1)",
 )
+_SINCE: Final = """m.id > (SELECT last_id FROM temp.former_last)
+            AND m.message_id NOT IN (SELECT message_id FROM temp.former_messages)"""
 # Whoever wrote there since rows were deleted began something new, with the companion's answers. Who
-# wrote what was deleted again, such as a repeated import, did not.
-_NEW: Final = """SELECT m.id, m.channel_id, m.conversation_id, m.role FROM messages AS m
-    WHERE m.id > (SELECT last_id FROM temp.former_last)
-        AND m.message_id NOT IN (SELECT message_id FROM temp.former_messages)
-        AND NOT (m.content IN (SELECT content FROM temp.gone_texts)
-            AND coalesce(m.reply_to IN (SELECT message_id FROM temp.former_messages), true))"""
-_SPARE: Final = f"""DELETE FROM temp.gone_messages WHERE id IN (
-        SELECT m.id FROM ({_NEW}) AS m JOIN (
-            SELECT channel_id, conversation_id, min(id) AS id FROM ({_NEW})
+# wrote what was deleted again, such as a repeated import, did not. The companion says the same to
+# many: its text is new if it answers something new.
+_SPARE: Final = f"""WITH RECURSIVE new (id, message_id, channel_id, conversation_id, role) AS (
+        SELECT m.id, m.message_id, m.channel_id, m.conversation_id, m.role FROM messages AS m
+        WHERE {_SINCE} AND m.content NOT IN (SELECT content FROM temp.gone_texts)
+        UNION
+        SELECT m.id, m.message_id, m.channel_id, m.conversation_id, m.role FROM new
+        JOIN temp.answers AS a ON a.reply_to = new.message_id JOIN messages AS m ON m.id = a.id
+        WHERE {_SINCE}
+    )
+    DELETE FROM temp.gone_messages WHERE id IN (
+        SELECT m.id FROM new AS m JOIN (
+            SELECT channel_id, conversation_id, min(id) AS id FROM new
             WHERE role = 'user' GROUP BY 1, 2
         ) AS f USING (channel_id, conversation_id) WHERE m.id >= f.id)"""
 _CHANNEL, _CONVERSATION = (
     (
         f"{_TAKE} WHERE m.{one}_id = ?1",
-        _SPARE,
-        # Late answers to what was deleted are none to whoever wrote since.
         f"""INSERT OR IGNORE INTO temp.answers SELECT reply_to, id, message_id FROM messages
         WHERE {one}_id = ?1 AND role = 'assistant' AND reply_to IS NOT NULL""",
-        _ANSWERS,
+        _SPARE,
+        _ANSWERS,  # late answers to what was deleted are none to whoever wrote since
         f"""INSERT INTO temp.gone_{one}s SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM messages
             WHERE {one}_id = ?1 AND id NOT IN (SELECT id FROM temp.gone_messages))""",
     )
