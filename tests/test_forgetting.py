@@ -853,6 +853,18 @@ def test_people_stay_whom_an_import_names_that_is_left(tmp_path, edits, undone, 
         assert primary.fetch_all("SELECT user_id FROM users") == []
 
 
+def test_a_person_goes_with_the_last_import_that_has_a_memory_of_them(tmp_path):
+    """Although another one had added the person."""
+    with with_core_schemas(tmp_path / "a.db").connect() as primary:
+        first, second = import_edits(primary, tmp_path, ("x", "eve"), ("y", "fay"))
+        add_memories(primary, "rain", user="eve")
+        primary.execute("INSERT INTO import_rows VALUES (2, 'memories', 'eve:rain', NULL)")
+        undo(primary, first)
+        assert primary.fetch_all("SELECT 1 FROM users WHERE user_id = 'eve'") == [(1,)]
+        undo(primary, second)
+        assert primary.fetch_all("SELECT user_id FROM users") == []
+
+
 @pytest.mark.parametrize("given", [{"before": "2020-06-01"}, {"user": "eve-1"}])
 def test_an_erased_former_value_does_not_come_back_with_an_undone_import(plain, tmp_path, given):
     """Nor does the text stay by which that import replaced it."""
