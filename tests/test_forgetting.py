@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -358,6 +359,15 @@ PROMPT = """INSERT INTO messages
     VALUES ('prompt', 'own', 'day 1', 'system', 'You talk with Ada.', '2024-05-01')"""
 
 
+UNUSED = (
+    PROMPT.partition("VALUES")[0]
+    + """SELECT
+    c || '-prompt', 'own', c, 'system', 'You talk with Ada.', '2024-05-01'
+    FROM (SELECT 'unused' AS c UNION SELECT 'with-person-ada')"""
+)
+"""The same prompt in the person's conversation, and in one that was only opened."""
+
+
 @pytest.mark.parametrize(
     ("channel", "mine", "also", "left"),
     [
@@ -367,6 +377,7 @@ PROMPT = """INSERT INTO messages
         ("own", {}, FEEDBACK.format("conversation_id", "day 1"), 2),
         ("own", {}, "UPDATE messages SET role = 'system' WHERE message_id = 'all-1'", 2),
         ("own", {}, PROMPT, 0),
+        ("own", {}, UNUSED, 0),
         ("person-ada", {"channel_id": "elsewhere"}, "", 2),
         ("person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
         ("direct:person-ada", {}, FEEDBACK.format("message_id", "all-0"), 0),
@@ -796,33 +807,106 @@ def test_what_a_later_import_changed_stays_when_the_first_is_undone(plain, tmp_p
     assert dump(plain.primary) == before
 
 
-def test_nobody_stays_whom_only_undone_imports_named(plain, tmp_path):
-    """Whichever is undone first: the one that added the person, or that gave them a message."""
-
-    def importing(name: str, user: str, text: str) -> Any:
-        fields = {"message_id": name, "conversation_id": "k", "user_id": user, "role": "user"}
-        row = {**fields, "content": text, "timestamp": "2024-05-01T12:00:00Z"}
-        file = lines(tmp_path / "a.jsonl", row)
-        return plain.import_from(file, on_conflict="replace").import_id
-
-    importing("x", "eve", "hello")
-    before = dump(plain.primary)
-    added, edited = importing("y", "wrong", "other"), importing("x", "wrong", "hello!")
-    plain.privacy.forget(import_id=added)
-    plain.privacy.forget(import_id=edited)
-    assert dump(plain.primary) == before
+def import_edits(connection: Connection, folder: Path, *edits: tuple[str, str | None]) -> list[Any]:
+    """Import messages with their authors, one by one; return the ids of the imports."""
+    ids = []
+    for number, (name, user) in enumerate(edits):
+        row = {
+            "message_id": name, "conversation_id": "k", "role": "user", "user_id": user,
+            "content": f"text {number}", "timestamp": f"202{number}-05-01T12:00:00Z",
+        }  # fmt: skip
+        messages = jsonl.read(lines(folder / "a.jsonl", row))
+        ids.append(import_batches(connection, messages, source="", on_conflict="replace").import_id)
+    return ids
 
 
-def test_somebody_stays_whom_another_import_named_before_a_third_one(plain, tmp_path):
-    """The second import would have added the person, had the first one not been."""
-    numbers = []
-    for user in ("fay", "fay", "eve"):
-        fields = {"message_id": "x", "conversation_id": "k", "user_id": user, "role": "user"}
-        row = {**fields, "content": str(numbers), "timestamp": "2024-05-01T12:00:00Z"}
-        file = lines(tmp_path / "a.jsonl", row)
-        numbers.append(plain.import_from(file, on_conflict="replace").import_id)
-    plain.privacy.forget(import_id=numbers[0])
-    assert plain.primary.fetch_all("SELECT 1 FROM users WHERE user_id = 'fay'") == [(1,)]
+def undo(connection: Connection, import_id: str) -> None:
+    """Undo an import in the primary database only."""
+    with connection.transaction():
+        delete(connection, Scope("import", import_id))
+
+
+@pytest.mark.parametrize(
+    ("edits", "undone", "left"),
+    [
+        # The second import would have added the person, had the first one not been.
+        ([("x", "fay"), ("x", "fay"), ("x", "eve")], [0], {"eve", "fay"}),
+        ([("x", "eve"), ("y", "eve"), ("y", "gus")], [0], {"eve", "gus"}),
+        ([("x", "eve"), ("y", "eve"), ("y", "gus")], [0, 1], {"gus"}),
+        ([("y", "eve"), ("x", "gus"), ("x", "eve")], [0, 2], {"gus"}),
+        ([("x", "eve"), ("y", "wrong"), ("x", "wrong")], [1, 2], {"eve"}),
+        # An edit without an author left the one of before, who comes back.
+        ([("x", "eve"), ("x", None), ("x", "gus")], [0, 2], {"eve"}),
+        ([("x", "eve"), ("x", None), ("x", "gus")], [0, 1], {"gus"}),
+    ],
+)
+def test_people_stay_whom_an_import_names_that_is_left(tmp_path, edits, undone, left):
+    """Also by what it wrote and a later one replaced; nobody else of undone imports stays."""
+    with with_core_schemas(tmp_path / "a.db").connect() as primary:
+        ids = import_edits(primary, tmp_path, *edits)
+        for number in undone:
+            undo(primary, ids[number])
+        assert {one for (one,) in primary.fetch_all("SELECT user_id FROM users")} == left
+        for number in range(len(edits)):
+            undo(primary, ids[number])
+        assert primary.fetch_all("SELECT row_key FROM import_rows") == []
+        assert primary.fetch_all("SELECT user_id FROM users") == []
+
+
+def test_a_person_goes_with_the_last_import_that_has_a_memory_of_them(tmp_path):
+    """Although another one had added the person."""
+    with with_core_schemas(tmp_path / "a.db").connect() as primary:
+        first, second = import_edits(primary, tmp_path, ("x", "eve"), ("y", "fay"))
+        add_memories(primary, "rain", user="eve")
+        primary.execute("INSERT INTO import_rows VALUES (2, 'memories', 'eve:rain', NULL)")
+        undo(primary, first)
+        assert primary.fetch_all("SELECT 1 FROM users WHERE user_id = 'eve'") == [(1,)]
+        undo(primary, second)
+        assert primary.fetch_all("SELECT user_id FROM users") == []
+
+
+@pytest.mark.parametrize("given", [{"before": "2020-06-01"}, {"user": "eve-1"}])
+def test_an_erased_former_value_does_not_come_back_with_an_undone_import(plain, tmp_path, given):
+    """Nor does the text stay by which that import replaced it."""
+    before = dump(plain.primary)["messages"]
+    *_, second = import_edits(plain.primary, tmp_path, ("x", "eve-1"), ("x", "fay"))
+    plain.privacy.forget(**given)
+    assert b"text 0" not in (plain.home.path / "aico.db").read_bytes()
+    assert plain.primary.fetch_all("SELECT content FROM messages WHERE user_id = 'fay'")
+    plain.privacy.forget(import_id=second)
+    if "user" in given:
+        assert dump(plain.primary)["messages"] == before
+    assert plain.primary.fetch_all("SELECT 1 FROM users WHERE user_id = 'fay'") == []
+
+
+def test_undoing_an_import_whose_messages_were_edited_later_is_fast(plain):
+    """Each message was compared with each edit: 2 s for these, and hours for 200,000."""
+    plain.primary.execute_many(
+        "INSERT INTO imports (number, import_id, source, started_at) VALUES (?, ?, '', '')",
+        [(number, f"import-{number}") for number in range(3)],
+    )
+    count = 2000
+    add(plain.primary, *(told(1000 + number) for number in range(count)))
+    plain.primary.execute(
+        "INSERT INTO import_ranges SELECT 0, max(id) - ? + 1, max(id) FROM messages", [count]
+    )
+    plain.primary.execute(
+        "INSERT INTO import_rows "
+        "SELECT e.value, 'messages', m.id, json_object('user_id', m.user_id) "
+        "FROM json_each('[1, 2]') AS e, messages AS m "
+        "WHERE m.id >= (SELECT first_id FROM import_ranges)"
+    )
+    plain.primary.execute(
+        "INSERT INTO import_rows VALUES (0, 'users', 'person-ada', NULL), "
+        "(0, 'channels', 'direct:person-ada', NULL)"
+    )
+    began = time.process_time()
+    undo(plain.primary, "import-0")
+    assert time.process_time() - began < 0.5
+    assert plain.primary.fetch_all(
+        "SELECT number, former IS NULL, count(*) FROM import_rows WHERE table_name = 'messages' "
+        "GROUP BY 1"
+    ) == [(1, 1, count), (2, 0, count)]
 
 
 @pytest.mark.slow
@@ -1322,6 +1406,8 @@ def test_what_was_erased_and_is_written_again_meanwhile_goes(plain, given, monke
         plain.primary,
         *(told(number, content="short") for number in (0, 2)),
         told(82, message_id="copy", content=f"{SECRET} for the 4th time"),
+        told(83, message_id="on-copy", role="user", content=f"{SECRET} for the 5th time"),
+        told(83, **answer, message_id="to-copy", content=f"{SECRET} for the 7th time"),
         other(84, **place, message_id="late", role="user"),
         other(85, **answer, message_id="to-u"),
         told(85, **answer, message_id="stock", content=f"{SECRET} for the 4th time"),
@@ -1329,7 +1415,10 @@ def test_what_was_erased_and_is_written_again_meanwhile_goes(plain, given, monke
         other(87, **answer, message_id="on"),
         told(6, content="after"),
     )
-    answers = {"to-told": "told-4", "on": "to-told", "to-u": "late", "stock": "late"}
+    answers = {
+        "to-told": "told-4", "on": "to-told", "to-u": "late", "stock": "late", "on-copy": "copy",
+        "to-copy": "on-copy",
+    }  # fmt: skip
     for name, to in answers.items():
         plain.primary.execute("UPDATE messages SET reply_to = ? WHERE message_id = ?", [to, name])
     assert len(plain.privacy.resume()) == 1

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.sql_text import quoted
-from aico_lab.importing.import_log import restore
+from aico_lab.importing.import_log import ADDED, restore
 from aico_lab.privacy.patterns import has_word
-from aico_lab.privacy.selecting import drop, select, select_unused
+from aico_lab.privacy.selecting import drop, select
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
@@ -149,21 +149,23 @@ _NEAR: Final = f"""SELECT d.rowid, CAST(d.error || ' ' || d.reason AS BLOB),
     ON {_TELLING.format("g.user_id")} AND instr(d.error || ' ' || d.reason, g.user_id)"""
 """Dead letters whose error or reason has an id somewhere, also as a part of a longer one."""
 
-_OUTBOX_BEFORE: Final = {
-    table: f"DELETE FROM {table} WHERE created_at < ?" for table in ("outbox", "dead_letters")
+# As if the import had added the message: there is nothing to bring back when it is undone.
+_NO_FORMER: Final = """UPDATE import_rows SET former = NULL WHERE table_name = 'messages'
+    AND row_key NOT IN (SELECT CAST(id AS TEXT) FROM temp.gone_messages) AND"""
+_BEFORE: Final = {
+    "outbox": "DELETE FROM outbox WHERE created_at < ?",
+    "dead_letters": "DELETE FROM dead_letters WHERE created_at < ?",
+    "former values": f"{_NO_FORMER} former ->> 'timestamp' < ?",
 }
 _FORMER: Final = (
     ("DELETE FROM import_rows WHERE table_name = 'messages' AND (row_key IN "
     "(SELECT CAST(id AS TEXT) FROM temp.gone_messages) "
-    f"OR json_extract(former, '$.user_id') IN ({_IDS['user_id']}) "
     "OR (former IS NOT NULL AND CAST(row_key AS INTEGER) NOT IN (SELECT id FROM messages)))"),
+    f"{_NO_FORMER} former ->> 'user_id' IN ({_IDS['user_id']})",
     *(
         f"DELETE FROM import_rows WHERE table_name = '{table}' "
         f"AND row_key NOT IN (SELECT {key} FROM {table})"
-        for table, key in (
-            ("users", "user_id"), ("channels", "channel_id"), ("memories", "memory_id"),
-            ("feedback_events", "event_id"), ("personality_policies", "policy_id"),
-        )
+        for table, key in ADDED.items()
     ),
 )  # fmt: skip
 _NUMBER: Final = "(SELECT number FROM imports WHERE import_id = ?1)"
@@ -172,44 +174,35 @@ _LATER: Final = (
     "SELECT min(later.number) FROM import_rows AS later WHERE later.table_name = 'messages' "
     f"AND later.row_key = {{row}}.row_key AND later.number > {_NUMBER}"
 )
-_NEXT: Final = (
-    f"table_name = 'messages' AND number > {_NUMBER} "
-    f"AND number = ({_LATER.format(row='import_rows')})"
-)
-_WRITTEN: Final = """(SELECT number, first_id, last_id FROM import_ranges UNION ALL
-    SELECT number, CAST(row_key AS INTEGER), CAST(row_key AS INTEGER) FROM import_rows
-        WHERE table_name = 'messages' AND former IS NULL)"""
-_TOUCHED: Final = """(SELECT number, first_id, last_id FROM import_ranges UNION ALL
-    SELECT number, CAST(row_key AS INTEGER), CAST(row_key AS INTEGER) FROM import_rows
-        WHERE table_name = 'messages')"""
-"""The messages that each import added or changed."""
-
-_HANDED_OVER: Final = (
-    # What this import added and a later one changed counts as added by the later one.
-    f"""UPDATE import_rows SET former = NULL WHERE {_NEXT} AND EXISTS (
-        SELECT 1 FROM {_WRITTEN} AS mine WHERE mine.number = {_NUMBER}
-            AND CAST(import_rows.row_key AS INTEGER) BETWEEN mine.first_id AND mine.last_id)""",
-    # Where both changed a message, the later one found what this one had found.
-    f"""UPDATE import_rows SET former = (SELECT former FROM import_rows AS mine
-            WHERE {_MINE} AND mine.row_key = import_rows.row_key)
-        WHERE {_NEXT} AND EXISTS (SELECT 1 FROM import_rows AS mine
-            WHERE {_MINE} AND mine.row_key = import_rows.row_key AND mine.former IS NOT NULL)""",
-    # People and channels that it added count as added by the next one that has a message of theirs,
-    # or gave them one.
-    *(
-        f"""INSERT OR IGNORE INTO import_rows
-        SELECT min(w.number), '{table}', m.{key}, NULL FROM messages AS m
-        JOIN {_TOUCHED} AS w ON w.number > {_NUMBER} AND m.id BETWEEN w.first_id AND w.last_id
-        WHERE m.{key} IN (SELECT row_key FROM import_rows
-                WHERE number = {_NUMBER} AND table_name = '{table}')
-            AND m.{key} NOT IN ({_IDS[key]})
-        GROUP BY m.{key}"""
-        for table, key in (("users", "user_id"), ("channels", "channel_id"))
-    ),
-)
+_SAME: Final = f"FROM import_rows AS mine WHERE {_MINE} AND mine.row_key = x.row_key"
+# The import that changed a message next found what this one had found; nothing if this one added
+# the message, so that it counts as added by the next one.
+_FOUND_BEFORE: Final = f"""UPDATE import_rows AS x SET former = (SELECT mine.former {_SAME})
+    WHERE x.table_name = 'messages' AND x.number > {_NUMBER}
+        AND x.number = ({_LATER.format(row="x")})
+        AND (EXISTS (SELECT 1 {_SAME}) OR CAST(x.row_key AS INTEGER) <= (
+            SELECT last_id FROM import_ranges
+            WHERE number = {_NUMBER} AND first_id <= CAST(x.row_key AS INTEGER)
+            ORDER BY first_id DESC LIMIT 1))"""
 _RESTORED: Final = (
     f"SELECT row_key, former FROM import_rows AS mine WHERE {_MINE} AND mine.former IS NOT NULL "
     f"AND ({_LATER.format(row='mine')}) IS NULL"
+)
+# People and channels that stay count as added by all other imports with a message, or another row,
+# that names them: they go with the last of these.
+_STILL_NAMED: Final = (
+    # Without these orders of the tables, all of one are compared with all of the other.
+    """SELECT x.number, n.table_name, n.row_key, NULL FROM temp.still_named AS n
+    CROSS JOIN import_rows AS x ON x.table_name = 'messages' AND x.row_key = CAST(n.id AS TEXT)""",
+    """SELECT r.number, n.table_name, n.row_key, NULL FROM import_ranges AS r
+    CROSS JOIN temp.still_named AS n ON n.id BETWEEN r.first_id AND r.last_id""",
+    *(
+        f"""SELECT x.number, 'users', t.user_id, NULL FROM import_rows AS x
+        JOIN {table} AS t ON t.{key} = x.row_key WHERE x.table_name = '{table}' AND t.user_id IN
+            (SELECT row_key FROM import_rows WHERE number = {_NUMBER} AND table_name = 'users')"""
+        for table, key in ADDED.items()
+        if table not in ("users", "channels")
+    ),
 )
 
 
@@ -281,9 +274,11 @@ def delete(connection: Connection, scope: Scope, former: Patterns | None = None)
         former: What of the scope was deleted before, if others may have written since.
     """
     done = Deleted(since=feed.head(connection).seq)
+    if scope.kind == "import":
+        _restore(connection, scope, done)
     select(connection, scope, former)
     if scope.kind == "import":
-        _undo(connection, scope, done)
+        _hand_over(connection, scope)
     _note(connection, done)
     if scope.kind == "user":
         _note_turns(connection, done)
@@ -313,13 +308,19 @@ def delete(connection: Connection, scope: Scope, former: Patterns | None = None)
     return done
 
 
-def _undo(connection: Connection, scope: Scope, done: Deleted) -> None:
-    """Bring back what an import replaced, and remove its record."""
-    for statement in _HANDED_OVER:
-        connection.execute(statement, [scope.value])
+def _restore(connection: Connection, scope: Scope, done: Deleted) -> None:
+    """Bring back what an import replaced."""
+    connection.execute(_FOUND_BEFORE, [scope.value])
     if restored := restore(connection, _RESTORED, [scope.value]):
         done.rows["messages restored"] = restored
-        select_unused(connection, scope)
+
+
+def _hand_over(connection: Connection, scope: Scope) -> None:
+    """Record people and channels that stay as added by other imports, and remove this record."""
+    for named in _STILL_NAMED:
+        connection.execute(
+            f"INSERT OR IGNORE INTO import_rows {named}", [scope.value] if "?1" in named else []
+        )
     connection.execute("DELETE FROM imports WHERE import_id = ?", [scope.value])
 
 
@@ -341,7 +342,7 @@ def _spare_referenced(connection: Connection, done: Deleted) -> None:
 
 
 def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
-    """Delete events, dead letters and facts that name what is erased, or are too old.
+    """Delete events, dead letters and facts that name what is erased, and what else is too old.
 
     What is kept beside the tables of rows of other devices goes as well.
     """
@@ -351,7 +352,7 @@ def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
     for table, names_it in _NAMES_IT.items():
         _count(connection, done, table, f"DELETE FROM {table} WHERE {names_it}")
     if scope.kind == "before":
-        for table, statement in _OUTBOX_BEFORE.items():
+        for table, statement in _BEFORE.items():
             _count(connection, done, table, statement, [scope.value])
 
 

@@ -33,6 +33,9 @@ TEMPORARY: Final = {
     ),
     "former_messages": "(message_id PRIMARY KEY)",
     "former_last": "(last_id)",
+    "still_named": (
+        "(id INTEGER, table_name, row_key, PRIMARY KEY (id, table_name, row_key)) WITHOUT ROWID"
+    ),
     "gone_items": "(table_name, row_key, PRIMARY KEY (table_name, row_key))",
     "kept": (
         "(id INTEGER PRIMARY KEY, source, number, table_name, content JSON TEXT, imports JSON TEXT)"
@@ -42,7 +45,8 @@ TEMPORARY: Final = {
 """The temporary tables; `answers` are the companion's to somebody, `gone_items` has rows of
 `memories`, `feedback_events`, `personality_policies` and `dead_letters`; `former_messages` were
 deleted before, and `former_channels` and `former_conversations` were emptied, when `former_last`
-was the highest `id`; and `kept` is what is kept beside the tables of rows of other devices."""
+was the highest `id`; `still_named` has the messages that name people and channels of an undone
+import; and `kept` is what is kept beside the tables of rows of other devices."""
 
 # The companion answered what was erased before, and nobody wrote in between.
 LATE_ANSWERS: Final = """SELECT m.id FROM messages AS m
@@ -73,15 +77,18 @@ _USER: Final = (
     f"{_TAKE} WHERE m.user_id = ?1",
     # Channels of the person and the companion only: also conversations in which nobody answered.
     # People without an id are others. Where others give feedback, or conversations are nothing but
-    # rules, the companion speaks to them, too, unless the channel is named by the person's id.
-    """INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
+    # rules, the companion speaks to them, too, unless the channel is named by the person's id. The
+    # prompt of a conversation with the person is no such rule, also where nobody wrote after it.
+    f"""INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
     WHERE (channel_id = 'direct:' || ?1
             OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1 AND role = 'user')
             OR channel_id IN (SELECT channel_id FROM temp.former_channels))
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = c.channel_id
             AND (NOT coalesce(r.user_id = ?1, r.role <> 'user')
                 OR (c.channel_id NOT IN (?1, 'direct:' || ?1)
-                    AND ((r.role = 'system' AND r.user_id IS NULL
+                    AND ((r.role = 'system' AND r.user_id IS NULL AND r.content NOT IN (
+                                SELECT content FROM messages WHERE role = 'system'
+                                    AND (+channel_id, +conversation_id) IN ({_THEIRS}))
                             AND c.channel_id NOT IN (SELECT channel_id FROM temp.former_channels)
                             AND NOT EXISTS (SELECT 1 FROM messages AS o
                                 WHERE o.channel_id = r.channel_id AND o.role <> 'system'
@@ -131,26 +138,31 @@ _USER: Final = (
     _ANSWERS,
     "INSERT INTO temp.gone_users VALUES (?1)",
 )
+_SINCE: Final = """m.id > (SELECT last_id FROM temp.former_last)
+            AND m.message_id NOT IN (SELECT message_id FROM temp.former_messages)"""
 # Whoever wrote there since rows were deleted began something new, with the companion's answers. Who
-# wrote what was deleted again, such as a repeated import, did not.
-_NEW: Final = """SELECT m.id, m.channel_id, m.conversation_id, m.role FROM messages AS m
-    WHERE m.id > (SELECT last_id FROM temp.former_last)
-        AND m.message_id NOT IN (SELECT message_id FROM temp.former_messages)
-        AND NOT (m.content IN (SELECT content FROM temp.gone_texts)
-            AND coalesce(m.reply_to IN (SELECT message_id FROM temp.former_messages), true))"""
-_SPARE: Final = f"""DELETE FROM temp.gone_messages WHERE id IN (
-        SELECT m.id FROM ({_NEW}) AS m JOIN (
-            SELECT channel_id, conversation_id, min(id) AS id FROM ({_NEW})
+# wrote what was deleted again, such as a repeated import, did not. The companion says the same to
+# many: its text is new if it answers something new.
+_SPARE: Final = f"""WITH RECURSIVE new (id, message_id, channel_id, conversation_id, role) AS (
+        SELECT m.id, m.message_id, m.channel_id, m.conversation_id, m.role FROM messages AS m
+        WHERE {_SINCE} AND m.content NOT IN (SELECT content FROM temp.gone_texts)
+        UNION
+        SELECT m.id, m.message_id, m.channel_id, m.conversation_id, m.role FROM new
+        JOIN temp.answers AS a ON a.reply_to = new.message_id JOIN messages AS m ON m.id = a.id
+        WHERE {_SINCE}
+    )
+    DELETE FROM temp.gone_messages WHERE id IN (
+        SELECT m.id FROM new AS m JOIN (
+            SELECT channel_id, conversation_id, min(id) AS id FROM new
             WHERE role = 'user' GROUP BY 1, 2
         ) AS f USING (channel_id, conversation_id) WHERE m.id >= f.id)"""
 _CHANNEL, _CONVERSATION = (
     (
         f"{_TAKE} WHERE m.{one}_id = ?1",
-        _SPARE,
-        # Late answers to what was deleted are none to whoever wrote since.
         f"""INSERT OR IGNORE INTO temp.answers SELECT reply_to, id, message_id FROM messages
         WHERE {one}_id = ?1 AND role = 'assistant' AND reply_to IS NOT NULL""",
-        _ANSWERS,
+        _SPARE,
+        _ANSWERS,  # late answers to what was deleted are none to whoever wrote since
         f"""INSERT INTO temp.gone_{one}s SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM messages
             WHERE {one}_id = ?1 AND id NOT IN (SELECT id FROM temp.gone_messages))""",
     )
@@ -190,14 +202,6 @@ _UNUSED: Final = {
 _ADDED_BY: Final = (
     f"SELECT row_key FROM import_rows WHERE number = {_NUMBER} AND former IS NULL AND table_name = "
 )
-# People of versions that a later import wrote, and another one replaced: it named them, too.
-_NAMED_LATER: Final = f"""SELECT x.former ->> 'user_id' FROM import_rows AS x
-    WHERE x.table_name = 'messages' AND x.number > {_NUMBER} AND x.former ->> 'user_id' IS NOT NULL
-        AND (EXISTS (SELECT 1 FROM import_rows AS y WHERE y.table_name = 'messages'
-                AND y.row_key = x.row_key AND y.number > {_NUMBER} AND y.number < x.number)
-            OR EXISTS (SELECT 1 FROM import_ranges AS r WHERE r.number > {_NUMBER}
-                AND r.number < x.number
-                AND CAST(x.row_key AS INTEGER) BETWEEN r.first_id AND r.last_id))"""
 _IMPORT: Final = (
     (
         f"{_TAKE} JOIN import_ranges AS r ON m.id BETWEEN r.first_id AND r.last_id "
@@ -212,14 +216,29 @@ _IMPORT: Final = (
         f"WHERE number = {_NUMBER} "
         "AND table_name IN ('memories', 'feedback_events', 'personality_policies')"
     ),
+    # People and channels that it added stay if a message that is left names them, or a version of
+    # one that comes back when another import is undone.
+    *(
+        f"""INSERT INTO temp.still_named SELECT id, '{table}', {key} FROM messages
+        WHERE {key} IN ({_ADDED_BY} '{table}')
+            AND id NOT IN (SELECT id FROM temp.gone_messages)"""
+        for table, key in (("users", "user_id"), ("channels", "channel_id"))
+    ),
+    f"""INSERT OR IGNORE INTO temp.still_named SELECT m.id, 'users', x.former ->> 'user_id'
+    FROM import_rows AS x JOIN messages AS m ON m.id = CAST(x.row_key AS INTEGER)
+    WHERE x.table_name = 'messages' AND x.number <> {_NUMBER}
+        AND x.former ->> 'user_id' IN ({_ADDED_BY} 'users')
+        AND m.id NOT IN (SELECT id FROM temp.gone_messages)""",
     (
-        "INSERT OR IGNORE INTO temp.gone_users SELECT user_id FROM users AS t "
-        f"WHERE user_id IN ({_ADDED_BY} 'users') AND NOT ({_UNUSED['users']}) "
-        f"AND user_id NOT IN ({_NAMED_LATER})"
+        "INSERT INTO temp.gone_users SELECT user_id FROM users AS t "
+        f"WHERE user_id IN ({_ADDED_BY} 'users' "
+        "EXCEPT SELECT row_key FROM temp.still_named WHERE table_name = 'users') "
+        f"AND NOT ({_UNUSED['users']})"
     ),
     (
-        "INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS t "
-        f"WHERE channel_id IN ({_ADDED_BY} 'channels') AND NOT ({_UNUSED['channels']})"
+        "INSERT INTO temp.gone_channels SELECT channel_id FROM channels "
+        f"WHERE channel_id IN ({_ADDED_BY} 'channels' "
+        "EXCEPT SELECT row_key FROM temp.still_named WHERE table_name = 'channels')"
     ),
 )
 _SELECT: Final = {
@@ -416,12 +435,6 @@ def _make_tables(connection: Connection) -> None:
     for table, columns in TEMPORARY.items():
         connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
         connection.execute(f"CREATE TEMP TABLE {table} {columns}")
-
-
-def select_unused(connection: Connection, scope: Scope) -> None:
-    """Add people and channels that an import added and nothing uses once messages are restored."""
-    for statement in _IMPORT[-2:]:
-        connection.execute(statement, [scope.value])
 
 
 def drop(connection: Connection) -> None:
