@@ -492,9 +492,20 @@ def test_what_a_limited_device_says_of_itself_is_true(at):
     assert "rows of personality refer to a class that it does not hold" in choice.stderr
 
 
+def test_a_device_that_does_not_hold_a_class_says_that_its_changes_stay_there(at):
+    said = []
+    for held in ("none", "full"):
+        at("a", "device", "policy", "laptop", f"memories={held}")
+        at("a", "federate", "sync")
+        said.append(at("a", "federate", "status").stdout)
+    assert "in bundles, but for those of classes that it does not hold, which stay here" in said[0]
+    assert "All changes of this device are in bundles.\n" in said[1]
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
+        (("federate", "sync", "--address", ""), "write HOST:PORT"),
         (("federate", "resolve", "1", "--keep", "mien"), "there is no file 'mien'"),
         (("federate", "sync", "--address", "127.0.0.1:9"), "answered at 127.0.0.1:9"),
         (("device", "policy", "phone", "memories"), "The policy takes NAME=VALUE"),

@@ -48,7 +48,7 @@ def federate_sync(
         raise InvalidValue("Use only one of --watch and --json.")
     with open_lab(home, key_file) as lab:
         done = lab.devices.sync(folder=folder, lan=lan, address=address)
-        if (lan or address) and list(done) == [str(lab.devices.folder)]:
+        if (lan or address is not None) and list(done) == [str(lab.devices.folder)]:
             where = f"at {address}" if address else "in the local network"
             note(f"No trusted device answered {where}.")
         if json:
@@ -101,6 +101,7 @@ def federate_status(
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         status = lab.devices.federation.status()
+        holds_everything = lab.devices.federation.replica.holds_everything
     if json:
         emit(status)
         return
@@ -131,6 +132,9 @@ def federate_status(
         else "Changes wait for `aico-lab federate sync`."
         if status.unsent
         else "All changes of this device are in bundles."
+        if holds_everything
+        else "All changes of this device are in bundles, but for those of classes that it does not "
+        "hold, which stay here."
     )
 
 
