@@ -1385,11 +1385,17 @@ def test_each_own_change_that_is_in_no_bundle_is_kept_by_itself(listening, folde
         c.run("UPDATE memories SET content = ?", mine)
         a.run("UPDATE memories SET content = ?", theirs)
         meet(folder, a, c)
-    first, second = c.conflicts()
-    assert (first.lost["content"], second.lost["content"]) == ("first", "second")
-    c.resolve_all([first.number, second.number], "theirs")
+    kept = c.conflicts()
+    assert [(one.kind, one.lost["content"]) for one in kept] == [
+        ("row", "first"),
+        ("row", "second"),
+    ]
+    c.resolve(kept[0].number, "theirs")
     assert c.one("SELECT content FROM memories") == "x2"
     assert c.verify().verified.differing == []
+    a.run("DELETE FROM memories")
+    meet(folder, a, c)
+    assert [(one.kind, one.lost["content"]) for one in c.conflicts()] == [("deleted", "second")]
 
 
 def test_a_row_of_a_device_that_only_receives_is_kept_if_its_parent_is_deleted(listening, folder):

@@ -307,7 +307,7 @@ class _Applying:
             [table.name, key, self._replica.unsent_stream],
         )
         stamp = next_stamp(self._replica.now(), (row and row[0]) or 0)
-        return Version(1, stamp, digest, self._replica.unsent_stream, 0)
+        return Version(1, stamp, digest, self._replica.unsent_stream, 1)
 
     def _is_twin(self, old: Version, new: Version, ctx: Ctx | None) -> bool:
         """Return whether the author of the greater one of equal rows did not know of the other.
