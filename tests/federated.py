@@ -9,7 +9,7 @@ import functools
 import json
 import random
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from unittest import mock
 
 import orjson
@@ -17,6 +17,7 @@ import orjson
 from aico_lab.errors import ConstraintViolated, DeviceRevoked, InvalidValue, UnknownName
 from aico_lab.federation import bundles, epochs, replaced
 from aico_lab.federation.bundles import FileName, Refused, parse_name
+from aico_lab.federation.receiving import Receiver
 from aico_lab.federation.rows import Version, order, physical
 from aico_lab.federation.syncing import Federation
 from aico_lab.schema import CORE, SchemaRegistry, SchemaVersion, register_schema
@@ -107,8 +108,9 @@ class Node:
         self.adapter = with_core_schemas(self.home / "lab.db", key)
         self.skew = world.rng.choice(SKEWS)
         self.fuse: int | None = None
-        self.saved: tuple[Path, list[tuple[str, str]]] | None = None
+        self.saved: tuple[Path, list[tuple[str, str]], dict[str, str]] | None = None
         self.journal: list[tuple[str, str]] = []
+        self.texts: dict[str, str] = {}  # of messages, written here and in no bundle yet
         self.is_revoked = self.is_restored = False
         self.connect()
         self.keys = self.federation.create_keys()
@@ -156,7 +158,7 @@ class Node:
         self.connection.fetch_all("PRAGMA wal_checkpoint(TRUNCATE)")
         path = self.home / "saved.db"
         shutil.copyfile(self.adapter.path, path)
-        self.saved = (path, list(self.journal))
+        self.saved = (path, list(self.journal), dict(self.texts))
 
     def restore(self) -> bool:
         if self.saved is None:
@@ -167,7 +169,7 @@ class Node:
         for end in ("-wal", "-shm"):
             self.adapter.path.with_name(f"lab.db{end}").unlink(missing_ok=True)
         shutil.copyfile(self.saved[0], self.adapter.path)
-        self.journal = list(self.saved[1])
+        self.journal, self.texts = list(self.saved[1]), dict(self.saved[2])
         if self.world.rng.random() < 0.3:  # the bundles are restored as well, or lost
             shutil.rmtree(self.home / "federation", ignore_errors=True)
         self.connect()
@@ -260,9 +262,22 @@ class World:
         self.nodes[0].federation.begin("d0")
         for node in self.nodes[1:]:
             self.join(node)
+        self.aside = random.Random(seed)
+        with self.beside():
+            self.listener = Node(self, "listener", key)
+            self.join(self.listener, level=1)
 
-    def join(self, node: Node) -> None:
-        invitation = self.nodes[0].federation.invite(node.keys, node.name)
+    @contextlib.contextmanager
+    def beside(self):
+        """Let chance decide in the block without changing what it decides later."""
+        chance, self.rng = self.rng, self.aside
+        try:
+            yield
+        finally:
+            self.rng = chance
+
+    def join(self, node: Node, level: Literal[1, 2] = 2) -> None:
+        invitation = self.nodes[0].federation.invite(node.keys, node.name, level=level)
         node.federation.join(json.loads(json.dumps(invitation)))
 
     # What people do
@@ -273,6 +288,7 @@ class World:
         user, channel = f"u{r.randrange(4)}", f"c{r.randrange(3)}"
         self.serial += 1
         new = f"{node.name}-{self.serial}"
+        texts = {}
         kinds = {
             "message": 20, "edit": 20, "delete": 8, "user": 6, "delete user": 2, "preference": 10,
             "delete preference": 3, "memory": 6, "profile": 3, "segment": 4, "feedback": 4,
@@ -314,9 +330,10 @@ class World:
                         "SELECT message_id FROM messages ORDER BY id LIMIT 1 OFFSET ?", [skipped]
                     )
                     if message and what == "edit":
+                        texts[message] = f"edited {r.random()}"
                         run(
                             "UPDATE messages SET content = ?, metadata = ? WHERE message_id = ?",
-                            [f"edited {r.random()}", r.choice([None, '{"a":1}']), message],
+                            [texts[message], r.choice([None, '{"a":1}']), message],
                         )
                     elif message:
                         run("DELETE FROM messages WHERE message_id = ?", [message])
@@ -412,8 +429,59 @@ class World:
                 case "rename":
                     run("UPDATE channels SET name = ? WHERE channel_id = ?", [new, channel])
         node.journal += done
+        self._note_texts(node, texts)
         if "preference" in what:
             self.preferences_set += 1
+
+    def listen(self) -> None:
+        """Let the device that only receives exchange files, or change or add a message."""
+        node, r = self.listener, self.rng
+        if r.random() < 0.5:
+            self.by_folder(node)
+            return
+        message = node.one("SELECT message_id FROM messages ORDER BY random()")
+        self.serial += 1
+        text = f"own {self.serial}."
+        with node.editing():
+            if message and r.random() < 0.7:
+                node.connection.execute(
+                    "UPDATE messages SET content = ? WHERE message_id = ?", [text, message]
+                )
+            elif channel := node.one("SELECT channel_id FROM channels ORDER BY random()"):
+                user = node.one("SELECT user_id FROM users ORDER BY random()")
+                message = f"own-{self.serial}"
+                self._message(node, message, channel, user, text, DATE.format(0, self.serial))
+        if message:
+            self._note_texts(node, {message: text})
+
+    def _note_texts(self, node: Node, texts: dict[str, str]) -> None:
+        """Note what a device wrote, and forget what it has changed or deleted since."""
+        node.texts = {
+            message: text
+            for message, text in (node.texts | texts).items()
+            if node.one("SELECT content FROM messages WHERE message_id = ?", [message]) == text
+        }
+
+    def _check_texts(self, node: Node) -> None:
+        """Check that what a device wrote is in the row, among its conflicts, or in a bundle."""
+        replica = node.federation.replica
+        for message, text in list(node.texts.items()):
+            if node.one("SELECT content FROM messages WHERE message_id = ?", [message]) != text:
+                assert node.one(
+                    "SELECT 1 FROM sync_conflicts WHERE table_name = 'messages' AND "
+                    "row_key = ? AND (instr(content, ?) OR (state = 'decided' "
+                    "AND instr(loser, ?)))",
+                    [message, text, replica.device_id],
+                ) or any(
+                    text.encode() in row
+                    for name in map(parse_name, replica.spool.names())
+                    if name.device == replica.device_id
+                    for row in Receiver(replica).open(name).rows()
+                ), ("lost text", node.name, message, text)
+                self.count["texts"] += 1
+            elif "conversations" not in replica.own_classes:
+                continue
+            del node.texts[message]
 
     def _delete_all(self, node: Node, table: str, column: str, key: str) -> None:
         """Delete a user or channel, and so its messages, of which the device knows some."""
@@ -464,6 +532,7 @@ class World:
         node.federation.take_in()
         if node.federation.replica.level(node.federation.replica.device_id) == 2:
             node.federation.seal()
+        self._check_texts(node)
 
     def resolve(self, node: Node) -> None:
         """Let a person decide a conflict."""
@@ -475,6 +544,7 @@ class World:
                 node.federation.resolve(conflict.number, keep)
                 self.brought_back.add(conflict.key)
                 self.count["resolved"] += 1
+            self._note_texts(node, {})
 
     def choose(self, held: str, classes: Iterable[str]) -> None:
         """Let one device hold some classes or not, or each again."""
@@ -560,6 +630,9 @@ class World:
         for step in range(self.steps):
             self.now += r.choice([0, 0, 1, 50, 1000, HOUR])
             node, x = r.choice(self.nodes), r.random()
+            if self.aside.random() < 0.1:
+                with self.beside():
+                    self.listen()
             if x < 0.6:
                 self.guarded(node, lambda node=node: self.edit(node))
             elif x < 0.8:
@@ -598,6 +671,7 @@ class World:
             self.resolve(node)
         self.settle()
         self.check()
+        self._check_listener()
         return self.count
 
     def cross(self) -> None:
@@ -623,6 +697,14 @@ class World:
             with first.editing():
                 first.connection.execute(user_sql, [user, date])
                 self._delete_all(first, "users", "user_id", user)
+        change = "UPDATE messages SET content = ? WHERE message_id = ?"
+        both = first.contents("messages").keys() & self.listener.contents("messages").keys()
+        for message in sorted(both)[:3]:
+            for node in (first, self.listener):
+                text = f"crossed on {node.name}"
+                with node.editing():
+                    node.connection.execute(change, [text, message])
+            self._note_texts(self.listener, {message: text})
 
     def settle(self) -> None:
         self.with_faults = False
@@ -716,6 +798,19 @@ class World:
             node.one("SELECT count(*) FROM sync_conflicts") for node in live
         )
         self.count["bundles"] += len(chains[0])
+
+    def _check_listener(self) -> None:
+        """Check that the device that only receives knows the rows, and has lost nothing."""
+        node, first = self.listener, self.nodes[0]
+        self.by_folder(node, lossy=False)
+        node.migrate()
+        node.activate(2)
+        self.by_folder(node, lossy=False)
+        known = "SELECT table_name, row_key, digest FROM sync_rows WHERE cl % 2 = 1"
+        if self.count["revoked"]:  # it cannot tell the others what it had taken in before it knew
+            return
+        here, there = ({*one.connection.fetch_all(known)} for one in (node, first))
+        assert here == there, ("listener", sorted(here ^ there)[:4])
 
     def _check_decisions(self, live: list[Node]) -> None:
         """Check that no device still asks about a conflict that was decided on another one."""

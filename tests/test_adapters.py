@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import base64
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aico_lab.adapters import sealed
+from aico_lab.adapters import age, sealed
 from aico_lab.adapters.chroma import ChromaDBAdapter
 from aico_lab.adapters.duckdb import DuckDBAdapter
 from aico_lab.adapters.libsql import LibSQLAdapter
 from aico_lab.adapters.rocksdb import RocksDBAdapter
-from aico_lab.errors import ConnectionIsClosed, NotADatabase
+from aico_lab.errors import ConnectionIsClosed, CorruptDatabase, InvalidValue, NotADatabase
 from aico_lab.home.keys import Keys
 from tests.conftest import plain_text_files
 
@@ -160,3 +161,29 @@ def test_an_unencrypted_database_is_refused_where_there_is_a_key(kind: Kind, pat
     adapter.disconnect(connection)
     with pytest.raises(NotADatabase):
         kind.adapter(path, RIGHT).connect()
+
+
+def test_a_file_that_age_would_read_for_hours_is_refused_everywhere(tmp_path, monkeypatch):
+    """Anybody may have written it: a file of a shared folder, a backup or a report."""
+    identity, _ = age.new_identity()
+    path, key = tmp_path / "long.age", tmp_path / "key"
+    path.write_bytes(age.HEADER + b"-> X25519 abc\n" + (b"A" * 64 + b"\n") * 300 + b"--- abc")
+    key.write_text(identity)
+    for name in ("decrypt", "decrypt_io"):
+        monkeypatch.setattr(age.pyrage, name, lambda *_: pytest.fail("was read"))
+    with pytest.raises(CorruptDatabase):
+        age.open_bytes(path.read_bytes(), [identity])
+    with pytest.raises(CorruptDatabase), path.open("rb") as file:
+        age.decrypt_stream(file, io.BytesIO(), [identity], name="long.age")
+    with pytest.raises(CorruptDatabase):
+        age.decrypt(path, key)
+    with pytest.raises(CorruptDatabase):
+        sealed.peek(path, identity)
+
+
+def test_a_file_opens_for_as_many_recipients_as_it_may_be_encrypted_for():
+    (identity, last), *others = (age.new_identity() for _ in range(129))
+    most = [*(recipient for _, recipient in others[1:]), last]
+    assert age.open_bytes(age.encrypt(b"x", most), [identity]) == b"x"
+    with pytest.raises(InvalidValue, match="for 128 at most"):
+        age.encrypt(b"x", [*most, others[0][1]])

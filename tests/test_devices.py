@@ -560,9 +560,20 @@ def test_missing_bundles_are_named_by_their_device(at, monkeypatch):
     assert json.loads(at("b", "federate", "status", "--json").stdout)["missing"][0]["last"] == 5
 
 
+def test_a_device_that_does_not_hold_a_class_says_that_its_changes_stay_there(at):
+    said = []
+    for held in ("none", "full"):
+        at("a", "device", "policy", "laptop", f"memories={held}")
+        at("a", "federate", "sync")
+        said.append(at("a", "federate", "status").stdout)
+    assert "in bundles, but for those of classes that it does not hold, which stay here" in said[0]
+    assert "All changes of this device are in bundles.\n" in said[1]
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
+        (("federate", "sync", "--address", ""), "write HOST:PORT"),
         (("federate", "resolve", "1", "--keep", "mien"), "there is no file 'mien'"),
         (
             ("federate", "sync", "--address", "127.0.0.1:9"),

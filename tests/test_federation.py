@@ -1600,6 +1600,87 @@ def test_own_changes_of_a_device_that_only_receives_are_seen_and_stay(two, make,
         c.verify(repair=True)
 
 
+@pytest.fixture
+def listening(two, make, folder):
+    """Return two devices, of which the second one only receives, with a memory of a person."""
+    a, _ = two
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "m")
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "tablet", level=1))
+    meet(folder, a, c)
+    return a, c
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "UPDATE memories SET content = 'theirs'",
+        "DELETE FROM memories",
+        "DELETE FROM users WHERE user_id = 'eve'",
+    ],
+)
+def test_own_changes_of_a_device_that_only_receives_are_kept_there(listening, folder, theirs):
+    a, c = listening
+    c.run("UPDATE memories SET content = 'mine'")
+    a.run(theirs)
+    meet(folder, a, c)
+    kept = {one.table: one for one in c.conflicts()}
+    assert kept["memories"].lost["content"] == "mine"
+    assert kept["memories"].device_id == c.replica.device_id
+    assert a.conflicts() == []
+    assert a.one("SELECT content FROM memories") == c.one("SELECT content FROM memories")
+    c.resolve(kept["memories"].number, "mine")
+    assert c.conflicts() == []
+    assert c.one("SELECT content FROM memories") == "mine"
+
+
+def test_each_own_change_that_is_in_no_bundle_is_kept_by_itself(listening, folder):
+    a, c = listening
+    for mine, theirs in (("first", "x1"), ("second", "x2")):
+        c.run("UPDATE memories SET content = ?", mine)
+        a.run("UPDATE memories SET content = ?", theirs)
+        meet(folder, a, c)
+    kept = c.conflicts()
+    assert [(one.kind, one.lost["content"]) for one in kept] == [
+        ("row", "first"),
+        ("row", "second"),
+    ]
+    c.resolve(kept[0].number, "theirs")
+    assert c.one("SELECT content FROM memories") == "x2"
+    assert c.verify().verified.differing == []
+    a.run("DELETE FROM memories")
+    meet(folder, a, c)
+    assert [(one.kind, one.lost["content"]) for one in c.conflicts()] == [("deleted", "second")]
+
+
+def test_a_row_of_a_device_that_only_receives_is_kept_if_its_parent_is_deleted(listening, folder):
+    a, c = listening
+    c.run(MEMORY, "own")
+    a.run("DELETE FROM users WHERE user_id = 'eve'")
+    meet(folder, a, c)
+    assert {one.key for one in c.conflicts()} == {"own", "eve"}
+    c.resolve(next(one.number for one in c.conflicts() if one.key == "own"), "mine")
+    assert c.conflicts() == []
+    assert c.one("SELECT memory_id FROM memories") == "own"
+
+
+def test_what_changed_before_a_policy_that_leaves_out_its_class_is_sent(two, folder):
+    """The device was offline when the policy was chosen, and another one changed the same row."""
+    a, b = two
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "m")
+    meet(folder, a, b)
+    a.run("UPDATE memories SET content = 'theirs'", at=1_800_000_000_000)
+    a.set_policy(b.replica.device_id, memories="none")
+    a.sync(folder)
+    b.run("UPDATE memories SET content = 'mine'", at=1_900_000_000_000)
+    meet(folder, b, a)
+    for device in two:
+        assert device.one("SELECT content FROM memories") == "mine"
+    assert [one.lost["content"] for one in a.conflicts()] == ["theirs"]
+
+
 def test_the_folder_holds_nothing_readable(two, folder):
     a, b = two
     a.run(USER, "canary-id", "canary-name")
@@ -1699,6 +1780,28 @@ def test_a_malformed_bundle_is_refused_by_name(two, change):
     assert len(forged(a, b, change)) == 1
     assert a.one("SELECT count(*) FROM users") == 1
     assert a.take_in().refused == []
+
+
+@pytest.mark.parametrize(
+    "head", [b"-> X25519 abc\n" + (b"A" * 64 + b"\n") * 300, b"-> x y\n\n" * 300 + b"--- "]
+)
+def test_a_long_head_is_refused_before_it_is_read(two, folder, monkeypatch, head):
+    """The driver takes minutes for some 100 KB, and Control-C does not end it."""
+    a, b = two
+    content = age.HEADER + head
+    name = str(FileName(a.replica.stream("people"), 9, hash_of(content)))
+    with monkeypatch.context() as patched:
+        patched.setattr(bundles.age.pyrage, "decrypt", lambda *_: pytest.fail("was read"))
+        b.replica.spool.take(name, content)  # by an earlier version of this program
+        b.exchange(folder)
+        assert not (folder / name).exists()
+        (folder / name).write_bytes(content)
+        b.exchange(folder)
+        assert dict(b.take_in().refused) == {name: "it is not encrypted, or is damaged"}
+    (folder / name).unlink()
+    meet(folder, b, a)
+    assert not (folder / name).exists()
+    assert name not in b.replica.spool.names()
 
 
 def test_other_bad_files_are_refused(two, folder):

@@ -66,6 +66,10 @@ def _what_others_deleted_is_lost(monkeypatch):
     monkeypatch.setattr(conflicts, "queue", others)
 
 
+def _own_changes_that_are_not_sent_are_lost(monkeypatch):
+    monkeypatch.setattr(applying._Applying, "_unsent", lambda *_: {})
+
+
 def _decisions_stay_local(monkeypatch):
     monkeypatch.setattr(conflicts, "receive", lambda *_: None)
 
@@ -160,6 +164,7 @@ MUTANTS = {
     _wall_clock_only: 1,
     _what_came_and_went_leaves_tombstones: 0,
     _what_others_deleted_is_lost: 0,
+    _own_changes_that_are_not_sent_are_lost: 1,
     _decisions_stay_local: 0,
     _orphans_stay_local: 3,
     _replaces_rows: 0,

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 import pytest
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.errors import DeviceRevoked, DeviceUnreachable
-from aico_lab.federation import lan
+from aico_lab.errors import DeviceRevoked, DeviceUnreachable, InvalidValue
+from aico_lab.federation import lan, nearby
 from aico_lab.federation.syncing import Federation
 from tests import effort
 from tests.databases import with_core_schemas
@@ -208,6 +208,28 @@ def test_somebody_who_speaks_no_tls_stops_nobody(two):
         lan.sync(b, address)
         silent.close()
     assert people(b) == ["ada"]
+
+
+def test_somebody_who_sends_nothing_stops_nobody(two, monkeypatch):
+    monkeypatch.setattr(lan, "_HANDSHAKES", 20)
+    monkeypatch.setattr(lan, "_SECONDS_TO_SHAKE", 0.5)
+    a, b = two
+    with serving(a) as (address, server), contextlib.ExitStack() as silent:
+        for many in (19, 20):
+            for _ in range(many):
+                silent.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            if many == 20:
+                time.sleep(0.6)  # until all of them are known to be nobody
+            lan.sync(b, address)
+            silent.close()
+
+
+@pytest.mark.parametrize("address", ["", "7811", "host:0", "x" * 300 + ":5", "a..b:5"])
+def test_an_address_that_is_none_is_refused_by_name(two, address):
+    with pytest.raises(InvalidValue, match="write HOST:PORT"):
+        lan.sync(two[1], address)
+    with pytest.raises(InvalidValue, match="write HOST:PORT"):
+        nearby.ConnectedPost(address)
 
 
 def test_a_device_without_a_certificate_is_refused(two):

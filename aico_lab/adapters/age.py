@@ -21,6 +21,10 @@ if TYPE_CHECKING:
         def write(self, content: bytes, /) -> int: ...
 
 
+HEADER: Final = b"age-encryption.org/v1\n"
+LONGEST_HEAD: Final = 1 << 14
+"""The bytes that are read of a file to find the end of its head."""
+_MOST_RECIPIENTS: Final = 128  # each has about 100 bytes of the head
 _PREFIX: Final = "AGE-SECRET-KEY-1"
 _LARGEST: Final = 1 << 16  # bytes of an identity file
 
@@ -29,10 +33,15 @@ def read_recipients(texts: Collection[str]) -> list[pyrage.x25519.Recipient]:
     """Return age recipients (X25519).
 
     Raises:
-        InvalidValue: There is none, or one of the texts is no recipient.
+        InvalidValue: There is none, there are too many, or one of the texts is no recipient.
     """
     if not texts:
         raise InvalidValue("There is no recipient to encrypt for: name one, such as age1….")
+    if len(texts) > _MOST_RECIPIENTS:
+        raise InvalidValue(
+            f"There are {len(texts)} recipients: a file is encrypted for {_MOST_RECIPIENTS} at "
+            "most."
+        )
     found = []
     for number, text in enumerate(texts, 1):
         if text.strip().upper().startswith(_PREFIX):
@@ -148,12 +157,36 @@ def _identities(keys: Collection[str]) -> list[pyrage.x25519.Identity]:
         return []
 
 
+def has_head(begin: bytes) -> bool:
+    """Return whether a file has the head of one that is encrypted by age, for some recipients.
+
+    The driver takes a time that grows with the square of the head's length, and of the number of
+    recipients in it, and cannot be interrupted: anybody may have written the file.
+
+    Args:
+        begin: The first `LONGEST_HEAD` bytes of the file, or more.
+    """
+    head, end, _ = begin[:LONGEST_HEAD].partition(b"\n---")
+    # The driver adds a recipient that is none.
+    return begin.startswith(HEADER) and bool(end) and head.count(b"\n->") <= _MOST_RECIPIENTS + 1
+
+
+def _peek(file: BinaryIO) -> bytes:
+    """Return the beginning of a file from its position on, which stays."""
+    at = file.tell()
+    begin = file.read(LONGEST_HEAD)
+    file.seek(at)
+    return begin
+
+
 def open_bytes(content: bytes, identities: Collection[str]) -> bytes | None:
     """Return encrypted content, or None if none of the identities opens it.
 
     Raises:
         CorruptDatabase: The content is damaged, or not encrypted by age.
     """
+    if not has_head(content):
+        raise CorruptDatabase("is damaged, or not encrypted by age")
     try:
         opened: bytes = pyrage.decrypt(content, _identities(identities))
     except pyrage.DecryptError as error:
@@ -178,6 +211,9 @@ def decrypt_stream(
         WrongKey: None of the keys opens the file.
         CorruptDatabase: The file is damaged or cut off.
     """
+    damaged = f"{name} is damaged or cut off: use another copy of it."
+    if not has_head(_peek(encrypted)):
+        raise CorruptDatabase(damaged)
     try:
         pyrage.decrypt_io(encrypted, plain, _identities(identities))
     except (pyrage.DecryptError, OSError) as error:
@@ -187,7 +223,7 @@ def decrypt_stream(
             raise WrongKey(
                 f"The key does not open {name}: name the one it was made for."
             ) from error
-        raise CorruptDatabase(f"{name} is damaged or cut off: use another copy of it.") from error
+        raise CorruptDatabase(damaged) from error
 
 
 def decrypt(source: Path, identity_file: Path) -> bytes:
@@ -205,6 +241,9 @@ def decrypt(source: Path, identity_file: Path) -> bytes:
     identities = _identities(read_identities(identity_file))
     with os_errors(source):
         content = source.read_bytes()
+    damaged = f"{source.name} is damaged, or not encrypted by age: run the report again."
+    if not has_head(content):
+        raise CorruptDatabase(damaged)
     try:
         decrypted: bytes = pyrage.decrypt(content, identities)
     except pyrage.DecryptError as error:
@@ -213,7 +252,5 @@ def decrypt(source: Path, identity_file: Path) -> bytes:
                 f"The identity in {identity_file} does not open {source.name}: name that of one of "
                 "the recipients it was encrypted for."
             ) from error
-        raise CorruptDatabase(
-            f"{source.name} is damaged, or not encrypted by age: run the report again."
-        ) from error
+        raise CorruptDatabase(damaged) from error
     return decrypted

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import pyrage
 from filelock import FileLock, Timeout
 
+from aico_lab.adapters.age import HEADER, LONGEST_HEAD, has_head
 from aico_lab.errors import CorruptDatabase, InvalidValue, NotADatabase, NotPermitted
 from aico_lab.home.files import RAM, open_atomically, os_errors
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-HEADER = b"age-encryption.org/v1\n"
 CHUNK = 1 << 16  # bytes that age decrypts and authenticates at a time
 
 
@@ -255,9 +255,12 @@ class _Beginning(io.BytesIO):
 
 def _decrypt(source: Path, file: io.BufferedReader, into: io.IOBase, identity: str) -> None:
     opener = _identity(identity)
-    begins_as_age = file.read(len(HEADER)) == HEADER
+    begin = file.read(LONGEST_HEAD)
     file.seek(0)
+    begins_as_age = begin.startswith(HEADER)
     try:
+        if not has_head(begin):
+            raise pyrage.DecryptError("no head of age")
         pyrage.decrypt_io(file, into, [opener])
     except (pyrage.DecryptError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:

@@ -103,6 +103,7 @@ def federate_status(
         _ = lab.devices.federation.federation_id
         status = lab.devices.federation.status()
         behind = stores_behind(lab)
+        holds_everything = lab.devices.federation.replica.holds_everything
     if json:
         emit({**{f.name: getattr(status, f.name) for f in fields(status)}, "behind": behind})
         return
@@ -140,6 +141,9 @@ def federate_status(
         else "Changes wait for `aico-lab federate sync`."
         if status.unsent
         else "All changes of this device are in bundles."
+        if holds_everything
+        else "All changes of this device are in bundles, but for those of classes that it does not "
+        "hold, which stay here."
     )
     if behind:
         say(f"Not up to date: {', '.join(behind)}; `aico-lab sync` brings them up to date.")

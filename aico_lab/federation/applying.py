@@ -21,8 +21,10 @@ from aico_lab.federation import conflicts, control
 from aico_lab.federation.bundles import ROWS, Changes, Ctx, FileName, Header, RowChange
 from aico_lab.federation.rows import (
     Version,
+    digest_of,
     from_columns,
     key_values,
+    next_stamp,
     order,
     physical,
     store_twins,
@@ -185,9 +187,11 @@ class _Applying:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._connection = replica.connection
+        self._sent_classes = replica.own_classes  # before the statements of the bundle
         self.written: set[tuple[str, str]] = set()
         self.answers: list[control.Statement] = []
         self.lost: list[tuple[FederatedTable, RowChange]] = []
+        self._gone: set[tuple[str, str]] = set()
         self._before: dict[tuple[str, str], Version] = {}
         self._known: dict[tuple[str, int, str, int], bool] = {}
         self._had_of: dict[tuple[str, int], bool] = {}
@@ -208,7 +212,7 @@ class _Applying:
 
     def _upsert(self, table: FederatedTable, changes: Sequence[RowChange], ctx: Ctx) -> list[str]:
         """Write the existing rows among changes, and return the keys of those to delete."""
-        newer = self._newer(table, changes, ctx)
+        newer, unsent = self._newer(table, changes, ctx)
         gone = [change.key for change in newer if change.content is None]
         versions = {change.key: change.version for change in newer if change.content is None}
         alive = [change for change in newer if change.content is not None]
@@ -235,18 +239,27 @@ class _Applying:
                 rows[change.key] = full
                 if fate == "write":
                     self.written.add((table.name, change.key))
-        for key, reason in self._write(table, rows).items():
+        refused = self._write(table, rows)
+        for key in (unsent.keys() & rows.keys()) - refused.keys():
+            if unsent[key].version.digest != by_key[key].version.digest:
+                conflicts.queue(self._replica, table, unsent[key])
+        self.lost += [(table, unsent[key]) for key in gone if key in unsent]
+        for key, reason in refused.items():
             del versions[key]
             self.written.discard((table.name, key))
             parked.append((by_key[key], reason, None, None))
         self._park(table, parked, ctx)
         store_versions(self._connection, table.name, versions)
+        self._gone |= {(table.name, key) for key in gone}
         return gone
 
     def _newer(
         self, table: FederatedTable, changes: Sequence[RowChange], ctx: Ctx
-    ) -> list[RowChange]:
-        """Return the changes that win over the stored versions, and keep the losers."""
+    ) -> tuple[list[RowChange], dict[str, RowChange]]:
+        """Return the changes that win over the stored versions, and keep the losers.
+
+        Changes of this device that no other one can have seen are returned, too, by their keys.
+        """
         known = stored_versions(self._connection, table.name, [one.key for one in changes])
         chosen: dict[str, RowChange] = {}
         beaten: dict[str, Version] = {}
@@ -265,11 +278,38 @@ class _Applying:
                 known[change.key] = new
                 chosen[change.key] = change
         store_twins(self._connection, table.name, twins)
+        unsent = self._unsent(table, list(chosen))
         if table.queues_conflicts:
+            beaten = {key: old for key, old in beaten.items() if key not in unsent}
             self._keep_beaten(table, beaten, chosen, ctx)
             self._keep_refused(table, [one for one in changes if one.key not in chosen], known)
             conflicts.close_seen(self._replica, table.name, chosen, ctx)
-        return list(chosen.values())
+        return list(chosen.values()), unsent
+
+    def _unsent(self, table: FederatedTable, keys: Sequence[str]) -> dict[str, RowChange]:
+        """Return rows that were changed here and are in no bundle, as their class is not sent."""
+        if table.class_ in self._sent_classes or not table.queues_conflicts:
+            return {}
+        # Until they are deleted, those of this bundle are there without being changed.
+        chosen = [key for key in keys if (table.name, key) not in self._gone]
+        there, _ = physical(self._connection, table, chosen)
+        known = stored_versions(self._connection, table.name, there)
+        digests = {key: digest_of(table, key, content) for key, content in there.items()}
+        return {
+            key: RowChange(key, self._unsent_version(table, key, digests[key]), content)
+            for key, content in there.items()
+            if key not in known or digests[key] != known[key].digest
+        }
+
+    def _unsent_version(self, table: FederatedTable, key: str, digest: str) -> Version:
+        """Return a version of this device for a row in no bundle, unlike those it had before."""
+        row = self._connection.fetch_one(
+            "SELECT max(loser ->> 2) FROM sync_conflicts "
+            "WHERE table_name = ? AND row_key = ? AND loser ->> 0 = ?",
+            [table.name, key, self._replica.unsent_stream],
+        )
+        stamp = next_stamp(self._replica.now(), (row and row[0]) or 0)
+        return Version(1, stamp, digest, self._replica.unsent_stream, 1)
 
     def _is_twin(self, old: Version, new: Version, ctx: Ctx | None) -> bool:
         """Return whether the author of the greater one of equal rows did not know of the other.
@@ -382,14 +422,23 @@ class _Applying:
 
         The deleted ones are noted, too: without them those rows cannot come back.
         """
-        above = self._unknown_below(table, keys, ctx)
         noted = {change.key for other, change in self.lost if other is table}
-        before = {key: self._before.get((table.name, key)) for key in above if key not in noted}
-        self._note_lost(table, {key: [one or self._never_sent] for key, one in before.items()})
+        lost = {}
+        for key, is_shared in self._unknown_below(table, keys, ctx).items():
+            before = self._before.get((table.name, key)) if is_shared else None
+            if key not in noted:
+                lost[key] = [before or self._unsent_version(table, key, "")]
+        self._note_lost(table, lost)
 
-    def _unknown_below(self, table: FederatedTable, keys: Sequence[str], ctx: Ctx) -> list[str]:
-        """Note the rows below some rows; return the keys of those that have any."""
-        above: set[str] = set()
+    def _unknown_below(
+        self, table: FederatedTable, keys: Sequence[str], ctx: Ctx
+    ) -> dict[str, bool]:
+        """Note the rows below some rows.
+
+        Returns:
+            The keys of those that have any, and whether other devices note them as well.
+        """
+        above: dict[str, bool] = {}
         for child in self._replica.tables.values():
             full = (*child.keys, *child.columns)
             for parent in child.parents:
@@ -405,21 +454,20 @@ class _Applying:
                 )
                 if rows:
                     conflicts.keep_losers(self._replica, child.name, [row[0] for row in rows], ctx)
-                deeper = self._unknown_below(child, [row[0] for row in rows], ctx) if rows else []
+                deeper = self._unknown_below(child, [row[0] for row in rows], ctx) if rows else {}
+                unsent = self._unsent(child, [row[0] for row in rows])
                 lost = {}
                 for key, parent_key, *version, twins in rows:
                     known = with_twins(Version(*version), twins) if version[0] else []
-                    unknown = self._unknown(known, ctx) if known else [self._never_sent]
-                    if unknown or key in deeper:
-                        lost[key] = unknown or known[:1]
-                        above.add(parent_key)
+                    is_unsent = key in unsent or not known
+                    unknown = [] if is_unsent else self._unknown(known, ctx)
+                    is_shared = bool(unknown) or deeper.get(key, False)
+                    if is_unsent or unknown or key in deeper:
+                        kept = unknown or (known[:1] if is_shared and not is_unsent else [])
+                        lost[key] = kept or [self._unsent_version(child, key, "")]
+                        above[parent_key] = is_shared or above.get(parent_key, False)
                 self._note_lost(child, lost)
-        return sorted(above)
-
-    @property
-    def _never_sent(self) -> Version:
-        """The version of a row of this device that has none."""
-        return Version(1, 0, "", f"{self._replica.device_id}.{'0' * 8}", 0)
+        return above
 
     def _note_lost(self, table: FederatedTable, lost: dict[str, list[Version]]) -> None:
         there, _ = physical(self._connection, table, list(lost) if table.queues_conflicts else [])

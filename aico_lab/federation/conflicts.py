@@ -54,6 +54,8 @@ class RowConflict:
             another one, which has the same number or is also active, and counts as the active one;
             or 'deleted' for a row that was deleted, or went with one that it refers to, by a device
             that did not know it in this version.
+        is_unsent: Whether `lost` is a change of this device that was in no bundle, as the device
+            does not send such rows; no other one knows of the conflict.
     """
 
     number: int
@@ -64,6 +66,7 @@ class RowConflict:
     kept: dict[str, Any]
     found_at: str
     kind: str = "row"
+    is_unsent: bool = False
 
 
 def knew(replica: Replica, version: Version, other: Version) -> bool:
@@ -279,8 +282,10 @@ def open_conflicts(replica: Replica) -> list[RowConflict]:
         there, _ = physical(replica.connection, table, [shown])
         kept = dict(zip(table.columns, there[shown], strict=True)) if shown in there else {}
         lost = {column: from_json(value) for column, value in json.loads(content).items()}
-        device = json.loads(loser)[0].partition(".")[0]
-        found.append(RowConflict(number, name, key, device, lost, kept, found_at, kind))
+        stream = json.loads(loser)[0]
+        is_unsent = stream == replica.unsent_stream
+        device = stream.partition(".")[0]
+        found.append(RowConflict(number, name, key, device, lost, kept, found_at, kind, is_unsent))
     return found
 
 
@@ -368,7 +373,10 @@ def resolve(
             raise UnknownName(
                 f"There is no open conflict {number}: see `aico-lab federate conflicts`."
             )
-        if replica.tables[found[number].table].class_ not in replica.own_classes:
+        if (
+            replica.tables[found[number].table].class_ not in replica.own_classes
+            and not found[number].is_unsent
+        ):
             raise InvalidValue(
                 f"This device sends no {found[number].table}: decide conflict {number} on another."
             )

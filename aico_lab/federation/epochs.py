@@ -12,6 +12,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from aico_lab.adapters import age
+from aico_lab.errors import CorruptDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -119,9 +120,11 @@ def receive(replica: Replica, statement: Mapping[str, Any]) -> None:
     sealed = statement["sealed"]
     _add(replica, epoch, [*sealed, *map(str, statement["device_ids"])])
     if replica.device_id in sealed:
-        opened = age.open_bytes(
-            base64.b64decode(sealed[replica.device_id]), [str(replica.get("identity"))]
-        )
+        content = base64.b64decode(sealed[replica.device_id])
+        try:
+            opened = age.open_bytes(content, [str(replica.get("identity"))])
+        except CorruptDatabase as error:
+            raise ValueError("is no sealed key") from error
         if opened is not None:
             replica.connection.execute(
                 "UPDATE sync_epochs SET identity = ? WHERE epoch = ? AND identity IS NULL",

@@ -42,7 +42,9 @@ _NAMES: Final = "/names"
 _BUNDLES: Final = "/bundles/"
 _SECONDS: Final = 30.0  # that a device may be silent
 _TRIES: Final = 5  # to receive the rest of a file
-_CONNECTIONS: Final = 16  # at a time
+_CONNECTIONS: Final = 16  # at a time, of trusted devices
+_HANDSHAKES: Final = 64  # at a time, of anybody
+_SECONDS_TO_SHAKE: Final = 5.0  # that somebody may be silent before it is known who it is
 _LARGEST_LIST: Final = 256 << 20
 _PIECE: Final = 1 << 20
 _BEGIN: Final = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)  # clocks may be wrong
@@ -145,7 +147,7 @@ def sync(federation: Federation, address: str | None = None) -> dict[str, Synced
     """
     done: dict[str, Synced] = {}
     failed = None
-    for host, port in [read_address(address)] if address else discover(BUNDLES):
+    for host, port in [read_address(address)] if address is not None else discover(BUNDLES):
         try:
             with _Client(federation.replica, host, port) as client:
                 done[f"{host}:{port}"] = federation.sync_by(client.exchange)
@@ -270,6 +272,7 @@ class _HttpServer(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = _HANDSHAKES
     spool: Spool
     context: ssl.SSLContext
 
@@ -279,24 +282,27 @@ class _HttpServer(http.server.ThreadingHTTPServer):
         self.has_received = threading.Event()
         self.bring_up_to_date: Callable[[], None] = lambda: None
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
+        self._may_shake = threading.BoundedSemaphore(_HANDSHAKES)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
+        if self._may_shake.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
     def finish_request(self, request: Any, client_address: Any) -> None:
         # The handshake belongs into the thread, or one slow device would stop all others.
-        request.settimeout(_SECONDS)
-        with self.context.wrap_socket(request, server_side=True) as secured:
-            super().finish_request(secured, client_address)
+        try:
+            request.settimeout(_SECONDS_TO_SHAKE)
+            secured = self.context.wrap_socket(request, server_side=True)
+        finally:
+            self._may_shake.release()
+        with secured:
+            if self._free.acquire(blocking=False):
+                try:
+                    super().finish_request(secured, client_address)
+                finally:
+                    self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a device that broke off, and whoever is no device."""

@@ -29,6 +29,10 @@ def read_address(address: str) -> tuple[str, int]:
         InvalidValue: It is no address.
     """
     host, _, port = address.rpartition(":")
+    try:
+        host.encode("idna")
+    except UnicodeError:  # such as one that is longer than names can be
+        host = ""
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
         raise InvalidValue(f"{address!r} is no address: write HOST:PORT, as the device shows it.")
     return host.strip("[]"), int(port)
@@ -172,7 +176,7 @@ class ConnectedPost:
         Raises:
             DeviceUnreachable: No device answers.
         """
-        found = [read_address(address)] if address else discover(PAIRING)
+        found = [read_address(address)] if address is not None else discover(PAIRING)
         for one in found:
             with contextlib.suppress(OSError):
                 self._connection = socket.create_connection(one, _SECONDS_TO_ANSWER)

@@ -27,6 +27,7 @@ from aico_lab.federation.bundles import (
     read_changes,
     unpack,
 )
+from aico_lab.federation.sealing import seal
 
 if TYPE_CHECKING:
     from aico_lab.federation.replica import Replica
@@ -173,6 +174,8 @@ class Receiver:
         early = [one for one in header.statements if one.get("kind") in kinds]
         if early and name.n > 1 and self._replica.level(name.device) > 1:
             with contextlib.suppress(Refused), self._connection.transaction():
+                if any(one["kind"] == "set" for one in early):
+                    seal(self._replica)  # what changed before a policy that leaves out its class
                 control.obey(self._replica, early, name.device)
 
     def _take(self, name: FileName) -> bool:

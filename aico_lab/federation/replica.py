@@ -309,6 +309,11 @@ class Replica:
         self.put(f"stream:{class_}", stream)
         return stream
 
+    @property
+    def unsent_stream(self) -> str:
+        """The stream that stands for changes of this device that are in no bundle."""
+        return f"{self.device_id}.{'0' * 8}"
+
     def own_streams(self) -> dict[str, str]:
         """Return the classes of this device's current streams."""
         return {

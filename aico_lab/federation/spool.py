@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from aico_lab.adapters import age
 from aico_lab.errors import FolderUnusable
 from aico_lab.federation.bundles import (
     LARGEST_FILE,
@@ -279,7 +280,7 @@ class Spool:
         self, folder: Path, name: str, done: Exchanged, device_id: str, *, is_there: bool
     ) -> None:
         content = self.read(name)
-        if hash_of(content) != parse_name(name).hash:
+        if hash_of(content) != parse_name(name).hash or not age.has_head(content):
             self.remove(name)
             done.damaged.append(name)
             if is_there:
