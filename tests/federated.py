@@ -704,7 +704,7 @@ class World:
                 text = f"crossed on {node.name}"
                 with node.editing():
                     node.connection.execute(change, [text, message])
-            self._note_texts(self.listener, {message: text})
+                self._note_texts(node, {message: text})
 
     def settle(self) -> None:
         self.with_faults = False
