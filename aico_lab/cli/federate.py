@@ -10,10 +10,13 @@ import typer
 
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.device import FolderOption
-from aico_lab.cli.output import emit, note, say, show
+from aico_lab.cli.output import Bar, emit, note, say, show
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.federation.results import FederationProof, Synced
 
 federate = typer.Typer(
@@ -47,7 +50,8 @@ def federate_sync(
     if watch and json:
         raise InvalidValue("Use only one of --watch and --json.")
     with open_lab(home, key_file) as lab:
-        done = lab.devices.sync(folder=folder, lan=lan, address=address)
+        with Bar("steps") as bar:
+            done = lab.devices.sync(folder=folder, lan=lan, address=address, progress=bar.show)
         if (lan or address) and list(done) == [str(lab.devices.folder)]:
             where = f"at {address}" if address else "in the local network"
             note(f"No trusted device answered {where}.")
@@ -274,7 +278,7 @@ def federate_compact(
 def federate_log(
     *, home: HomeOption = None, key_file: KeyFileOption = None, json: JsonOption = False
 ) -> None:
-    """List when devices were added and revoked."""
+    """List when devices were added and revoked, and what was erased for others."""
     with open_lab(home, key_file) as lab:
         _ = lab.devices.federation.federation_id
         entries = lab.devices.federation.log()
@@ -337,12 +341,26 @@ def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
             if len(some) > 1:
                 more = counted(len(some) - 1, "other files")
                 note(f"Likewise {more}: see `aico-lab federate status`.")
+        _report_erasures(one.taken_in.erased)
         if not quiet:
             say(
                 f"{way}: {counted(one.exchanged.received, 'files')} received, "
                 f"{one.exchanged.sent:,} sent; {counted(one.taken_in.rows, 'rows')} taken in, "
                 f"{one.sealed.rows:,} changed here."
             )
+
+
+def _report_erasures(erasures: Iterable[ErasedForDevice]) -> None:
+    from aico_lab.metrics.engine.claims import counted
+
+    for one in erasures:
+        note(
+            f"{one.name} asked for an erasure, which is not finished: {one.problem}"
+            if one.problem
+            else f"{one.name} asked for an erasure: {counted(one.rows, 'rows')} were erased here."
+        )
+        for sentence in one.left:
+            note(sentence)
 
 
 def _value(value: object) -> str:

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.federation import control, epochs, replaced
+from aico_lab.federation import control, epochs, erasures, replaced
 from aico_lab.federation.applying import apply, retry_parked
 from aico_lab.federation.bundles import (
     START,
@@ -28,8 +28,10 @@ from aico_lab.federation.bundles import (
 )
 
 if TYPE_CHECKING:
+    from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.federation.replica import Replica
 
+_ERASURE: Final = "an erasure that a device asked for comes first"
 _KEPT: Final = 32 << 20
 """Bytes of opened bundles that are kept until their turn; others are opened again."""
 
@@ -43,12 +45,14 @@ class TakenIn:
         rows: The number of rows in them, also of those that were known.
         refused: Files that were not taken in, each with the reason.
         waiting: Files that may be taken in later, each with the reason.
+        erased: Erasures that other devices had asked for.
     """
 
     bundles: int = 0
     rows: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     waiting: list[tuple[str, str]] = field(default_factory=list)
+    erased: list[ErasedForDevice] = field(default_factory=list)
 
     def followed_by(self, later: TakenIn) -> TakenIn:
         """Return the result of both."""
@@ -57,6 +61,7 @@ class TakenIn:
             self.rows + later.rows,
             self.refused + later.refused,
             later.waiting,
+            self.erased + later.erased,
         )
 
 
@@ -74,7 +79,10 @@ class Receiver:
         self._done = TakenIn()
 
     def take_in(self) -> TakenIn:
-        """Apply every bundle whose predecessors were applied, and note why the others wait."""
+        """Apply every bundle whose predecessors were applied, and note why the others wait.
+
+        All wait for an erasure that one of them asks for.
+        """
         replaced.take_effect(self._replica)
         self._replica.without_key.clear()
         pending = self._pending()
@@ -103,14 +111,19 @@ class Receiver:
                     self._headers.pop(name, None)
                     self._kept.pop(name, None)
                     self._reasons.pop(name, None)
-        retry_parked(self._replica)
-        for file, why in self._replica.refuse_unreadable():
-            self._reasons.pop(parse_name(file), None)
-            self._done.refused.append((file, why))
+        if not erasures.waits(self._replica):
+            self._end_waiting()
         waiting = sorted((str(name), why) for name, why in self._reasons.items())
         self._replica.keep("waiting", waiting)
         self._done.waiting = [one for one in waiting if self._replica.waits(one[1])]
         return self._done
+
+    def _end_waiting(self) -> None:
+        """Try parked rows again, and refuse files that this device should have a key for."""
+        retry_parked(self._replica)
+        for file, why in self._replica.refuse_unreadable():
+            self._reasons.pop(parse_name(file), None)
+            self._done.refused.append((file, why))
 
     def _pending(self) -> set[FileName]:
         known = {
@@ -170,6 +183,13 @@ class Receiver:
                 control.obey(self._replica, early, name.device)
 
     def _take(self, name: FileName) -> bool:
+        try:
+            if self._erasure_comes_first(self._headers[name]):
+                self._reasons[name] = _ERASURE
+                return False
+        except Refused as refused:
+            self._refuse(name, refused)
+            return False
         opened = self._kept.pop(name, None)
         self._kept_size -= len(opened.body) if opened else 0
         try:
@@ -186,6 +206,18 @@ class Receiver:
         self._done.bundles += 1
         self._done.rows += sum(map(len, changes.values()))
         return True
+
+    def _erasure_comes_first(self, header: Header) -> bool:
+        """Return whether an erasure waits, also one that a bundle asks for whose turn it is."""
+        if erasures.waits(self._replica):
+            return True
+        asked = [one for one in header.statements if one.get("kind") == "erase"]
+        if not asked:
+            return False
+        with self._connection.transaction():
+            for one in asked:
+                erasures.receive(self._replica, one, header.ctx)
+        return erasures.waits(self._replica)
 
     def _refuse(self, name: FileName, refused: Refused) -> None:
         if isinstance(refused, NoKey):

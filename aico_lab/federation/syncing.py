@@ -8,7 +8,15 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated, UnknownName
-from aico_lab.federation import compacting, conflicts, control, proof, replaced, undone
+from aico_lab.federation import (
+    compacting,
+    conflicts,
+    control,
+    erasures,
+    proof,
+    replaced,
+    undone,
+)
 from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.receiving import Receiver, TakenIn
 from aico_lab.federation.replica import DeviceKeys, Replica
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.storage import Storage
 
 _PATIENCE: Final = 30.0  # seconds that one process waits for another
@@ -43,6 +52,8 @@ class Federation:
 
     Attributes:
         replica: The database, keys and bundles of this device.
+        erase: Carries out the erasures that other devices asked for; without it, these wait, and
+            so do all bundles.
     """
 
     def __init__(self, connection: Connection, folder: Path) -> None:
@@ -54,6 +65,7 @@ class Federation:
         """
         self.folder = folder
         self.replica = Replica(connection, Spool(folder / "spool"))
+        self.erase: Callable[[], list[ErasedForDevice]] | None = None
 
     @classmethod
     def of(cls, storage: Storage) -> Federation:
@@ -243,6 +255,8 @@ class Federation:
             if self.replica.level(keys.device_id) == 0:
                 raise InvalidValue("The invitation is for another device.")
             self.replica.put("federation", id_)
+            if not former:  # its own rows are not those that were erased
+                erasures.end_all(self.replica)
             if former and (own := self.replica.own_classes):
                 for class_ in own:
                     self.replica.put(f"scan:{class_}", "1")
@@ -255,7 +269,19 @@ class Federation:
             return Sealed(seal(self.replica))
 
     def take_in(self) -> TakenIn:
-        """Apply the bundles that were received, and send again what others lack."""
+        """Apply the bundles that were received, and send again what others lack.
+
+        Erasures that they ask for are carried out in between.
+        """
+        done = self._take_in()
+        due = erasures.asked(self.replica)
+        while due and self.erase is not None:
+            done.erased += self.erase()
+            done = done.followed_by(self._take_in())
+            due = [one for one in erasures.asked(self.replica) if not one.is_begun]
+        return done
+
+    def _take_in(self) -> TakenIn:
         with self._exclusive():
             compacting.begin_streams_after_loss(self.replica)
             taken_in = Receiver(self.replica).take_in()
