@@ -14,8 +14,9 @@ from aico_lab.cli import federate
 from aico_lab.config import Settings
 from aico_lab.errors import ErasureIncomplete, InvalidValue
 from aico_lab.etl.snapshots import published
-from aico_lab.federation import control, erasures, sealing
-from aico_lab.federation.bundles import Refused
+from aico_lab.federation import compacting, control, erasures, sealing
+from aico_lab.federation.bundles import Refused, parse_name
+from aico_lab.federation.receiving import Receiver
 from aico_lab.federation.tables import BASE
 from aico_lab.home.receipts import SealedErasures
 from aico_lab.lab import Lab
@@ -140,6 +141,32 @@ def test_what_another_device_made_of_erased_rows_goes_with_them(shared, channel,
     for lab in (a, b):
         assert left_of(lab) == set()
         assert lab.devices.federation.bundles_with(re.compile(b"canary")) == 0
+
+
+def test_what_an_erasure_decides_is_spread_over_bundles(shared, monkeypatch):
+    """A header of half a million of decided conflicts would be refused."""
+    monkeypatch.setattr(sealing, "ROWS", 1)
+    monkeypatch.setattr(compacting, "ROWS", 1)
+    a, b, folder = shared("laptop", "phone")
+    make_of_it(b)
+    for number in range(3):
+        write(b, SAID, f"n{number}", "garden", "talk", ADA, "user", "a canary of mine")
+    meet(folder, b)
+    a.privacy.forget(user=ADA)
+    meet(folder, a, b, a)
+    check_erased(a)
+    assert decided_in_bundles(b) == [0, 1]
+    b.devices.compact()
+    meet(folder, a, b)
+    assert decided_in_bundles(a) == [0, 1]
+    assert count(a, "SELECT count(*) FROM sync_conflicts WHERE state = 'decided'") == 5
+
+
+def decided_in_bundles(lab):
+    """Return the different numbers of decided conflicts of a device's bundles."""
+    replica = lab.devices.federation.replica
+    opened = [Receiver(replica).open(parse_name(name)) for name in replica.spool.names()]
+    return sorted({len(one.header.decided) for one in opened})
 
 
 @pytest.mark.parametrize("scope", [{"channel": "garden"}, {"conversation": "talk"}])

@@ -197,13 +197,10 @@ def _replace(replica: Replica, chains: dict[str, list[Link]], *, whole: bool) ->
     rows = bundles = 0
     statements = []
     everything = [*control.everything(replica), *replaced.known(replica)]
-    # Whoever missed an erasure learns of it before the deletions, which the states have.
-    asked = erasures.known(replica)
-    if asked and BASE not in chains:
-        write(replica, BASE, {}, asked)
     for class_, links in chains.items():
         origins = None if whole else {(link.stream, link.n) for link in links}
-        said = asked if class_ == BASE else []
+        # Whoever missed an erasure learns of it before the deletions, which the states have.
+        said = erasures.known(replica) if class_ == BASE else []
         count, number, last = _write_state(replica, class_, origins, said)
         rows, bundles = rows + count, bundles + number
         statements.append(replaced.replacement(class_, last, links))
@@ -228,9 +225,9 @@ def _write_state(
     decided = conflicts.decided(replica, class_)
 
     def flush() -> FileName:
-        name = write(replica, class_, batch, said, decided=decided, is_state=True)
+        name = write(replica, class_, batch, said, decided=decided[:ROWS], is_state=True)
         batch.clear()
-        decided.clear()
+        del decided[:ROWS]
         said.clear()
         return name
 
@@ -240,7 +237,7 @@ def _write_state(
         size += sum(len(value) for value in change.content or () if isinstance(value, str))
         if count >= ROWS or size >= SIZE:
             last, count, size, bundles = flush(), 0, 0, bundles + 1
-    if batch or last is None:
+    while batch or decided or last is None:
         last, bundles = flush(), bundles + 1
     return total, bundles, last
 

@@ -8,6 +8,7 @@ then passes the statement on, in case its own deletions reach a device before th
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -213,6 +214,13 @@ def _decided(replica: Replica, erasure: AskedErasure, since: int) -> list[Decisi
             [replica.device_id],
         )
     }
+
+    @functools.cache
+    def was_known(stream: str, n: int) -> bool:
+        if ctx is None:
+            return stream.partition(".")[0] in others
+        return conflicts.had(replica, ctx, stream, n)
+
     found = []
     for table, key, twins, *version in connection.fetch_all(
         "SELECT table_name, row_key, twins, cl, stamp, digest, stream, n FROM sync_rows "
@@ -225,11 +233,7 @@ def _decided(replica: Replica, erasure: AskedErasure, since: int) -> list[Decisi
         found += [
             Decision(table, key, one.stream, one.n, one.stamp, one.cl)
             for one in with_twins(Version(*version), twins)
-            if (
-                one.stream.partition(".")[0] not in others
-                if ctx is None
-                else not conflicts.had(replica, ctx, one.stream, one.n)
-            )
+            if not was_known(one.stream, one.n)
         ]
     return found
 

@@ -74,10 +74,10 @@ def seal(replica: Replica, decided: Iterable[Decision] = ()) -> int:
             with replica.connection.transaction():
                 changes = _changes(replica, class_)
                 if changes or due:
-                    write(replica, class_, changes, decided=due)
-            due = []
+                    write(replica, class_, changes, decided=due[:ROWS])
+            due = due[ROWS:]
             count = sum(map(len, changes.values()))
-            if not count:
+            if not (count or due):
                 break
             sealed += count
     _clear_others(replica, own)
