@@ -373,6 +373,21 @@ def test_a_restored_home_asks_for_what_the_others_have_not_heard(shared, tmp_pat
         assert left_of(again) == set()
 
 
+def test_a_restored_home_does_not_ask_again_for_what_was_begun_anew(shared, tmp_path):
+    a, b, folder = shared("laptop", "phone", channel="group")
+    a.backups.write(tmp_path / "a.backup")
+    a.privacy.forget(conversation="talk")
+    meet(folder, a, b)
+    write(b, SAID, "new", "group", "talk", "otto", "user", "begun anew")
+    a.close()
+    restore(tmp_path / "a.backup", Settings.resolve(home=a.home.path), force=True)
+    with Lab.open(a.home.path) as again:
+        meet(folder, again, b, again)
+        for lab in (again, b):
+            assert count(lab, "SELECT count(*) FROM messages WHERE message_id = 'new'") == 1
+    assert len(b.privacy.receipts()) == 1
+
+
 def test_what_is_shown_of_an_erasure_for_another_device(shared, capsys):
     a, b, folder = shared("laptop", "phone")
     a.privacy.forget(user=ADA)
