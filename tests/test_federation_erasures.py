@@ -143,6 +143,7 @@ def test_what_another_device_made_of_erased_rows_goes_with_them(shared, channel,
         assert lab.devices.federation.bundles_with(re.compile(b"canary")) == 0
 
 
+@pytest.mark.slow
 def test_what_an_erasure_decides_is_spread_over_bundles(shared, monkeypatch):
     """A header of half a million of decided conflicts would be refused."""
     monkeypatch.setattr(sealing, "ROWS", 1)
@@ -196,6 +197,7 @@ def test_snapshots_of_another_device_go_with_the_rows(shared):
     assert b.sql("SELECT count(*) FROM conversations").fetchall() == [(0,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_sent", [False, True])
 def test_a_device_that_was_away_erases_after_a_compaction(shared, is_sent):
     a, b, c, folder = shared("laptop", "phone", "stick")
@@ -277,6 +279,7 @@ class KilledError(BaseException):
     """The process ends."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["begin", "keep", "finish", "end"])
 def test_a_process_that_is_killed_while_it_erases_for_another_device(shared, monkeypatch, where):
     a, b, folder = shared("laptop", "phone", channel="group")

@@ -111,19 +111,14 @@ class Receiver:
                     self._headers.pop(name, None)
                     self._kept.pop(name, None)
                     self._reasons.pop(name, None)
-        if not erasures.waits(self._replica):
-            self._end_waiting()
-        waiting = sorted((str(name), why) for name, why in self._reasons.items())
-        self._replica.keep("waiting", waiting)
-        self._done.waiting = [one for one in waiting if self._replica.waits(one[1])]
-        return self._done
-
-    def _end_waiting(self) -> None:
-        """Try parked rows again, and refuse files that this device should have a key for."""
         retry_parked(self._replica)
         for file, why in self._replica.refuse_unreadable():
             self._reasons.pop(parse_name(file), None)
             self._done.refused.append((file, why))
+        waiting = sorted((str(name), why) for name, why in self._reasons.items())
+        self._replica.keep("waiting", waiting)
+        self._done.waiting = [one for one in waiting if self._replica.waits(one[1])]
+        return self._done
 
     def _pending(self) -> set[FileName]:
         known = {
