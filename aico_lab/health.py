@@ -31,6 +31,7 @@ from aico_lab.errors import (
 )
 from aico_lab.etl import snapshots
 from aico_lab.etl.misplaced import check_places
+from aico_lab.federation import erasures
 from aico_lab.home.files import held
 from aico_lab.home.keys import UNFINISHED, is_of_former_version, slots_of
 from aico_lab.home.staged import RESTORED
@@ -502,6 +503,12 @@ def _check_erasures(lab: Lab) -> str:
         raise ErasureIncomplete(
             f"{len(unfinished)} erasures are not finished, the first of them {unfinished[0]}: run "
             "`aico-lab sync`, which finishes them."
+        )
+    asked = erasures.asked(lab.devices.federation.replica) if lab.encrypted else []
+    if waiting := [one for one in asked if not one.is_begun]:
+        raise ErasureIncomplete(
+            f"Another device asked for {_counted(len(waiting), 'erasures')} that this one has not "
+            "carried out yet: run `aico-lab federate sync`."
         )
     receipts = lab.privacy.receipts()
     forged = [one["erasure_id"] for one in receipts if not lab.privacy.is_authentic(one)]

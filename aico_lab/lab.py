@@ -714,7 +714,7 @@ class Lab:
         """
         from aico_lab.federation.lab_devices import Devices
 
-        return Devices(self.storage)
+        return Devices(self.storage, self.privacy.erase_asked)
 
     @cached_property
     def cache(self) -> Cache:

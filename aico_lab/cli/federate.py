@@ -12,10 +12,13 @@ import typer
 
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.device import FolderOption
-from aico_lab.cli.output import emit, note, say, show
+from aico_lab.cli.output import Bar, emit, note, say, show
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.federation.results import FederationProof, Synced
 
 federate = typer.Typer(
@@ -49,7 +52,10 @@ def federate_sync(
     if watch and json:
         raise InvalidValue("Use only one of --watch and --json.")
     with open_lab(home, key_file) as lab:
-        done = lab.devices.sync(folder=folder, lan=lan, address=address, tell=note)
+        with Bar("steps") as bar:
+            done = lab.devices.sync(
+                folder=folder, lan=lan, address=address, tell=note, progress=bar.show
+            )
         if json:
             emit(done)
         _report(done, quiet=json)
@@ -364,12 +370,26 @@ def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
             if len(some) > 1:
                 more = counted(len(some) - 1, "other files")
                 note(f"Likewise {more}: see `aico-lab federate status`.")
+        _report_erasures(one.taken_in.erased)
         if not quiet:
             say(
                 f"{way}: {counted(one.exchanged.received, 'files')} received, "
                 f"{one.exchanged.sent:,} sent; {counted(one.taken_in.rows, 'rows')} taken in, "
                 f"{one.sealed.rows:,} changed here."
             )
+
+
+def _report_erasures(erasures: Iterable[ErasedForDevice]) -> None:
+    from aico_lab.metrics.engine.claims import counted
+
+    for one in erasures:
+        note(
+            f"{one.name} asked for an erasure, which is not finished: {one.problem}"
+            if one.problem
+            else f"{one.name} asked for an erasure: {counted(one.rows, 'rows')} were erased here."
+        )
+        for sentence in one.left:
+            note(sentence)
 
 
 def _value(value: object) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.federation import conflicts, control, replaced
+from aico_lab.federation import conflicts, control, erasures, replaced
 from aico_lab.federation.bundles import (
     ROWS,
     SIZE,
@@ -199,7 +199,9 @@ def _replace(replica: Replica, chains: dict[str, list[Link]], *, whole: bool) ->
     everything = [*control.everything(replica), *replaced.known(replica)]
     for class_, links in chains.items():
         origins = None if whole else {(link.stream, link.n) for link in links}
-        count, number, last = _write_state(replica, class_, origins)
+        # Whoever missed an erasure learns of it before the deletions, which the states have.
+        said = erasures.known(replica) if class_ == BASE else []
+        count, number, last = _write_state(replica, class_, origins, said)
         rows, bundles = rows + count, bundles + number
         statements.append(replaced.replacement(class_, last, links))
     write(replica, BASE, {}, [*everything, _seen(replica), *statements])
@@ -213,17 +215,20 @@ def _write_state(
     replica: Replica,
     class_: str,
     origins: AbstractSet[tuple[str, int]] | None,
+    statements: Sequence[dict[str, Any]],
 ) -> tuple[int, int, FileName]:
     replica.begin_stream(class_)
+    said = list(statements)
     batch: Changes = {}
     count = size = total = bundles = 0
     last: FileName | None = None
     decided = conflicts.decided(replica, class_)
 
     def flush() -> FileName:
-        name = write(replica, class_, batch, decided=decided, is_state=True)
+        name = write(replica, class_, batch, said, decided=decided[:ROWS], is_state=True)
         batch.clear()
-        decided.clear()
+        del decided[:ROWS]
+        said.clear()
         return name
 
     for table, change in _rows(replica, class_, origins):
@@ -232,7 +237,7 @@ def _write_state(
         size += sum(len(value) for value in change.content or () if isinstance(value, str))
         if count >= ROWS or size >= SIZE:
             last, count, size, bundles = flush(), 0, 0, bundles + 1
-    if batch or last is None:
+    while batch or decided or last is None:
         last, bundles = flush(), bundles + 1
     return total, bundles, last
 

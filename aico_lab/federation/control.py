@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
 from aico_lab.errors import InvalidValue
-from aico_lab.federation import epochs, replaced, undone
+from aico_lab.federation import epochs, erasures, replaced, undone
 from aico_lab.federation.bundles import FileName, Refused
 from aico_lab.federation.replica import DeviceKeys
 
@@ -106,6 +106,8 @@ def _obey_one(
             replaced.receive(replica, statement)
         case "undone":
             undone.receive(replica, statement)
+        case "erase":
+            erasures.receive(replica, statement)
         case "seen":
             replica.connection.execute(
                 "INSERT INTO sync_seen SELECT value FROM json_each(?) WHERE true "
@@ -227,4 +229,4 @@ def everything(replica: Replica) -> list[Statement]:
         )
         if class_ in entitled
     ]
-    return statements
+    return [*statements, *erasures.known(replica)]

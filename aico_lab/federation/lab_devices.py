@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from aico_lab.federation.compacting import Compacted
+    from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.federation.pairing import Post
     from aico_lab.federation.replica import DeviceKeys
     from aico_lab.federation.results import FederatedDevice, Synced
     from aico_lab.storage import Storage
+
+    Progress = Callable[[str, int, int], None]
 
 _FOLDER = "folder"
 
@@ -39,8 +43,18 @@ class Devices:
         federation: The exchange with them: conflicts, status, proofs.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(
+        self, storage: Storage, erase: Callable[[Progress | None], list[ErasedForDevice]]
+    ) -> None:
+        """Use a home.
+
+        Args:
+            storage: The opened databases.
+            erase: Carries out the erasures that other devices asked for.
+        """
         self.federation = Federation.of(storage)
+        self.federation.erase = partial(erase, None)
+        self._erase = erase
 
     def list(self) -> list[FederatedDevice]:
         """Return all devices, also revoked ones, by name."""
@@ -186,16 +200,19 @@ class Devices:
         lan: bool = False,
         address: str | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        progress: Progress | None = None,
     ) -> dict[str, Synced]:
         """Exchange changes with the other devices, and return the results by way.
 
-        The local network comes first: what came by it need not come by the folder.
+        The local network comes first: what came by it need not come by the folder. What another
+        device has erased is erased from all stores of this one.
 
         Args:
             folder: The shared folder; by default that of the last time, if there was one.
             lan: Look for devices in the local network.
             address: The HOST:PORT of a device that serves.
             tell: Called with the sentence that only the folder was used, and why.
+            progress: Called with a step of an erasure, the number of steps done, and their total.
 
         Raises:
             InvalidValue: There is no way to another device.
@@ -203,8 +220,10 @@ class Devices:
             LibraryMissing: The library that finds devices is not installed, and there is no folder.
             FolderUnusable: The folder cannot be used.
             DeviceRevoked: The other devices no longer trust this one.
+            ErasureBusy: Another process is erasing, so that an erasure could not begin.
         """
         _ = self.federation.federation_id
+        self.federation.erase = partial(self._erase, progress)
         shared = self.folder if folder is None else shared_folder(folder)
         done: dict[str, Synced] = {}
         why = None

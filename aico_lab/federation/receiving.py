@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from aico_lab.federation import control, epochs, replaced
+from aico_lab.federation import control, epochs, erasures, replaced
 from aico_lab.federation.applying import apply, retry_parked
 from aico_lab.federation.bundles import (
     START,
@@ -30,10 +30,12 @@ from aico_lab.federation.bundles import (
 from aico_lab.federation.sealing import seal
 
 if TYPE_CHECKING:
+    from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.federation.replica import Replica
 
 BEFORE_IT: Final = "the bundle before it is missing"
 NEEDED: Final = "a bundle that it refers to is missing"
+_ERASURE: Final = "an erasure that a device asked for comes first"
 _KEPT: Final = 32 << 20
 """Bytes of opened bundles that are kept until their turn; others are opened again."""
 
@@ -48,6 +50,7 @@ class TakenIn:
         refused: Files that were not taken in, each with the reason.
         waiting: Files that may be taken in later, each with the reason.
         rows_of: The numbers of rows by the device that sent them.
+        erased: Erasures that other devices had asked for.
     """
 
     bundles: int = 0
@@ -55,6 +58,7 @@ class TakenIn:
     refused: list[tuple[str, str]] = field(default_factory=list)
     waiting: list[tuple[str, str]] = field(default_factory=list)
     rows_of: Counter[str] = field(default_factory=Counter)
+    erased: list[ErasedForDevice] = field(default_factory=list)
 
     def followed_by(self, later: TakenIn) -> TakenIn:
         """Return the result of both."""
@@ -64,6 +68,7 @@ class TakenIn:
             self.refused + later.refused,
             later.waiting,
             self.rows_of + later.rows_of,
+            self.erased + later.erased,
         )
 
 
@@ -81,7 +86,10 @@ class Receiver:
         self._done = TakenIn()
 
     def take_in(self) -> TakenIn:
-        """Apply every bundle whose predecessors were applied, and note why the others wait."""
+        """Apply every bundle whose predecessors were applied, and note why the others wait.
+
+        All wait for an erasure that one of them asks for.
+        """
         replaced.take_effect(self._replica)
         self._replica.without_key.clear()
         pending = self._pending()
@@ -179,6 +187,13 @@ class Receiver:
                 control.obey(self._replica, early, name.device)
 
     def _take(self, name: FileName) -> bool:
+        try:
+            if self._erasure_comes_first(self._headers[name]):
+                self._reasons[name] = _ERASURE
+                return False
+        except Refused as refused:
+            self._refuse(name, refused)
+            return False
         opened = self._kept.pop(name, None)
         self._kept_size -= len(opened.body) if opened else 0
         try:
@@ -197,6 +212,18 @@ class Receiver:
         self._done.rows += rows
         self._done.rows_of[name.device] += rows
         return True
+
+    def _erasure_comes_first(self, header: Header) -> bool:
+        """Return whether an erasure waits, also one that a bundle asks for whose turn it is."""
+        if erasures.waits(self._replica):
+            return True
+        asked = [one for one in header.statements if one.get("kind") == "erase"]
+        if not asked:
+            return False
+        with self._connection.transaction():
+            for one in asked:
+                erasures.receive(self._replica, one, header.ctx)
+        return erasures.waits(self._replica)
 
     def _refuse(self, name: FileName, refused: Refused) -> None:
         if isinstance(refused, NoKey):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from aico_lab.adapters.libsql import NOW
-from aico_lab.federation import conflicts, epochs, replaced
+from aico_lab.federation import conflicts, epochs, erasures, replaced
 from aico_lab.federation.bundles import (
     ROWS,
     SIZE,
@@ -60,25 +60,30 @@ def seal(replica: Replica, decided: Iterable[Decision] = ()) -> int:
     """
     with replica.connection.transaction():
         collect(replica)
-        write_statements(replica, [])
+        # Before the deletions, which other devices apply only after they have erased the same.
+        asked, ended = erasures.unsent(replica)
+        write_statements(replica, asked)
+    decided = [*decided, *ended]
     sealed = 0
     own = replica.own_classes
     # Rows come after those that they refer to, or they would be parked on the other devices.
     for class_ in dict.fromkeys(table.class_ for table in replica.tables.values()):
         if class_ not in own:
             continue
-        ended = [one for one in decided if replica.tables[one.table].class_ == class_]
+        due = [one for one in decided if replica.tables[one.table].class_ == class_]
         while True:
             with replica.connection.transaction():
                 changes = _changes(replica, class_)
-                if changes or ended:
-                    write(replica, class_, changes, decided=ended)
-            ended = []
+                if changes or due:
+                    write(replica, class_, changes, decided=due[:ROWS])
+            due = due[ROWS:]
             count = sum(map(len, changes.values()))
-            if not count:
+            if not (count or due):
                 break
             sealed += count
     _clear_others(replica, own)
+    if asked and own:
+        erasures.note_sent(replica)
     return sealed
 
 

@@ -11,6 +11,7 @@ from aico_lab.federation import (
     compacting,
     conflicts,
     control,
+    erasures,
     leaving,
     overview,
     proof,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.storage import Storage
 
 _PATIENCE: Final = 30.0  # seconds that one process waits for another
@@ -51,6 +53,8 @@ class Federation:
 
     Attributes:
         replica: The database, keys and bundles of this device.
+        erase: Carries out the erasures that other devices asked for; without it, these wait, and
+            so do all bundles.
     """
 
     def __init__(self, connection: Connection, folder: Path) -> None:
@@ -62,6 +66,7 @@ class Federation:
         """
         self.folder = folder
         self.replica = Replica(connection, Spool(folder / "spool"))
+        self.erase: Callable[[], list[ErasedForDevice]] | None = None
 
     @classmethod
     def of(cls, storage: Storage) -> Federation:
@@ -227,6 +232,8 @@ class Federation:
                 raise InvalidValue("The invitation is for another device.")
             self.replica.put("federation", id_)
             self.replica.audit("device.joined", keys.device_id, f"invited by {invitation['from']}")
+            if not former:  # its own rows are not those that were erased
+                erasures.end_all(self.replica)
             if former and (own := self.replica.own_classes):
                 for class_ in own:
                     self.replica.put(f"scan:{class_}", "1")
@@ -264,7 +271,19 @@ class Federation:
             return Sealed(seal(self.replica))
 
     def take_in(self) -> TakenIn:
-        """Apply the bundles that were received, and send again what others lack."""
+        """Apply the bundles that were received, and send again what others lack.
+
+        Erasures that they ask for are carried out in between.
+        """
+        done = self._take_in()
+        due = erasures.asked(self.replica)
+        while due and self.erase is not None:
+            done.erased += self.erase()
+            done = done.followed_by(self._take_in())
+            due = [one for one in erasures.asked(self.replica) if not one.is_begun]
+        return done
+
+    def _take_in(self) -> TakenIn:
         with self._exclusive():
             compacting.begin_streams_after_loss(self.replica)
             taken_in = Receiver(self.replica).take_in()

@@ -19,6 +19,7 @@ from aico_lab.adapters.libsql import NOW
 from aico_lab.backup.writing import refuse_rotation
 from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureIncomplete, UnknownName
+from aico_lab.federation import erasures
 from aico_lab.federation.syncing import Federation
 from aico_lab.home.receipts import (
     NOTHING_KNOWN,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.federation.erasures import AskedErasure
+    from aico_lab.federation.replica import Replica
     from aico_lab.privacy.deleting import Deleted
     from aico_lab.storage import Storage
 
@@ -148,13 +151,24 @@ class Forgetting:
                         return _result(one.receipt)
                 raise
             check_pages(self._storage)
-            erasure = KeptErasure(_new_id(), wanted)
+            erasure = self._new(primary, scope)
             self._delete(primary, erasure, scope)
             result = self._finish(erasure, reports=reports)
             result.left.extend(
                 f"An earlier erasure is not finished: {one}" for _, one in incomplete
             )
             return result
+
+    def _new(self, primary: Connection, scope: Scope) -> KeptErasure:
+        """Return a new erasure, with the id that it has on the device that asked for it."""
+        wanted, federation = scope.hashed(self._key), Federation.existing(self._storage)
+        asked = _asked_of(federation.replica, scope) if federation else []
+        if not asked:
+            return KeptErasure(_new_id(), wanted)
+        first = asked[0].erasure_id
+        if primary.fetch_one("SELECT 1 FROM erasures WHERE erasure_id = ?", [first]):
+            return KeptErasure(_new_id(), wanted, repeats=first)
+        return KeptErasure(first, wanted)
 
     def rehearse(self, scope: Scope) -> ErasureResult:
         """Return the rows that an erasure would delete, and the places it would leave.
@@ -399,6 +413,7 @@ class Forgetting:
             if federation := Federation.existing(self._storage):
                 if scope.kind == "import":
                     federation.note_undone(scope.value, deleted.since)
+                _tell_devices(federation.replica, erasure, scope, deleted.since)
                 federation.note_changes()
             primary.execute(
                 "INSERT OR REPLACE INTO erasures "
@@ -497,6 +512,24 @@ class Forgetting:
         for path in named:
             clear_outputs(path)
         return len(named)
+
+
+def _asked_of(replica: Replica, scope: Scope) -> list[AskedErasure]:
+    """Return the erasures of a scope that other devices asked for."""
+    return [one for one in erasures.asked(replica) if scope.hashed(one.key) == one.scope]
+
+
+def _tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, since: int) -> None:
+    """Ask the other devices to erase the same, unless it is what one of them asked for.
+
+    A repetition has the id of the first erasure, so that only devices that missed that obey.
+    """
+    if asked := _asked_of(replica, scope):
+        erasures.begin(replica, asked, since)
+    elif scope.kind in erasures.ROW_OF:
+        key = secrets.token_bytes(32)
+        first = erasure.repeats or erasure.erasure_id
+        erasures.ask(replica, first, key, scope.hashed(key), scope.value)
 
 
 def _rehearsed(primary: Connection, scope: Scope) -> Deleted:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import date
 
+    from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.privacy.forgetting import ErasureResult, Forgetting
     from aico_lab.privacy.shared_files import Content
     from aico_lab.privacy.sharing import SharedExport
@@ -85,6 +86,23 @@ class Privacy:
     def resume(self) -> list[ErasureResult]:
         """Finish erasures that were interrupted, and repeat those that a restored database lost."""
         return self._forgetting(None).resume()
+
+    @private_files()
+    def erase_asked(
+        self, progress: Callable[[str, int, int], None] | None = None
+    ) -> list[ErasedForDevice]:
+        """Carry out the erasures that the person's other devices asked for.
+
+        Args:
+            progress: Called with a step, the number of steps done, and their total.
+
+        Raises:
+            ErasureBusy: Another process is erasing.
+            InvalidValue: A change of the key is unfinished.
+        """
+        from aico_lab.privacy.asked import erase_asked
+
+        return erase_asked(self._storage, self._forgetting(progress))
 
     def share(
         self,

@@ -231,8 +231,8 @@ def _scan_bundles(storage: Storage, patterns: Patterns, result: Scan) -> None:
         result.leave(
             "bundles",
             f"{bundles:,} bundles in federation/spool have what was erased, or cannot be searched, "
-            "and so may the shared folder and other devices: run the same `forget` on every device "
-            "before its next `federate sync`, and then `aico-lab federate compact` here.",
+            "and so may the shared folder and other devices: run `aico-lab federate compact` here, "
+            "once all devices have exchanged changes by `federate sync`, which erases it there.",
         )
 
 

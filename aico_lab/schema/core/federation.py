@@ -141,4 +141,21 @@ FEDERATION = {
         ],
         rollback_statements=[f"DROP TABLE {name}" for name in reversed(_TABLES)],
     ),
+    2: SchemaVersion(
+        version=2,
+        name="Erasures for other devices",
+        description="The erasures that devices ask each other for.",
+        sql_statements=[
+            # `ctx` is what the device that asks had taken in, if it is known; `unsent` are the
+            # conflicts that the erasure decides here, until they are sent with the statement.
+            """CREATE TABLE sync_erasures (
+                erasure_id TEXT PRIMARY KEY NOT NULL,
+                statement JSON TEXT NOT NULL,
+                ctx JSON TEXT,
+                state TEXT NOT NULL CHECK (state IN ('waiting', 'erasing', 'done')),
+                unsent JSON TEXT
+            ) WITHOUT ROWID""",
+        ],
+        rollback_statements=["DROP TABLE sync_erasures"],
+    ),
 }

@@ -1,0 +1,301 @@
+"""Erasures that devices ask each other for, by signed statements that name nobody.
+
+The deletions alone would take away the rows by which another device finds what it has made of them,
+such as its snapshots and the companion's answers. So a device takes in the statement before the
+deletions, and nothing more until it has carried the erasure out itself, which a caller does. It
+then passes the statement on, in case its own deletions reach a device before those of the first.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from aico_lab.federation import conflicts
+from aico_lab.federation.bundles import Ctx, Decision, Refused
+from aico_lab.federation.rows import Version, stored_versions, with_twins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from aico_lab.federation.replica import Replica
+
+ROW_OF: Final[dict[str, tuple[str, str] | None]] = {
+    "user": ("users", "user_id"), "channel": ("channels", "channel_id"), "conversation": None,
+}  # fmt: skip
+"""The table and key of the row by which one can tell who came back, by kind of scope."""
+
+_FORMS: Final = {
+    "erasure_id": re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}"),
+    "device_id": re.compile("[0-9a-f]{16}"),
+    "key": re.compile("[0-9a-f]{64}"),
+}
+_HASH: Final = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class AskedErasure:
+    """An erasure that another device asked for, and that is not finished here.
+
+    Attributes:
+        erasure_id: Its id, on all devices.
+        device_id: The device.
+        key: The key of the hash in the scope.
+        scope: What it erases, with a keyed hash instead of an id.
+        cl: The causal length of its row after the deletion there; None if it has no row.
+        is_begun: Whether its rows were deleted here.
+    """
+
+    erasure_id: str
+    device_id: str
+    key: bytes
+    scope: dict[str, str]
+    cl: int | None
+    is_begun: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedForDevice:
+    """The result of an erasure that another device asked for.
+
+    Attributes:
+        device_id: The device.
+        name: Its name.
+        rows: The number of rows that were deleted from the primary database.
+        left: A sentence for each place outside of what an erasure reaches.
+        problem: Why it is not finished, or None.
+    """
+
+    device_id: str
+    name: str
+    rows: int
+    left: list[str]
+    problem: str | None
+
+
+def ask(
+    replica: Replica, erasure_id: str, key: bytes, scope: Mapping[str, str], value: str
+) -> None:
+    """Note that the other devices are to erase the same, in the transaction that deletes the rows.
+
+    Args:
+        replica: The device.
+        erasure_id: The id of the erasure.
+        key: The key of the hash in the scope.
+        scope: What it erases, with a keyed hash instead of an id.
+        value: The id.
+    """
+    kind = scope["kind"]
+    # Whoever never had the row may have one that another device has added, too.
+    cl = None if ROW_OF[kind] is None else max(2, length(replica, kind, value))
+    statement = {
+        "kind": "erase", "erasure_id": erasure_id, "device_id": replica.device_id,
+        "key": key.hex(), "scope": dict(scope), "cl": cl,
+    }  # fmt: skip
+    replica.connection.execute(
+        "INSERT INTO sync_erasures (erasure_id, statement, state, unsent) "
+        "VALUES (?, ?, 'done', '[]') ON CONFLICT DO NOTHING",
+        [erasure_id, json.dumps(statement)],
+    )
+
+
+def length(replica: Replica, kind: str, value: str) -> int:
+    """Return the causal length of a person's or channel's row as it is now; 0 if it never was."""
+    row_of = ROW_OF[kind]
+    if row_of is None:
+        return 0
+    table, column = row_of
+    there = bool(replica.connection.fetch_one(f"SELECT 1 FROM {table} WHERE {column} = ?", [value]))
+    known = stored_versions(replica.connection, table, [value]).get(value)
+    return int(there) if known is None else known.cl + (there != known.is_alive)
+
+
+def receive(replica: Replica, said: Mapping[str, Any], ctx: Ctx | None = None) -> None:
+    """Note an erasure that a device asks for, unless it is known.
+
+    Args:
+        replica: The device.
+        said: The statement.
+        ctx: What the device had taken in when it erased; None if that is not known.
+
+    Raises:
+        Refused: The statement is malformed.
+    """
+    scope, cl = said.get("scope"), said.get("cl")
+    if (
+        not all(
+            isinstance(said.get(name), str) and form.fullmatch(said[name])
+            for name, form in _FORMS.items()
+        )
+        or not isinstance(scope, dict)
+        or scope.get("kind") not in ROW_OF
+        or not isinstance(scope.get("id_hmac"), str)
+        or not _HASH.fullmatch(scope["id_hmac"])
+        or (type(cl) is not int if ROW_OF[scope["kind"]] else cl is not None)
+    ):
+        raise Refused("its statements are malformed")
+    statement = {
+        "kind": "erase", **{name: said[name] for name in _FORMS},
+        "scope": {"kind": scope["kind"], "id_hmac": scope["id_hmac"]}, "cl": cl,
+    }  # fmt: skip
+    # One that is passed on has another context than that of the device that erased first.
+    is_known = ctx is not None and "again" not in said
+    replica.connection.execute(
+        "INSERT INTO sync_erasures (erasure_id, statement, ctx, state) "
+        "VALUES (?, ?, ?, 'waiting') ON CONFLICT DO NOTHING",
+        [said["erasure_id"], json.dumps(statement), json.dumps(ctx) if is_known else None],
+    )
+
+
+def waits(replica: Replica) -> bool:
+    """Return whether an erasure is to be carried out before anything more is taken in."""
+    return bool(
+        replica.connection.fetch_one("SELECT 1 FROM sync_erasures WHERE state = 'waiting' LIMIT 1")
+    )
+
+
+def is_waiting(replica: Replica, erasure: AskedErasure) -> bool:
+    """Return whether nothing of an erasure was deleted yet."""
+    return any(one.erasure_id == erasure.erasure_id and not one.is_begun for one in asked(replica))
+
+
+def asked(replica: Replica) -> list[AskedErasure]:
+    """Return the erasures that other devices asked for and that are not finished here."""
+    found = []
+    for text, state in replica.connection.fetch_all(
+        "SELECT statement, state FROM sync_erasures WHERE state <> 'done' ORDER BY erasure_id"
+    ):
+        one = json.loads(text)
+        found.append(
+            AskedErasure(
+                one["erasure_id"], one["device_id"], bytes.fromhex(one["key"]), one["scope"],
+                one["cl"], state == "erasing",
+            )
+        )  # fmt: skip
+    return found
+
+
+def begin(replica: Replica, erasures: Iterable[AskedErasure], since: int) -> None:
+    """Note that erasures are being carried out, in the transaction that deletes the rows.
+
+    Args:
+        replica: The device.
+        erasures: The erasures.
+        since: The last change of the feed before, which still has those after it.
+    """
+    for one in erasures:
+        decided = _decided(replica, one, since)
+        for class_ in replica.classes:
+            conflicts.receive(replica, class_, decided)
+        replica.connection.execute(
+            "UPDATE sync_erasures SET state = 'erasing', unsent = ? WHERE erasure_id = ?",
+            [json.dumps(decided), one.erasure_id],
+        )
+
+
+def _decided(replica: Replica, erasure: AskedErasure, since: int) -> list[Decision]:
+    """Return the versions of deleted rows that the device which asked did not know.
+
+    They are among its conflicts, or will be: the erasure decides these.
+    """
+    connection = replica.connection
+    row = connection.fetch_one(
+        "SELECT ctx FROM sync_erasures WHERE erasure_id = ?", [erasure.erasure_id]
+    )
+    ctx = Ctx(json.loads(row[0])) if row and row[0] else None
+    # Each device decides its own versions; of these, all, if it is not known which were new.
+    others = {
+        device_id
+        for (device_id,) in connection.fetch_all(
+            "SELECT device_id FROM devices WHERE trust_level > 0 AND device_id <> ?",
+            [replica.device_id],
+        )
+    }
+
+    @functools.cache
+    def was_known(stream: str, n: int) -> bool:
+        if ctx is None:
+            return stream.partition(".")[0] in others
+        return conflicts.had(replica, ctx, stream, n)
+
+    found = []
+    for table, key, twins, *version in connection.fetch_all(
+        "SELECT table_name, row_key, twins, cl, stamp, digest, stream, n FROM sync_rows "
+        "JOIN sync_streams USING (stream_id) WHERE cl % 2 = 1 AND (table_name, row_key) IN "
+        "(SELECT table_name, row_key FROM change_log WHERE seq > ? AND op = 'delete')",
+        [since],
+    ):
+        if table not in replica.tables or not replica.tables[table].queues_conflicts:
+            continue
+        found += [
+            Decision(table, key, one.stream, one.n, one.stamp, one.cl)
+            for one in with_twins(Version(*version), twins)
+            if not was_known(one.stream, one.n)
+        ]
+    return found
+
+
+def end(
+    replica: Replica,
+    erasure: AskedErasure,
+    rows: int = 0,
+    left: Sequence[str] = (),
+    *,
+    problem: str | None = None,
+) -> ErasedForDevice:
+    """Note that an erasure was carried out, or why it is not finished, and return the result.
+
+    Args:
+        replica: The device.
+        erasure: The erasure.
+        rows: The number of rows that were deleted.
+        left: A sentence for each place outside of what an erasure reaches.
+        problem: Why it is not finished.
+    """
+    connection = replica.connection
+    if problem is None:
+        with connection.transaction():
+            connection.execute(
+                "UPDATE sync_erasures SET state = 'done' WHERE erasure_id = ?",
+                [erasure.erasure_id],
+            )
+            replica.audit("federation.erased", erasure.device_id, f"rows: {rows:,}")
+    row = connection.fetch_one("SELECT name FROM devices WHERE device_id = ?", [erasure.device_id])
+    name = row[0] if row and row[0] else erasure.device_id
+    return ErasedForDevice(erasure.device_id, name, rows, list(left), problem)
+
+
+def end_all(replica: Replica) -> None:
+    """Note that no erasure so far concerns this device, which has only now joined the others."""
+    replica.connection.execute("UPDATE sync_erasures SET state = 'done'")
+
+
+def known(replica: Replica) -> list[dict[str, Any]]:
+    """Return the statements on all erasures, for devices that have missed them."""
+    return [
+        json.loads(text) | {"again": True}
+        for (text,) in replica.connection.fetch_all(
+            "SELECT statement FROM sync_erasures ORDER BY erasure_id"
+        )
+    ]
+
+
+def unsent(replica: Replica) -> tuple[list[dict[str, Any]], list[Decision]]:
+    """Return the statements that are to be sent, and the conflicts that these erasures decide."""
+    statements, decided = [], []
+    for text, decisions in replica.connection.fetch_all(
+        "SELECT statement, unsent FROM sync_erasures WHERE unsent IS NOT NULL ORDER BY erasure_id"
+    ):
+        statement = json.loads(text)
+        again = {} if statement["device_id"] == replica.device_id else {"again": True}
+        statements.append(statement | again)
+        decided += [Decision(*one) for one in json.loads(decisions)]
+    return statements, [one for one in decided if one.table in replica.tables]
+
+
+def note_sent(replica: Replica) -> None:
+    """Note that the statements and decisions were sent."""
+    replica.connection.execute("UPDATE sync_erasures SET unsent = NULL WHERE unsent IS NOT NULL")

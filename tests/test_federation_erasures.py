@@ -1,0 +1,473 @@
+"""Erasures that a person's devices carry out because another one has erased the same."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from aico_lab import health
+from aico_lab.adapters.sql_text import quoted
+from aico_lab.backup.restoring import restore
+from aico_lab.cli import federate
+from aico_lab.config import Settings
+from aico_lab.errors import ErasureIncomplete, InvalidValue
+from aico_lab.etl.snapshots import published
+from aico_lab.federation import compacting, control, erasures, sealing
+from aico_lab.federation.bundles import Refused, parse_name
+from aico_lab.federation.receiving import Receiver
+from aico_lab.federation.tables import BASE
+from aico_lab.home.receipts import SealedErasures
+from aico_lab.lab import Lab
+from aico_lab.privacy.forgetting import Forgetting
+from aico_lab.privacy.scope import Scope
+
+ADA = "person-ada-1987"
+SAID = (
+    "INSERT INTO messages (message_id, channel_id, conversation_id, user_id, role, content, "
+    "timestamp) VALUES (?, ?, ?, ?, ?, ?, '2026-11-10T12:30:00.000000Z')"
+)
+SUMMED_UP = (
+    "INSERT INTO conversation_segments (segment_id, channel_id, conversation_id, started_at, "
+    "ended_at, message_count, summary, segmenter) VALUES ('s', ?, 'talk', '2026-11-10', "
+    "'2026-11-11', 2, 'a canary of the summary', 'x')"
+)
+MEMORY = "INSERT INTO memories VALUES (?, ?, 'a canary of the memory', 'fact', 1, '2024', NULL)"
+
+
+@pytest.fixture
+def shared(tmp_path, homes):
+    """Return a function that opens homes which are devices, with one person, and their folder."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    opened = []
+
+    def open_all(*names, channel="garden"):
+        opened.extend(homes.open(tmp_path / name) for name in names)
+        first = opened[0]
+        first.devices.federation.begin(names[0])
+        for lab, name in zip(opened[1:], names[1:], strict=True):
+            join(first, lab, name)
+        write(first, "INSERT INTO users VALUES (?, 'Ada Canary', '2024', NULL)", ADA)
+        write(first, "INSERT INTO users VALUES ('otto', 'Otto', '2024', NULL)")
+        write(
+            first,
+            "INSERT INTO channels (channel_id, name, kind, created_at) VALUES (?, ?, ?, '2026')",
+            channel,
+            "our garden" if channel == "group" else "a canary of the name",
+            "group" if channel == "group" else "direct",
+        )
+        write(first, SAID, "m1", channel, "talk", ADA, "user", "a canary, said to all")
+        if channel == "group":
+            write(first, SAID, "o1", channel, "other", "otto", "user", "roses are red here")
+        meet(folder, *opened, *opened)
+        return (*opened, folder)
+
+    yield open_all
+    for lab in opened:
+        lab.close()
+
+
+def join(inviting, lab, name, level=2):
+    federation = inviting.devices.federation
+    keys = lab.devices.federation.create_keys()
+    lab.devices.federation.join(json.loads(json.dumps(federation.invite(keys, name, level=level))))
+
+
+def write(lab, sql, *parameters):
+    with lab.primary.transaction():
+        lab.primary.execute(sql, parameters)
+
+
+def make_of_it(lab, channel="garden"):
+    """Let a device make rows of what the person said, of which no row names the person."""
+    write(lab, SAID, "re", channel, "talk", None, "assistant", "a canary in the answer")
+    write(lab, SUMMED_UP, channel)
+
+
+def meet(folder, *labs):
+    for lab in labs:
+        lab.devices.sync(folder=folder)
+
+
+def count(lab, sql):
+    return lab.primary.fetch_one(sql)[0]
+
+
+def left_of(lab):
+    """Return the tables that have a text or the id; the keys of deleted rows stay."""
+    found = set()
+    for (table,) in lab.primary.fetch_all(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'sync_rows' "
+        "AND sql NOT LIKE 'CREATE VIRTUAL%'"
+    ):
+        for row in lab.primary.fetch_all(f"SELECT * FROM {quoted(table)}"):
+            said = repr(row).lower()
+            if "canary" in said or (ADA in said and "'decided'" not in said):
+                found.add((table, said))
+    return found
+
+
+def check_erased(lab, *, receipts=1):
+    assert left_of(lab) == set()
+    assert not lab.privacy.unfinished()
+    assert not erasures.asked(lab.devices.federation.replica)
+    assert len(lab.privacy.receipts()) == receipts
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+@pytest.mark.parametrize("channel", ["garden", f"direct:{ADA}", "group"])
+def test_what_another_device_made_of_erased_rows_goes_with_them(shared, channel, is_sent):
+    a, b, folder = shared("laptop", "phone", channel=channel)
+    make_of_it(b, channel)
+    write(b, "UPDATE messages SET content = 'a canary, changed' WHERE message_id = 'm1'")
+    write(b, MEMORY, "own", ADA)
+    if is_sent:
+        meet(folder, b)
+    erased = a.privacy.forget(user=ADA).erasure_id
+    meet(folder, a, b, a, b)
+    for lab in (a, b):
+        check_erased(lab)
+        assert [one["erasure_id"] for one in lab.privacy.receipts()] == [erased]
+        assert count(lab, "SELECT count(*) FROM sync_erasures") == 1
+        assert count(lab, "SELECT count(*) FROM messages") == (channel == "group")
+        assert lab.devices.federation.conflicts() == []
+        assert lab.devices.federation.verify().verified.differing == []
+    was_sent = a.devices.federation.bundles_with(re.compile(b"in the answer"))
+    assert was_sent == is_sent
+    a.devices.compact()
+    meet(folder, b, a)
+    for lab in (a, b):
+        assert left_of(lab) == set()
+        assert lab.devices.federation.bundles_with(re.compile(b"canary")) == 0
+
+
+@pytest.mark.slow
+def test_what_an_erasure_decides_is_spread_over_bundles(shared, monkeypatch):
+    """A header of half a million of decided conflicts would be refused."""
+    monkeypatch.setattr(sealing, "ROWS", 1)
+    monkeypatch.setattr(compacting, "ROWS", 1)
+    a, b, folder = shared("laptop", "phone")
+    make_of_it(b)
+    for number in range(3):
+        write(b, SAID, f"n{number}", "garden", "talk", ADA, "user", "a canary of mine")
+    meet(folder, b)
+    a.privacy.forget(user=ADA)
+    meet(folder, a, b, a)
+    check_erased(a)
+    assert decided_in_bundles(b) == [0, 1]
+    b.devices.compact()
+    meet(folder, a, b)
+    assert decided_in_bundles(a) == [0, 1]
+    assert count(a, "SELECT count(*) FROM sync_conflicts WHERE state = 'decided'") == 5
+
+
+def decided_in_bundles(lab):
+    """Return the different numbers of decided conflicts of a device's bundles."""
+    replica = lab.devices.federation.replica
+    opened = [Receiver(replica).open(parse_name(name)) for name in replica.spool.names()]
+    return sorted({len(one.header.decided) for one in opened})
+
+
+@pytest.mark.parametrize("scope", [{"channel": "garden"}, {"conversation": "talk"}])
+def test_channels_and_conversations_are_erased_on_every_device(shared, scope):
+    a, b, folder = shared("laptop", "phone")
+    make_of_it(b)
+    a.privacy.forget(**scope)
+    meet(folder, a, b, a)
+    for lab in (a, b):
+        assert count(lab, "SELECT count(*) FROM messages") == 0
+        assert count(lab, "SELECT count(*) FROM conversation_segments") == 0
+        assert len(lab.privacy.receipts()) == 1
+    write(b, "INSERT OR IGNORE INTO channels (channel_id, created_at) VALUES ('garden', '2026')")
+    write(b, SAID, "new", "garden", "talk", ADA, "user", "begun anew")
+    meet(folder, b, a, b)
+    assert [count(lab, "SELECT count(*) FROM messages") for lab in (a, b)] == [1, 1]
+
+
+def test_snapshots_of_another_device_go_with_the_rows(shared):
+    a, b, folder = shared("laptop", "phone")
+    b.sync()
+    before = set(published(b.home.snapshots))
+    a.privacy.forget(user=ADA)
+    meet(folder, a, b)
+    assert before
+    assert not before & set(published(b.home.snapshots))
+    assert b.sql("SELECT count(*) FROM conversations").fetchall() == [(0,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_device_that_was_away_erases_after_a_compaction(shared, is_sent):
+    a, b, c, folder = shared("laptop", "phone", "stick")
+    make_of_it(c)
+    a.privacy.forget(user=ADA)
+    if is_sent:
+        meet(folder, c)
+    meet(folder, a, b)
+    a.devices.compact()
+    meet(folder, b, a)
+    meet(folder, c, a, b)
+    for lab in (a, b, c):
+        check_erased(lab)
+        assert lab.devices.federation.conflicts() == []
+
+
+def test_a_device_passes_an_erasure_on_before_its_own_deletions(shared):
+    a, b, c, folder = shared("laptop", "phone", "stick")
+    make_of_it(c)
+    a.privacy.forget(user=ADA)
+    meet(folder, a, b)
+    for path in folder.glob(f"{a.devices.federation.replica.device_id}*"):
+        path.rename(folder.parent / path.name)  # as if a cloud drive did not have them yet
+    meet(folder, c)
+    assert len(c.privacy.receipts()) == 1
+    for path in folder.parent.glob("*.age"):
+        path.rename(folder / path.name)
+    meet(folder, a, b, c)
+    for lab in (a, b, c):
+        check_erased(lab)
+
+
+def test_a_person_who_came_back_elsewhere_stays(shared):
+    a, b, folder = shared("laptop", "phone")
+    write(b, "DELETE FROM users WHERE user_id = ?", ADA)
+    b.devices.federation.seal()
+    write(b, "INSERT INTO users VALUES (?, 'Ada again', '2026', NULL)", ADA)
+    a.privacy.forget(user=ADA)
+    meet(folder, a, b, a)
+    for lab in (a, b):
+        assert count(lab, f"SELECT name FROM users WHERE user_id = '{ADA}'") == "Ada again"
+    assert b.privacy.receipts() == []
+    b.privacy.forget(user=ADA)
+    meet(folder, b, a)
+    for lab in (a, b):
+        assert count(lab, f"SELECT count(*) FROM users WHERE user_id = '{ADA}'") == 0
+    assert len(a.privacy.receipts()) == 2
+
+
+def test_a_home_that_joins_later_keeps_its_own_rows(shared, tmp_path, homes):
+    a, b, folder = shared("laptop", "phone")
+    a.privacy.forget(user=ADA)
+    meet(folder, a, b)
+    with homes.open(tmp_path / "tablet") as c:
+        write(c, "INSERT INTO users VALUES (?, 'Ada Canary', '2024', NULL)", ADA)
+        write(c, MEMORY, "own", ADA)
+        join(a, c, "tablet")
+        meet(folder, c, a, b, c)
+        assert c.privacy.receipts() == []
+        assert not erasures.asked(c.devices.federation.replica)
+        kept = {one.table for one in c.devices.federation.conflicts()}
+        assert kept == {"users", "memories"}
+
+
+def test_a_device_that_is_added_again_erases_what_it_missed(shared):
+    a, b, folder = shared("laptop", "phone")
+    make_of_it(b)
+    a.devices.federation.revoke(b.devices.federation.replica.device_id)
+    a.privacy.forget(user=ADA)
+    with pytest.raises(Exception, match="no longer trust"):
+        meet(folder, a, b)
+    join(a, b, "phone again")
+    meet(folder, a, b, a, b)
+    for lab in (a, b):
+        check_erased(lab)
+
+
+class KilledError(BaseException):
+    """The process ends."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["begin", "keep", "finish", "end"])
+def test_a_process_that_is_killed_while_it_erases_for_another_device(shared, monkeypatch, where):
+    a, b, folder = shared("laptop", "phone", channel="group")
+    make_of_it(b, "group")
+    a.privacy.forget(user=ADA)
+    meet(folder, a)
+    place, name = {
+        "begin": (erasures, "begin"), "keep": (SealedErasures, "keep"),
+        "finish": (Forgetting, "_finish"), "end": (erasures, "end"),
+    }[where]  # fmt: skip
+    called = getattr(place, name)
+
+    def killed(*arguments, **options):
+        if where == "keep":  # durable, but the transaction does not commit
+            called(*arguments, **options)
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, killed)
+        with pytest.raises(KilledError):
+            meet(folder, b)
+    b.close()
+    with Lab.open(b.home.path) as again:
+        meet(folder, again, a, again)
+        for lab in (a, again):
+            check_erased(lab)
+            assert count(lab, "SELECT count(*) FROM messages") == 1
+
+
+def test_a_device_that_only_receives_erases_and_cannot_ask(shared, tmp_path, homes):
+    a, folder = shared("laptop")
+    with homes.open(tmp_path / "frame") as c:
+        join(a, c, "frame", level=1)
+        meet(folder, a, c)
+        make_of_it(c)
+        c.privacy.forget(user="otto")
+        ask_anyway(c, "otto")
+        meet(folder, c, a)
+        assert a.privacy.receipts() == []
+        assert count(a, "SELECT count(*) FROM users WHERE user_id = 'otto'") == 1
+        a.privacy.forget(user=ADA)
+        meet(folder, a, c)
+        check_erased(a)
+        check_erased(c, receipts=2)
+
+
+def ask_anyway(lab, user):
+    """Write a bundle with a statement as a device would that does not keep to the rules."""
+    federation = lab.devices.federation
+    key = bytes(32)
+    hashed = Scope("user", user).hashed(key)
+    with federation._exclusive(), lab.primary.transaction():
+        erasures.ask(federation.replica, "20260101T000000-00000000", key, hashed, user)
+        sealing.write(federation.replica, BASE, {}, erasures.unsent(federation.replica)[0])
+
+
+def test_a_revoked_device_cannot_ask(shared):
+    a, b, folder = shared("laptop", "phone")
+    a.devices.federation.revoke(b.devices.federation.replica.device_id)
+    ask_anyway(b, ADA)
+    b.devices.federation.exchange(folder)
+    meet(folder, a)
+    assert a.privacy.receipts() == []
+    assert count(a, "SELECT count(*) FROM users") == 2
+    assert {why for _, why in a.devices.federation.status().waiting} == {"its device is revoked"}
+
+
+def test_a_home_restored_from_a_backup_erases_again(shared, tmp_path):
+    a, b, folder = shared("laptop", "phone", channel="group")
+    make_of_it(b, "group")
+    b.backups.write(tmp_path / "b.backup")
+    a.privacy.forget(user=ADA)
+    meet(folder, a, b, a)
+    b.close()
+    restore(tmp_path / "b.backup", Settings.resolve(home=tmp_path / "again"))
+    with Lab.open(tmp_path / "again") as c:
+        assert left_of(c)
+        meet(folder, c, a, c)
+        check_erased(c)
+    check_erased(a)
+
+
+def test_a_restored_home_asks_for_what_the_others_have_not_heard(shared, tmp_path):
+    """The statement was lost with the database, and the sealed file has the erasure."""
+    a, b, folder = shared("laptop", "phone", channel="group")
+    make_of_it(b, "group")
+    a.backups.write(tmp_path / "a.backup")
+    a.privacy.forget(user=ADA)
+    a.close()
+    restore(tmp_path / "a.backup", Settings.resolve(home=a.home.path), force=True)
+    with Lab.open(a.home.path) as again:
+        meet(folder, again, b, again)
+        check_erased(b)
+        assert left_of(again) == set()
+
+
+def test_a_restored_home_does_not_ask_again_for_what_was_begun_anew(shared, tmp_path):
+    a, b, folder = shared("laptop", "phone", channel="group")
+    a.backups.write(tmp_path / "a.backup")
+    a.privacy.forget(conversation="talk")
+    meet(folder, a, b)
+    write(b, SAID, "new", "group", "talk", "otto", "user", "begun anew")
+    a.close()
+    restore(tmp_path / "a.backup", Settings.resolve(home=a.home.path), force=True)
+    with Lab.open(a.home.path) as again:
+        meet(folder, again, b, again)
+        for lab in (again, b):
+            assert count(lab, "SELECT count(*) FROM messages WHERE message_id = 'new'") == 1
+    assert len(b.privacy.receipts()) == 1
+
+
+def test_what_is_shown_of_an_erasure_for_another_device(shared, capsys):
+    a, b, folder = shared("laptop", "phone")
+    a.privacy.forget(user=ADA)
+    meet(folder, a)
+    erase, b.devices.federation.erase = b.devices.federation.erase, None
+    b.devices.federation.sync(folder)
+    reasons = {why for _, why in b.devices.federation.status().waiting}
+    assert "an erasure that a device asked for comes first" in reasons
+    assert count(b, "SELECT count(*) FROM users") == 2
+    with pytest.raises(ErasureIncomplete, match="asked for 1 erasure that this one"):
+        health._check_erasures(b)
+    b.devices.federation.erase = erase
+    steps = []
+    done = b.devices.sync(folder=folder, progress=lambda *step: steps.append(step))
+    assert steps
+    federate._report(done)
+    shown = capsys.readouterr().err
+    assert "laptop asked for an erasure: 3 rows were erased here." in shown
+    assert ADA not in shown
+    (entry,) = [one for one in b.devices.federation.log() if one.event == "federation.erased"]
+    assert (entry.device_id, entry.detail) == (a.devices.federation.replica.device_id, "3 rows")
+
+
+def test_an_erasure_that_is_not_finished_does_not_hold_up_the_exchange(shared, monkeypatch, capsys):
+    a, b, folder = shared("laptop", "phone")
+    a.privacy.forget(user=ADA)
+    write(a, "INSERT INTO users VALUES ('new', 'Neo', '2024', NULL)")
+    meet(folder, a)
+
+    def fails(*_, **__):
+        raise ErasureIncomplete("It is still in the warehouse.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Forgetting, "_finish", fails)
+        federate._report(b.devices.sync(folder=folder))
+    assert "which is not finished: It is still in the warehouse." in capsys.readouterr().err
+    assert count(b, "SELECT count(*) FROM users WHERE user_id = 'new'") == 1
+    assert b.privacy.unfinished()
+    meet(folder, b)
+    check_erased(b)
+
+
+def test_nothing_is_taken_in_while_an_erasure_cannot_begin(shared, monkeypatch):
+    a, b, folder = shared("laptop", "phone")
+    a.privacy.forget(user=ADA)
+    meet(folder, a)
+
+    def refused(*_, **__):
+        raise InvalidValue("A change of the key is unfinished.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Forgetting, "forget", refused)
+        with pytest.raises(InvalidValue):
+            meet(folder, b)
+    assert count(b, "SELECT count(*) FROM users") == 2
+    meet(folder, b)
+    check_erased(b)
+
+
+STATEMENT = {
+    "kind": "erase", "erasure_id": "20261130T120000-0123abcd", "device_id": "0" * 16,
+    "key": "0" * 64, "scope": {"kind": "user", "id_hmac": "0" * 64}, "cl": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"erasure_id": "../x"},
+        {"key": None},
+        {"scope": {"kind": "before", "id_hmac": "0" * 64}},
+        {"scope": {"kind": "user"}},
+        {"cl": None},
+        {"cl": "2"},
+        {"scope": {"kind": "conversation", "id_hmac": "0" * 64}},
+    ],
+)
+def test_a_malformed_statement_is_refused(lab, change):
+    with pytest.raises(Refused), lab.primary.transaction():
+        control.obey(lab.devices.federation.replica, [STATEMENT | change], "0" * 16)
