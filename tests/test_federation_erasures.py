@@ -411,7 +411,7 @@ def test_what_is_shown_of_an_erasure_for_another_device(shared, capsys):
     assert "laptop asked for an erasure: 3 rows were erased here." in shown
     assert ADA not in shown
     (entry,) = [one for one in b.devices.federation.log() if one.event == "federation.erased"]
-    assert (entry.device_id, entry.detail) == (a.devices.federation.replica.device_id, "3 rows")
+    assert (entry.device_id, entry.detail) == (a.devices.federation.replica.device_id, "rows: 3")
 
 
 def test_an_erasure_that_is_not_finished_does_not_hold_up_the_exchange(shared, monkeypatch, capsys):
