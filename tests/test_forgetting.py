@@ -1084,23 +1084,37 @@ def test_a_newer_database_put_in_place_of_an_unfinished_erasure_is_erased(plain,
         assert new.primary.fetch_all("SELECT DISTINCT channel_id FROM messages") == [("c",)]
 
 
-@pytest.mark.parametrize(
-    "given", [{"channel": "c"}, {"conversation": "c"}, {"before": "2024-06-01"}]
-)
+@pytest.mark.parametrize("given", [{"channel": "c"}, {"conversation": "c"}])
 def test_a_repeated_call_erases_what_was_written_since_an_unfinished_one(plain, given, monkeypatch):
     """Whoever asks again means what is there now, as a dry run counts it."""
     with monkeypatch.context() as patched:
         patched.setattr(forgetting, "erase_cache", dies_in_test)
         with pytest.raises(_KilledError):
             plain.privacy.forget(**given)
-    place = {"channel_id": "x", "conversation_id": "x"} if "before" in given else {}
-    add(plain.primary, *(other(number, **place) for number in range(40, 45)))
+    add(plain.primary, *map(other, range(40, 45)))
     done = plain.privacy.forget(**given)
     assert done.rows["messages"] == 5
     assert plain.primary.fetch_all("SELECT 1 FROM messages WHERE user_id = 'u'") == []
     first, second = plain.privacy.receipts()
-    assert first["erased"]["aico.db"]["messages"] == (16 if "before" in given else 8)
+    assert first["erased"]["aico.db"]["messages"] == 8
     assert second == done.receipt
+
+
+def test_whatever_is_from_before_the_date_and_written_meanwhile_goes(plain, monkeypatch):
+    """Nothing of it has an erased id or text."""
+    given = {"before": "2024-06-01"}
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "erase_cache", dies_in_test)
+        with pytest.raises(_KilledError):
+            plain.privacy.forget(**given)
+    add(plain.primary, other(40, channel_id="x", conversation_id="x", user_id="new"))
+    add_memories(plain.primary, "old words", user="new")
+    plain.primary.execute("UPDATE memories SET created_at = '2023' WHERE user_id = 'new'")
+    plain.primary.execute(FEEDBACK.format("conversation_id", "x").replace("'u'", "'new'"))
+    [done] = plain.privacy.resume()
+    assert done.rows["messages"] == 17
+    for table in ("messages", "feedback_events", "memories WHERE user_id = 'new'"):
+        assert plain.primary.fetch_all(f"SELECT * FROM {table}") == []
 
 
 def test_a_repeated_call_finishes_an_unfinished_erasure_or_says_why_not(plain, monkeypatch):
