@@ -248,8 +248,8 @@ _SELECT: Final = {
     "before": _BEFORE,
     "import": _IMPORT,
 }
-# Conversations and channels that lose their last message. A channel that an undone import did not
-# add stays, as it was there before.
+# Conversations and channels that lose their last message. A channel that was there before an undone
+# import stays, unless the version of a message with which it came was erased since.
 _LOST: Final = """INSERT OR IGNORE INTO temp.gone_conversations
     SELECT conversation_id FROM temp.gone_messages WHERE conversation_id IS NOT NULL
     EXCEPT SELECT conversation_id FROM messages
@@ -258,8 +258,12 @@ _EMPTIED: Final = f"""INSERT OR IGNORE INTO temp.gone_channels
     SELECT channel_id FROM channels AS t
     WHERE channel_id IN (SELECT channel_id FROM temp.gone_messages)
         AND NOT ({_UNUSED["channels"]})"""
+_EMPTIED_OF_ERASED: Final = f"""{_EMPTIED} AND channel_id IN (SELECT channel_id FROM messages
+        WHERE id IN (SELECT CAST(row_key AS INTEGER) FROM ({_ADDED_BY} 'messages')))"""
 
 
+_LEFT: Final = "FROM messages WHERE id NOT IN (SELECT id FROM temp.gone_messages)"
+_KEPT_PLACE: Final = "(k.content ->> 'channel_id', k.content ->> 'conversation_id')"
 _TAKE_KEPT: Final = "INSERT OR IGNORE INTO temp.gone_kept SELECT k.id FROM temp.kept AS k WHERE "
 # A message that is stored as well keeps its own id. No row has a negative number.
 _TAKE_THEIR_MESSAGES: Final = """INSERT OR IGNORE INTO temp.gone_messages
@@ -393,7 +397,9 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
     for statement in (*_KEPT_OF[scope.kind], _TAKE_THEIR_MESSAGES, _KEPT_OF_ERASED):
         connection.execute(statement, [scope.value] if "?1" in statement else [])
     connection.execute(_LOST)
-    if scope.kind != "import":
+    if scope.kind == "import":
+        connection.execute(_EMPTIED_OF_ERASED, [scope.value])
+    else:
         connection.execute(_EMPTIED)
         for statement in _KEPT_EMPTIED:
             connection.execute(statement)
