@@ -59,13 +59,15 @@ _TEXTS: Final = (
     " OR (length(atom) >= 16 AND (atom IN (SELECT content FROM temp.gone_texts) OR atom IN "
     "(SELECT content FROM messages WHERE id IN (SELECT id FROM temp.gone_messages))))"
 )
+# The parts of a payload between quotes of a text in a text.
+_QUOTED: Final = """'[' || replace(json_quote(CAST(payload AS TEXT)), '\\\\\\"', '","') || ']'"""
 # The key of a changed row is a text or an array in a text, such as `["ada", "language"]`.
 _IN_PAYLOAD: Final = f"""iif(json_valid(payload),
     {_VALUES.format("payload", _TEXTS)}
     OR coalesce(iif(json_valid(json_extract(payload, '$.key')), json_extract(
         json_extract(payload, '$.key'), '$[0]'), NULL) IN ({_IDS["user_id"]}), 0), 0)
-    OR EXISTS (SELECT 1 FROM temp.gone_users AS g WHERE {_TELLING.format("g.user_id")}
-        AND instr(payload, '\\"' || g.user_id || '\\"'))"""
+    OR EXISTS (SELECT 1 FROM json_each({_QUOTED}) WHERE value IN ({_IDS["user_id"]})
+        AND {_TELLING.format("value")})"""
 
 # Another device may have deleted the messages of a segment.
 _SEGMENTS: Final = (

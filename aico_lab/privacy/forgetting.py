@@ -297,6 +297,7 @@ class Forgetting:
             people = patterns.of_column("user_id")
             if again is not None and (
                 "lost" in erasure.wanted
+                or again.kind == "before"  # whatever is that old, also with new ids and texts
                 or rows_left(primary, patterns)
                 or count_keys_of_people(primary, people, row[3])
             ):

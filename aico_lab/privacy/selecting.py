@@ -48,23 +48,49 @@ deleted before, and `former_channels` and `former_conversations` were emptied, w
 was the highest `id`; `still_named` has the messages that name people and channels of an undone
 import; and `kept` is what is kept beside the tables of rows of other devices."""
 
-# The companion answered what was erased before, and nobody wrote in between.
-LATE_ANSWERS: Final = """SELECT m.id FROM messages AS m
-    WHERE m.id > (SELECT min(last_id) FROM temp.gone_turns)
-        AND m.role = 'assistant' AND m.user_id IS NULL
-        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.message_id = m.reply_to)
-        AND (SELECT max(timestamp) FROM temp.gone_turns AS g
-            WHERE g.channel_id = m.channel_id AND g.conversation_id = m.conversation_id
-                AND g.timestamp <= m.timestamp)
-        > coalesce((SELECT max(timestamp) FROM messages AS r
-            WHERE r.channel_id = m.channel_id AND r.conversation_id = m.conversation_id
-                AND r.role = 'user' AND r.timestamp <= m.timestamp), '')"""
+
+def _not_in(row: str, others: str) -> str:
+    """Return SQL which is true for a row that is not one of others.
+
+    `(a, b) NOT IN` would read all others for each row, in search of NULL.
+    """
+    return f"iif({row} IN ({others}), 0, 1)"
+
+
+# The companion answered what was erased before, and nobody wrote in between. Times that are equal
+# are one step of the window.
+LATE_ANSWERS: Final = """SELECT id FROM (
+        SELECT id, role, user_id, reply_to,
+            max(erased) OVER earlier AS erased, max(asked) OVER earlier AS asked
+        FROM (
+            SELECT id, channel_id, conversation_id, timestamp, role, user_id, reply_to,
+                NULL AS erased, iif(role = 'user', timestamp, NULL) AS asked FROM messages
+            WHERE (+channel_id, +conversation_id) IN
+                (SELECT channel_id, conversation_id FROM temp.gone_turns)
+            UNION ALL
+            SELECT NULL, channel_id, conversation_id, timestamp, NULL, NULL, NULL, timestamp, NULL
+            FROM temp.gone_turns
+        )
+        WINDOW earlier AS (PARTITION BY channel_id, conversation_id ORDER BY timestamp)
+    ) AS m
+    WHERE id > (SELECT min(last_id) FROM temp.gone_turns)
+        AND role = 'assistant' AND user_id IS NULL AND erased > coalesce(asked, '')
+        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.message_id = m.reply_to)"""
 
 _TAKE: Final = (
     "INSERT OR IGNORE INTO temp.gone_messages "
     "SELECT m.id, m.message_id, m.channel_id, m.conversation_id FROM messages AS m "
 )
 _THEIRS: Final = "SELECT DISTINCT channel_id, conversation_id FROM messages WHERE user_id = ?1"
+_PROMPTS: Final = (
+    "SELECT channel_id, content FROM messages WHERE role = 'system' "
+    f"AND (+channel_id, +conversation_id) IN ({_THEIRS})"
+)
+_SPOKEN: Final = "SELECT channel_id, conversation_id FROM messages WHERE role <> 'system'"
+_OF_OTHERS: Final = (
+    "SELECT channel_id, conversation_id FROM messages "
+    "WHERE NOT coalesce(user_id = ?1, role <> 'user')"
+)
 _ANSWERS: Final = f"""{_TAKE} WHERE m.id IN (
         WITH RECURSIVE gone (id, message_id) AS (
             SELECT id, message_id FROM temp.gone_messages UNION
@@ -78,7 +104,8 @@ _USER: Final = (
     # Channels of the person and the companion only: also conversations in which nobody answered.
     # People without an id are others. Where others give feedback, or conversations are nothing but
     # rules, the companion speaks to them, too, unless the channel is named by the person's id. The
-    # prompt of a conversation with the person is no such rule, also where nobody wrote after it.
+    # prompt of a conversation with the person there is no such rule, also where nobody wrote after
+    # it. Only what does not depend on the message, or has an index, may be looked up for each one.
     f"""INSERT OR IGNORE INTO temp.gone_channels SELECT channel_id FROM channels AS c
     WHERE (channel_id = 'direct:' || ?1
             OR channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1 AND role = 'user')
@@ -86,24 +113,21 @@ _USER: Final = (
         AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = c.channel_id
             AND (NOT coalesce(r.user_id = ?1, r.role <> 'user')
                 OR (c.channel_id NOT IN (?1, 'direct:' || ?1)
-                    AND ((r.role = 'system' AND r.user_id IS NULL AND r.content NOT IN (
-                                SELECT content FROM messages WHERE role = 'system'
-                                    AND (+channel_id, +conversation_id) IN ({_THEIRS}))
+                    AND ((r.role = 'system' AND r.user_id IS NULL
                             AND c.channel_id NOT IN (SELECT channel_id FROM temp.former_channels)
-                            AND NOT EXISTS (SELECT 1 FROM messages AS o
-                                WHERE o.channel_id = r.channel_id AND o.role <> 'system'
-                                    AND o.conversation_id = r.conversation_id))
+                            AND {_not_in("(r.channel_id, r.content)", _PROMPTS)}
+                            AND {_not_in("(r.channel_id, r.conversation_id)", _SPOKEN)})
                         OR r.message_id IN (SELECT message_id FROM feedback_events
                             WHERE user_id <> ?1)
                         OR r.conversation_id IN (SELECT conversation_id FROM feedback_events
                             WHERE user_id <> ?1 AND message_id IS NULL)))))""",
     f"{_TAKE} WHERE m.channel_id IN (SELECT channel_id FROM temp.gone_channels)",
-    # In other channels, conversations in which nobody else wrote.
+    # In other channels, conversations in which nobody else wrote. With the index of channels, each
+    # conversation would read its whole channel.
     (
-        f"{_TAKE} JOIN (SELECT channel_id, conversation_id FROM messages "
-        "WHERE channel_id IN (SELECT channel_id FROM messages WHERE user_id = ?1) "
-        "GROUP BY 1, 2 HAVING min(coalesce(user_id = ?1, role <> 'user')) = 1 "
-        "AND max(user_id = ?1) = 1) AS c USING (channel_id, conversation_id)"
+        f"{_TAKE} WHERE (+m.channel_id, +m.conversation_id) IN ("
+        "SELECT channel_id, conversation_id FROM messages "
+        f"WHERE (+channel_id, +conversation_id) IN ({_THEIRS}) EXCEPT {_OF_OTHERS})"
     ),
     # In conversations with others, answers that name nobody as their person: without a stored
     # message as `reply_to`, the companion answers whoever wrote last. A turn begins with a message
@@ -116,9 +140,7 @@ _USER: Final = (
             SELECT m.id, m.message_id, channel_id, conversation_id, m.user_id, m.role, m.reply_to,
                 sum(m.role = 'user') OVER (PARTITION BY channel_id, conversation_id
                     ORDER BY m.timestamp, m.id ROWS UNBOUNDED PRECEDING) AS turn
-            FROM messages AS m
-            -- With the index of channels, each conversation would read its whole channel.
-            WHERE (+m.channel_id, +m.conversation_id) IN ({_THEIRS})
+            FROM messages AS m WHERE (+m.channel_id, +m.conversation_id) IN ({_THEIRS})
         )
     ) AS a
     WHERE role = 'assistant' AND user_id IS NULL
@@ -127,9 +149,7 @@ _USER: Final = (
     # What the companion wrote to the person since rows were deleted: nobody finds it by these.
     f"""{_TAKE} WHERE (+m.channel_id, +m.conversation_id) IN
             (SELECT channel_id, conversation_id FROM temp.former_conversations)
-        AND NOT EXISTS (SELECT 1 FROM messages AS r WHERE r.channel_id = m.channel_id
-            AND r.conversation_id = m.conversation_id
-            AND NOT coalesce(r.user_id = ?1, r.role <> 'user'))""",
+        AND {_not_in("(m.channel_id, m.conversation_id)", _OF_OTHERS)}""",
     f"{_TAKE} WHERE m.id IN ({LATE_ANSWERS})",
     # Others answer by `reply_to`, also what the companion answered to the person, and also in
     # another conversation, such as a thread.
@@ -182,19 +202,20 @@ _LATER: Final = (
     "SELECT 1 FROM import_rows AS later WHERE later.table_name = 'messages' "
     f"AND later.row_key = CAST(m.id AS TEXT) AND later.number > {_NUMBER}"
 )
+_ITEMS: Final = "SELECT row_key FROM temp.gone_items WHERE table_name ="
 _UNUSED: Final = {
-    "users": """EXISTS (SELECT 1 FROM messages AS m WHERE m.user_id = t.user_id
+    "users": f"""EXISTS (SELECT 1 FROM messages AS m WHERE m.user_id = t.user_id
             AND m.id NOT IN (SELECT id FROM temp.gone_messages))
         OR EXISTS (SELECT 1 FROM memories AS m WHERE m.user_id = t.user_id
-            AND ('memories', m.memory_id) NOT IN (SELECT * FROM temp.gone_items))
+            AND m.memory_id NOT IN ({_ITEMS} 'memories'))
         OR EXISTS (SELECT 1 FROM feedback_events AS f WHERE f.user_id = t.user_id
-            AND ('feedback_events', f.event_id) NOT IN (SELECT * FROM temp.gone_items))
+            AND f.event_id NOT IN ({_ITEMS} 'feedback_events'))
         OR EXISTS (SELECT 1 FROM user_profiles AS p WHERE p.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM preferences AS p WHERE p.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM relationships AS r WHERE r.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM personality_profiles AS p WHERE p.user_id = t.user_id)
         OR EXISTS (SELECT 1 FROM personality_policies AS p WHERE p.user_id = t.user_id
-            AND ('personality_policies', p.policy_id) NOT IN (SELECT * FROM temp.gone_items))
+            AND p.policy_id NOT IN ({_ITEMS} 'personality_policies'))
         OR EXISTS (SELECT 1 FROM personality_changes AS p WHERE p.user_id = t.user_id)""",
     "channels": """EXISTS (SELECT 1 FROM messages AS m WHERE m.channel_id = t.channel_id
             AND m.id NOT IN (SELECT id FROM temp.gone_messages))""",
@@ -248,8 +269,8 @@ _SELECT: Final = {
     "before": _BEFORE,
     "import": _IMPORT,
 }
-# Conversations and channels that lose their last message. A channel that an undone import did not
-# add stays, as it was there before.
+# Conversations and channels that lose their last message. A channel that was there before an undone
+# import stays, unless the version of a message with which it came was erased since.
 _LOST: Final = """INSERT OR IGNORE INTO temp.gone_conversations
     SELECT conversation_id FROM temp.gone_messages WHERE conversation_id IS NOT NULL
     EXCEPT SELECT conversation_id FROM messages
@@ -258,8 +279,12 @@ _EMPTIED: Final = f"""INSERT OR IGNORE INTO temp.gone_channels
     SELECT channel_id FROM channels AS t
     WHERE channel_id IN (SELECT channel_id FROM temp.gone_messages)
         AND NOT ({_UNUSED["channels"]})"""
+_EMPTIED_OF_ERASED: Final = f"""{_EMPTIED} AND channel_id IN (SELECT channel_id FROM messages
+        WHERE id IN (SELECT CAST(row_key AS INTEGER) FROM ({_ADDED_BY} 'messages')))"""
 
 
+_LEFT: Final = "FROM messages WHERE id NOT IN (SELECT id FROM temp.gone_messages)"
+_KEPT_PLACE: Final = "(k.content ->> 'channel_id', k.content ->> 'conversation_id')"
 _TAKE_KEPT: Final = "INSERT OR IGNORE INTO temp.gone_kept SELECT k.id FROM temp.kept AS k WHERE "
 # A message that is stored as well keeps its own id. No row has a negative number.
 _TAKE_THEIR_MESSAGES: Final = """INSERT OR IGNORE INTO temp.gone_messages
@@ -279,15 +304,13 @@ _KEPT_OF: Final = {
         f"""{_TAKE_KEPT} k.table_name = 'messages' AND k.content ->> 'user_id' IS NULL
             AND k.content ->> 'role' <> 'user'
             AND (k.content ->> 'reply_to' IN (SELECT message_id FROM temp.gone_messages)
-                OR ((k.content ->> 'channel_id', k.content ->> 'conversation_id') IN
+                OR ({_KEPT_PLACE} IN
                     (SELECT channel_id, conversation_id FROM temp.gone_messages)
-                AND NOT EXISTS (SELECT 1 FROM messages AS m
-                    WHERE m.channel_id = k.content ->> 'channel_id'
-                    AND m.conversation_id = k.content ->> 'conversation_id'
-                    AND m.id NOT IN (SELECT id FROM temp.gone_messages))
-                AND NOT EXISTS (SELECT 1 FROM temp.kept AS o WHERE o.table_name = 'messages'
-                    AND o.content ->> 'conversation_id' = k.content ->> 'conversation_id'
-                    AND o.content ->> 'role' = 'user' AND o.content ->> 'user_id' IS NOT ?1)))""",
+                AND {_not_in(_KEPT_PLACE, f"SELECT channel_id, conversation_id {_LEFT}")}
+                AND k.content ->> 'conversation_id' NOT IN
+                    (SELECT content ->> 'conversation_id' FROM temp.kept
+                    WHERE table_name = 'messages' AND content ->> 'conversation_id' IS NOT NULL
+                        AND content ->> 'role' = 'user' AND content ->> 'user_id' IS NOT ?1)))""",
     ),
     "channel": (f"{_TAKE_KEPT} k.content ->> 'channel_id' = ?1",),
     "conversation": (f"{_TAKE_KEPT} k.content ->> 'conversation_id' = ?1",),
@@ -313,17 +336,13 @@ _KEPT_OF_ERASED: Final = f"""{_TAKE_KEPT}
 
 def _take_emptied(table: str, columns: Sequence[str]) -> str:
     """Return SQL that takes kept channels or segments in which nobody else's message is left."""
-    of_row = [f"k.content ->> '{column}'" for column in columns]
-    same = " AND ".join(
-        f"m.{column} = {value}" for column, value in zip(columns, of_row, strict=True)
-    )
-    kept = " AND ".join(f"o.content ->> '{c}' = {v}" for c, v in zip(columns, of_row, strict=True))
+    named = ", ".join(columns)
+    row = ", ".join(f"content ->> '{column}'" for column in columns)
+    others = f"""SELECT {row} FROM temp.kept
+        WHERE table_name = 'messages' AND id NOT IN (SELECT id FROM temp.gone_kept)"""
     return f"""{_TAKE_KEPT} k.table_name = '{table}'
-        AND ({", ".join(of_row)}) IN (SELECT {", ".join(columns)} FROM temp.gone_messages)
-        AND NOT EXISTS (SELECT 1 FROM messages AS m WHERE {same}
-            AND m.id NOT IN (SELECT id FROM temp.gone_messages))
-        AND NOT EXISTS (SELECT 1 FROM temp.kept AS o WHERE o.table_name = 'messages' AND {kept}
-            AND o.id NOT IN (SELECT id FROM temp.gone_kept))"""
+        AND ({row}) IN (SELECT {named} FROM temp.gone_messages)
+        AND {_not_in(f"({row})", f"SELECT {named} {_LEFT}")} AND {_not_in(f"({row})", others)}"""
 
 
 _KEPT_EMPTIED: Final = (
@@ -393,7 +412,9 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
     for statement in (*_KEPT_OF[scope.kind], _TAKE_THEIR_MESSAGES, _KEPT_OF_ERASED):
         connection.execute(statement, [scope.value] if "?1" in statement else [])
     connection.execute(_LOST)
-    if scope.kind != "import":
+    if scope.kind == "import":
+        connection.execute(_EMPTIED_OF_ERASED, [scope.value])
+    else:
         connection.execute(_EMPTIED)
         for statement in _KEPT_EMPTIED:
             connection.execute(statement)
