@@ -398,7 +398,7 @@ def test_what_is_shown_of_an_erasure_for_another_device(shared, capsys):
     erase, b.devices.federation.erase = b.devices.federation.erase, None
     b.devices.federation.sync(folder)
     reasons = {why for _, why in b.devices.federation.status().waiting}
-    assert "an erasure that a device asked for comes first" in reasons
+    assert "an erasure that is not finished comes first" in reasons
     assert count(b, "SELECT count(*) FROM users") == 2
     with pytest.raises(ErasureIncomplete, match="asked for 1 erasure that this one"):
         health._check_erasures(b)
@@ -414,23 +414,36 @@ def test_what_is_shown_of_an_erasure_for_another_device(shared, capsys):
     assert (entry.device_id, entry.detail) == (a.devices.federation.replica.device_id, "rows: 3")
 
 
-def test_an_erasure_that_is_not_finished_does_not_hold_up_the_exchange(shared, monkeypatch, capsys):
+@pytest.mark.parametrize("is_own", [False, True])
+def test_nothing_is_taken_in_until_an_erasure_is_finished(shared, monkeypatch, is_own):
+    """The rows of a person who came back elsewhere would go when it is resumed."""
     a, b, folder = shared("laptop", "phone")
-    a.privacy.forget(user=ADA)
-    write(a, "INSERT INTO users VALUES ('new', 'Neo', '2024', NULL)")
-    meet(folder, a)
+    if not is_own:
+        a.privacy.forget(user=ADA)
+        write(a, "INSERT INTO users VALUES (?, 'Ada again', '2026', NULL)", ADA)
+        write(a, MEMORY, "new", ADA)
+        meet(folder, a)
 
     def fails(*_, **__):
-        raise ErasureIncomplete("It is still in the warehouse.")
+        raise ErasureIncomplete("It is still in the warehouse: end that program.")
 
     with monkeypatch.context() as patched:
         patched.setattr(Forgetting, "_finish", fails)
-        federate._report(b.devices.sync(folder=folder))
-    assert "which is not finished: It is still in the warehouse." in capsys.readouterr().err
-    assert count(b, "SELECT count(*) FROM users WHERE user_id = 'new'") == 1
+        if is_own:
+            with pytest.raises(ErasureIncomplete):
+                b.privacy.forget(user=ADA)
+            write(a, MEMORY, "new", "otto")
+            meet(folder, a)
+        for _ in range(2):
+            with pytest.raises(ErasureIncomplete, match=r"nothing was taken in .*: It is still in"):
+                meet(folder, b)
     assert b.privacy.unfinished()
-    meet(folder, b)
-    check_erased(b)
+    assert count(b, "SELECT count(*) FROM memories") == 0
+    meet(folder, b, a, b)
+    assert not b.privacy.unfinished()
+    for lab in (a, b):
+        assert count(lab, "SELECT count(*) FROM memories") == 1
+        assert count(lab, f"SELECT count(*) FROM users WHERE user_id = '{ADA}'") == (not is_own)
 
 
 def test_nothing_is_taken_in_while_an_erasure_cannot_begin(shared, monkeypatch):
@@ -443,7 +456,7 @@ def test_nothing_is_taken_in_while_an_erasure_cannot_begin(shared, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(Forgetting, "forget", refused)
-        with pytest.raises(InvalidValue):
+        with pytest.raises(ErasureIncomplete, match=r"laptop asked .*: A change of the key"):
             meet(folder, b)
     assert count(b, "SELECT count(*) FROM users") == 2
     meet(folder, b)

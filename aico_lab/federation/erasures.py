@@ -66,14 +66,12 @@ class ErasedForDevice:
         name: Its name.
         rows: The number of rows that were deleted from the primary database.
         left: A sentence for each place outside of what an erasure reaches.
-        problem: Why it is not finished, or None.
     """
 
     device_id: str
     name: str
     rows: int
     left: list[str]
-    problem: str | None
 
 
 def ask(
@@ -151,15 +149,25 @@ def receive(replica: Replica, said: Mapping[str, Any], ctx: Ctx | None = None) -
 
 
 def waits(replica: Replica) -> bool:
-    """Return whether an erasure is to be carried out before anything more is taken in."""
+    """Return whether an erasure is to be finished before anything more is taken in.
+
+    Also one of this device: else it would delete, as written meanwhile, the rows of a person who
+    has come back on another one.
+    """
     return bool(
-        replica.connection.fetch_one("SELECT 1 FROM sync_erasures WHERE state = 'waiting' LIMIT 1")
+        replica.connection.fetch_one(
+            "SELECT 1 FROM sync_erasures WHERE state <> 'done' "
+            "UNION ALL SELECT 1 FROM erasures WHERE finished_at IS NULL LIMIT 1"
+        )
     )
 
 
-def is_waiting(replica: Replica, erasure: AskedErasure) -> bool:
-    """Return whether nothing of an erasure was deleted yet."""
-    return any(one.erasure_id == erasure.erasure_id and not one.is_begun for one in asked(replica))
+def name_of(replica: Replica, erasure: AskedErasure) -> str:
+    """Return the name of the device that asked for an erasure."""
+    row = replica.connection.fetch_one(
+        "SELECT name FROM devices WHERE device_id = ?", [erasure.device_id]
+    )
+    return row[0] if row and row[0] else erasure.device_id
 
 
 def asked(replica: Replica) -> list[AskedErasure]:
@@ -238,34 +246,21 @@ def _decided(replica: Replica, erasure: AskedErasure, since: int) -> list[Decisi
     return found
 
 
-def end(
-    replica: Replica,
-    erasure: AskedErasure,
-    rows: int = 0,
-    left: Sequence[str] = (),
-    *,
-    problem: str | None = None,
-) -> ErasedForDevice:
-    """Note that an erasure was carried out, or why it is not finished, and return the result.
+def end(replica: Replica, erasure: AskedErasure, rows: int, left: Sequence[str]) -> ErasedForDevice:
+    """Note that an erasure was carried out, and return the result.
 
     Args:
         replica: The device.
         erasure: The erasure.
         rows: The number of rows that were deleted.
         left: A sentence for each place outside of what an erasure reaches.
-        problem: Why it is not finished.
     """
-    connection = replica.connection
-    if problem is None:
-        with connection.transaction():
-            connection.execute(
-                "UPDATE sync_erasures SET state = 'done' WHERE erasure_id = ?",
-                [erasure.erasure_id],
-            )
-            replica.audit("federation.erased", erasure.device_id, f"rows: {rows:,}")
-    row = connection.fetch_one("SELECT name FROM devices WHERE device_id = ?", [erasure.device_id])
-    name = row[0] if row and row[0] else erasure.device_id
-    return ErasedForDevice(erasure.device_id, name, rows, list(left), problem)
+    with replica.connection.transaction():
+        replica.connection.execute(
+            "UPDATE sync_erasures SET state = 'done' WHERE erasure_id = ?", [erasure.erasure_id]
+        )
+        replica.audit("federation.erased", erasure.device_id, f"rows: {rows:,}")
+    return ErasedForDevice(erasure.device_id, name_of(replica, erasure), rows, list(left))
 
 
 def end_all(replica: Replica) -> None:
