@@ -247,29 +247,35 @@ def test_a_person_who_came_back_elsewhere_stays(shared):
     assert len(a.privacy.receipts()) == 2
 
 
-def test_a_home_that_joins_later_keeps_its_own_rows(shared, tmp_path, homes):
+@pytest.mark.parametrize("has_heard", [True, False])
+def test_a_home_that_joins_later_keeps_its_own_rows(shared, tmp_path, homes, has_heard):
     a, b, folder = shared("laptop", "phone")
     a.privacy.forget(user=ADA)
-    meet(folder, a, b)
+    meet(folder, a, *([b] if has_heard else []))
     with homes.open(tmp_path / "tablet") as c:
         write(c, "INSERT INTO users VALUES (?, 'Ada Canary', '2024', NULL)", ADA)
         write(c, MEMORY, "own", ADA)
-        join(a, c, "tablet")
-        meet(folder, c, a, b, c)
+        join(b, c, "tablet")
+        meet(folder, c, a, b, c, a, c)
         assert c.privacy.receipts() == []
         assert not erasures.asked(c.devices.federation.replica)
         kept = {one.table for one in c.devices.federation.conflicts()}
         assert kept == {"users", "memories"}
 
 
-def test_a_device_that_is_added_again_erases_what_it_missed(shared):
+@pytest.mark.parametrize("is_erased_first", [True, False])
+def test_a_device_that_is_added_again_erases_what_it_missed(shared, is_erased_first):
     a, b, folder = shared("laptop", "phone")
     make_of_it(b)
-    a.devices.federation.revoke(b.devices.federation.replica.device_id)
-    a.privacy.forget(user=ADA)
-    with pytest.raises(Exception, match="no longer trust"):
-        meet(folder, a, b)
-    join(a, b, "phone again")
+    for times in range(2):  # the second time it has two former ids
+        if is_erased_first and times == 1:
+            a.privacy.forget(user=ADA)
+        a.devices.federation.revoke(b.devices.federation.replica.device_id)
+        with pytest.raises(Exception, match="no longer trust"):
+            meet(folder, a, b)
+        if not is_erased_first and times == 1:
+            a.privacy.forget(user=ADA)
+        join(a, b, f"phone {times}")
     meet(folder, a, b, a, b)
     for lab in (a, b):
         check_erased(lab)
@@ -466,6 +472,7 @@ def test_nothing_is_taken_in_while_an_erasure_cannot_begin(shared, monkeypatch):
 STATEMENT = {
     "kind": "erase", "erasure_id": "20261130T120000-0123abcd", "device_id": "0" * 16,
     "key": "0" * 64, "scope": {"kind": "user", "id_hmac": "0" * 64}, "cl": 2,
+    "devices": ["0" * 16],
 }  # fmt: skip
 
 
@@ -478,6 +485,8 @@ STATEMENT = {
         {"scope": {"kind": "user"}},
         {"cl": None},
         {"cl": "2"},
+        {"devices": None},
+        {"devices": [1]},
         {"scope": {"kind": "conversation", "id_hmac": "0" * 64}},
     ],
 )
