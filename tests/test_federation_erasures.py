@@ -12,7 +12,7 @@ from aico_lab.adapters.sql_text import quoted
 from aico_lab.backup.restoring import restore
 from aico_lab.cli import federate
 from aico_lab.config import Settings
-from aico_lab.errors import ErasureIncomplete, InvalidValue
+from aico_lab.errors import ErasureIncomplete, InvalidValue, UnknownName
 from aico_lab.etl.snapshots import published
 from aico_lab.federation import compacting, control, erasures, sealing
 from aico_lab.federation.bundles import Refused, parse_name
@@ -228,6 +228,32 @@ def test_a_device_passes_an_erasure_on_before_its_own_deletions(shared):
     meet(folder, a, b, c)
     for lab in (a, b, c):
         check_erased(lab)
+
+
+def test_a_conflict_that_an_erasure_removed_ends_on_a_device_that_finds_it_later(shared):
+    a, b, c, folder = shared("laptop", "phone", "stick")
+    write(a, MEMORY, "own", ADA)
+    meet(folder, a, b, c)
+    write(a, "UPDATE memories SET content = 'a canary, changed'")
+    write(b, "DELETE FROM memories")
+    meet(folder, b, a, b)
+    assert [len(lab.devices.federation.conflicts()) for lab in (a, b)] == [1, 1]
+    a.privacy.forget(user=ADA)
+    meet(folder, a, b)
+    streams = [lab.devices.federation.replica.stream("memories") for lab in (a, b)]
+    away = [one for one in folder.rglob("*.age") if any(stream in str(one) for stream in streams)]
+    for path in away:  # as if a cloud drive did not have them yet
+        path.rename(folder.parent / path.name)
+    meet(folder, c)
+    assert len(c.privacy.receipts()) == 1
+    for path in away:
+        (folder.parent / path.name).rename(path)
+    meet(folder, c)
+    for lab in (a, b, c):
+        check_erased(lab)
+        assert lab.devices.federation.conflicts() == []
+        with pytest.raises(UnknownName):
+            lab.privacy.forget(user=ADA)
 
 
 def test_a_person_who_came_back_elsewhere_stays(shared):

@@ -209,13 +209,26 @@ def begin(replica: Replica, erasures: Iterable[AskedErasure], since: int) -> Non
         since: The last change of the feed before, which still has those after it.
     """
     for one in erasures:
-        decided = _decided(replica, one, since)
-        for class_ in replica.classes:
-            conflicts.receive(replica, class_, decided)
         replica.connection.execute(
-            "UPDATE sync_erasures SET state = 'erasing', unsent = ? WHERE erasure_id = ?",
-            [json.dumps(decided), one.erasure_id],
+            "UPDATE sync_erasures SET state = 'erasing', unsent = coalesce(unsent, '[]') "
+            "WHERE erasure_id = ?",
+            [one.erasure_id],
         )
+        decide(replica, one.erasure_id, _decided(replica, one, since))
+
+
+def decide(replica: Replica, erasure_id: str, decided: Sequence[Decision]) -> None:
+    """End conflicts by an erasure, here and on the other devices, in the open transaction."""
+    if not decided:
+        return
+    for class_ in replica.classes:
+        conflicts.receive(replica, class_, decided)
+    replica.connection.execute(
+        "UPDATE sync_erasures SET unsent = (SELECT json_group_array(json(value)) FROM "
+        "(SELECT value FROM json_each(coalesce(unsent, '[]')) "
+        "UNION ALL SELECT value FROM json_each(?))) WHERE erasure_id = ?",
+        [json.dumps(decided), erasure_id],
+    )
 
 
 def _decided(replica: Replica, erasure: AskedErasure, since: int) -> list[Decision]:

@@ -20,6 +20,7 @@ from aico_lab.backup.writing import refuse_rotation
 from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureIncomplete, UnknownName
 from aico_lab.federation import erasures
+from aico_lab.federation.bundles import Decision
 from aico_lab.federation.syncing import Federation
 from aico_lab.home.receipts import (
     NOTHING_KNOWN,
@@ -414,7 +415,7 @@ class Forgetting:
             if federation := Federation.existing(self._storage):
                 if scope.kind == "import":
                     federation.note_undone(scope.value, deleted.since)
-                _tell_devices(federation.replica, erasure, scope, deleted.since)
+                _tell_devices(federation.replica, erasure, scope, deleted)
                 federation.note_changes()
             primary.execute(
                 "INSERT OR REPLACE INTO erasures "
@@ -520,17 +521,23 @@ def _asked_of(replica: Replica, scope: Scope) -> list[AskedErasure]:
     return [one for one in erasures.asked(replica) if scope.hashed(one.key) == one.scope]
 
 
-def _tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, since: int) -> None:
+def _tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, deleted: Deleted) -> None:
     """Ask the other devices to erase the same, unless it is what one of them asked for.
 
+    The conflicts that were removed here end on them, too, also on one that finds them only later.
     A repetition has the id of the first erasure, so that only devices that missed that obey.
     """
     if asked := _asked_of(replica, scope):
-        erasures.begin(replica, asked, since)
+        erasures.begin(replica, asked, deleted.since)
+        first = asked[0].erasure_id
     elif scope.kind in erasures.ROW_OF:
         key = secrets.token_bytes(32)
         first = erasure.repeats or erasure.erasure_id
         erasures.ask(replica, first, key, scope.hashed(key), scope.value)
+    else:
+        return
+    ended = [Decision(table, key, *json.loads(loser)) for table, key, loser in deleted.conflicts]
+    erasures.decide(replica, first, ended)
 
 
 def _rehearsed(primary: Connection, scope: Scope) -> Deleted:
