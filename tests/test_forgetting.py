@@ -501,6 +501,22 @@ with Lab.open(sys.argv[1]) as lab:
 """
 
 
+def test_rows_count_only_once_their_deletion_is_committed(plain, monkeypatch):
+    counted = plain.privacy.forget(user="person-ada", dry_run=True).rows
+    keep = SealedErasures.keep
+
+    def full(*arguments):
+        keep(*arguments)
+        raise StorageError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SealedErasures, "keep", full)
+        for _ in range(2):
+            with pytest.raises(StorageError):
+                plain.privacy.forget(user="person-ada")
+    assert plain.privacy.forget(user="person-ada").rows == counted
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "patch",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -271,7 +270,6 @@ def joined(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         "turns": [*former.get("turns", ()), *more["turns"]],
         "alone": [*former.get("alone", ()), *more["alone"]],
         "last_id": min(former.get("last_id") or more["last_id"], more["last_id"]),
-        "rows": dict(Counter(former["rows"]) + Counter(more["rows"])),
     }
 
 

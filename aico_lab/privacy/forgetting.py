@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -356,9 +357,28 @@ class Forgetting:
             ],
         )
 
-    def _beginning(self, erasure: KeptErasure) -> dict[str, Any]:
-        """Return what the database has of an unfinished erasure, if the sealed file is lost."""
-        return signed(_identity(erasure), self._key)
+    def _beginning(
+        self, erasure: KeptErasure, rows: dict[str, int] | None = None
+    ) -> dict[str, Any]:
+        """Return what the database has of an unfinished erasure, if the sealed file is lost.
+
+        Args:
+            erasure: The erasure.
+            rows: The numbers of rows, which count only with the transaction that deletes them.
+        """
+        counted = {} if rows is None else {"rows": rows}
+        return signed({**_identity(erasure), **counted}, self._key)
+
+    def _counted(self, primary: Connection, erasure: KeptErasure) -> dict[str, int]:
+        """Return the numbers of rows that an unfinished erasure has deleted."""
+        assert erasure.wanted is not None  # noqa: S101 - else it is finished
+        row = primary.fetch_one(
+            "SELECT receipt FROM erasures WHERE erasure_id = ?", [erasure.erasure_id]
+        )
+        begun: dict[str, Any] = json.loads((row and row[0]) or "{}")
+        # An earlier version kept them in the sealed file only.
+        rows: dict[str, int] = begun.get("rows", erasure.wanted["rows"])
+        return rows
 
     def _of_nothing(self, erasure: KeptErasure) -> dict[str, Any]:
         """Return a receipt which says that a restored database had nothing to erase."""
@@ -411,6 +431,7 @@ class Forgetting:
         if since is None and before:  # numbers of another database tell nothing of this one
             before = {**before, "last_id": 0}
         with primary.transaction():
+            counted = Counter({} if since is None else self._counted(primary, erasure))
             deleted = delete(primary, scope, Patterns.of(before) if before else None)
             if federation := Federation.existing(self._storage):
                 if scope.kind == "import":
@@ -425,7 +446,7 @@ class Forgetting:
                     erasure.erasure_id,
                     deleted.since if since is None else since,
                     deleted.until,
-                    json_text(self._beginning(erasure)),
+                    json_text(self._beginning(erasure, dict(counted + Counter(deleted.rows)))),
                 ],
             )
             wanted = deleted.wanted()
@@ -484,7 +505,7 @@ class Forgetting:
                 **_identity(erasure),
                 "begun_at": begun,
                 "finished_at": values.to_timestamp(datetime.now(UTC)),
-                "erased": {"aico.db": erasure.wanted["rows"], **stores},
+                "erased": {"aico.db": self._counted(primary, erasure), **stores},
                 "searched": {"ids": len(patterns.some_ids), "sentences": len(patterns.sentences)},
                 "found": result.found,
                 "mentioned": result.mentioned,
