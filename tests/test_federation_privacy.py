@@ -81,9 +81,10 @@ def test_what_is_kept_of_a_conflict_is_erased(two):
         with lab.primary.transaction():
             lab.primary.execute("UPDATE users SET name = ?", [f"canary {number}"])
     meet(folder, a, b, a)
-    assert count(a, "SELECT count(*) FROM sync_conflicts") == 1
+    assert count(a, TEXTS) == 1
     a.privacy.forget(user="person-ada")
-    assert count(a, "SELECT count(*) FROM sync_conflicts") == 0
+    assert count(a, TEXTS) == 0
+    assert a.devices.federation.conflicts() == []
 
 
 def test_a_restored_home_goes_on_as_its_device(two, tmp_path):

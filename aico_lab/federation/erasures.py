@@ -66,14 +66,12 @@ class ErasedForDevice:
         name: Its name.
         rows: The number of rows that were deleted from the primary database.
         left: A sentence for each place outside of what an erasure reaches.
-        problem: Why it is not finished, or None.
     """
 
     device_id: str
     name: str
     rows: int
     left: list[str]
-    problem: str | None
 
 
 def ask(
@@ -89,11 +87,15 @@ def ask(
         value: The id.
     """
     kind = scope["kind"]
+    named = replica.connection.fetch_all(
+        "SELECT device_id FROM devices WHERE recipient IS NOT NULL ORDER BY device_id"
+    )
     # Whoever never had the row may have one that another device has added, too.
     cl = None if ROW_OF[kind] is None else max(2, length(replica, kind, value))
     statement = {
         "kind": "erase", "erasure_id": erasure_id, "device_id": replica.device_id,
         "key": key.hex(), "scope": dict(scope), "cl": cl,
+        "devices": [device_id for (device_id,) in named],
     }  # fmt: skip
     replica.connection.execute(
         "INSERT INTO sync_erasures (erasure_id, statement, state, unsent) "
@@ -116,6 +118,9 @@ def length(replica: Replica, kind: str, value: str) -> int:
 def receive(replica: Replica, said: Mapping[str, Any], ctx: Ctx | None = None) -> None:
     """Note an erasure that a device asks for, unless it is known.
 
+    It does not concern a device that the other one did not know, also not as a revoked one: the
+    rows of that one are its own, and not those that were erased.
+
     Args:
         replica: The device.
         said: The statement.
@@ -124,7 +129,7 @@ def receive(replica: Replica, said: Mapping[str, Any], ctx: Ctx | None = None) -
     Raises:
         Refused: The statement is malformed.
     """
-    scope, cl = said.get("scope"), said.get("cl")
+    scope, cl, devices = said.get("scope"), said.get("cl"), said.get("devices")
     if (
         not all(
             isinstance(said.get(name), str) and form.fullmatch(said[name])
@@ -135,31 +140,48 @@ def receive(replica: Replica, said: Mapping[str, Any], ctx: Ctx | None = None) -
         or not isinstance(scope.get("id_hmac"), str)
         or not _HASH.fullmatch(scope["id_hmac"])
         or (type(cl) is not int if ROW_OF[scope["kind"]] else cl is not None)
+        or not isinstance(devices, list)
+        or not all(isinstance(one, str) for one in devices)
     ):
         raise Refused("its statements are malformed")
     statement = {
         "kind": "erase", **{name: said[name] for name in _FORMS},
-        "scope": {"kind": scope["kind"], "id_hmac": scope["id_hmac"]}, "cl": cl,
+        "scope": {"kind": scope["kind"], "id_hmac": scope["id_hmac"]}, "cl": cl, "devices": devices,
     }  # fmt: skip
     # One that is passed on has another context than that of the device that erased first.
     is_known = ctx is not None and "again" not in said
     replica.connection.execute(
         "INSERT INTO sync_erasures (erasure_id, statement, ctx, state) "
-        "VALUES (?, ?, ?, 'waiting') ON CONFLICT DO NOTHING",
-        [said["erasure_id"], json.dumps(statement), json.dumps(ctx) if is_known else None],
+        "VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            said["erasure_id"],
+            json.dumps(statement),
+            json.dumps(ctx) if is_known else None,
+            "done" if replica.own_ids.isdisjoint(devices) else "waiting",
+        ],
     )
 
 
 def waits(replica: Replica) -> bool:
-    """Return whether an erasure is to be carried out before anything more is taken in."""
+    """Return whether an erasure is to be finished before anything more is taken in.
+
+    Also one of this device: else it would delete, as written meanwhile, the rows of a person who
+    has come back on another one.
+    """
     return bool(
-        replica.connection.fetch_one("SELECT 1 FROM sync_erasures WHERE state = 'waiting' LIMIT 1")
+        replica.connection.fetch_one(
+            "SELECT 1 FROM sync_erasures WHERE state <> 'done' "
+            "UNION ALL SELECT 1 FROM erasures WHERE finished_at IS NULL LIMIT 1"
+        )
     )
 
 
-def is_waiting(replica: Replica, erasure: AskedErasure) -> bool:
-    """Return whether nothing of an erasure was deleted yet."""
-    return any(one.erasure_id == erasure.erasure_id and not one.is_begun for one in asked(replica))
+def name_of(replica: Replica, erasure: AskedErasure) -> str:
+    """Return the name of the device that asked for an erasure."""
+    row = replica.connection.fetch_one(
+        "SELECT name FROM devices WHERE device_id = ?", [erasure.device_id]
+    )
+    return row[0] if row and row[0] else erasure.device_id
 
 
 def asked(replica: Replica) -> list[AskedErasure]:
@@ -187,24 +209,40 @@ def begin(replica: Replica, erasures: Iterable[AskedErasure], since: int) -> Non
         since: The last change of the feed before, which still has those after it.
     """
     for one in erasures:
-        decided = _decided(replica, one, since)
-        for class_ in replica.classes:
-            conflicts.receive(replica, class_, decided)
         replica.connection.execute(
-            "UPDATE sync_erasures SET state = 'erasing', unsent = ? WHERE erasure_id = ?",
-            [json.dumps(decided), one.erasure_id],
+            "UPDATE sync_erasures SET state = 'erasing', unsent = coalesce(unsent, '[]') "
+            "WHERE erasure_id = ?",
+            [one.erasure_id],
         )
+        decide(replica, one.erasure_id, _decided(replica, one, since))
+
+
+def decide(replica: Replica, erasure_id: str, decided: Sequence[Decision]) -> None:
+    """End conflicts by an erasure, here and on the other devices, in the open transaction."""
+    if not decided:
+        return
+    for class_ in replica.classes:
+        conflicts.receive(replica, class_, decided)
+    replica.connection.execute(
+        "UPDATE sync_erasures SET unsent = (SELECT json_group_array(json(value)) FROM "
+        "(SELECT value FROM json_each(coalesce(unsent, '[]')) "
+        "UNION ALL SELECT value FROM json_each(?))) WHERE erasure_id = ?",
+        [json.dumps(decided), erasure_id],
+    )
 
 
 def _decided(replica: Replica, erasure: AskedErasure, since: int) -> list[Decision]:
     """Return the versions of deleted rows that the device which asked did not know.
 
-    They are among its conflicts, or will be: the erasure decides these.
+    They are among its conflicts, or will be: the erasure decides these, apart from those of devices
+    that it does not concern.
     """
     connection = replica.connection
     row = connection.fetch_one(
-        "SELECT ctx FROM sync_erasures WHERE erasure_id = ?", [erasure.erasure_id]
+        "SELECT ctx, statement ->> 'devices' FROM sync_erasures WHERE erasure_id = ?",
+        [erasure.erasure_id],
     )
+    concerned = replica.own_ids.union(json.loads(row[1]) if row else [])
     ctx = Ctx(json.loads(row[0])) if row and row[0] else None
     # Each device decides its own versions; of these, all, if it is not known which were new.
     others = {
@@ -233,44 +271,26 @@ def _decided(replica: Replica, erasure: AskedErasure, since: int) -> list[Decisi
         found += [
             Decision(table, key, one.stream, one.n, one.stamp, one.cl)
             for one in with_twins(Version(*version), twins)
-            if not was_known(one.stream, one.n)
+            if one.stream.partition(".")[0] in concerned and not was_known(one.stream, one.n)
         ]
     return found
 
 
-def end(
-    replica: Replica,
-    erasure: AskedErasure,
-    rows: int = 0,
-    left: Sequence[str] = (),
-    *,
-    problem: str | None = None,
-) -> ErasedForDevice:
-    """Note that an erasure was carried out, or why it is not finished, and return the result.
+def end(replica: Replica, erasure: AskedErasure, rows: int, left: Sequence[str]) -> ErasedForDevice:
+    """Note that an erasure was carried out, and return the result.
 
     Args:
         replica: The device.
         erasure: The erasure.
         rows: The number of rows that were deleted.
         left: A sentence for each place outside of what an erasure reaches.
-        problem: Why it is not finished.
     """
-    connection = replica.connection
-    if problem is None:
-        with connection.transaction():
-            connection.execute(
-                "UPDATE sync_erasures SET state = 'done' WHERE erasure_id = ?",
-                [erasure.erasure_id],
-            )
-            replica.audit("federation.erased", erasure.device_id, f"rows: {rows:,}")
-    row = connection.fetch_one("SELECT name FROM devices WHERE device_id = ?", [erasure.device_id])
-    name = row[0] if row and row[0] else erasure.device_id
-    return ErasedForDevice(erasure.device_id, name, rows, list(left), problem)
-
-
-def end_all(replica: Replica) -> None:
-    """Note that no erasure so far concerns this device, which has only now joined the others."""
-    replica.connection.execute("UPDATE sync_erasures SET state = 'done'")
+    with replica.connection.transaction():
+        replica.connection.execute(
+            "UPDATE sync_erasures SET state = 'done' WHERE erasure_id = ?", [erasure.erasure_id]
+        )
+        replica.audit("federation.erased", erasure.device_id, f"rows: {rows:,}")
+    return ErasedForDevice(erasure.device_id, name_of(replica, erasure), rows, list(left))
 
 
 def known(replica: Replica) -> list[dict[str, Any]]:

@@ -220,7 +220,7 @@ class Devices:
             LibraryMissing: The library that finds devices is not installed, and there is no folder.
             FolderUnusable: The folder cannot be used.
             DeviceRevoked: The other devices no longer trust this one.
-            ErasureBusy: Another process is erasing, so that an erasure could not begin.
+            ErasureIncomplete: An erasure could not be finished, so nothing was taken in since.
         """
         _ = self.federation.federation_id
         self.federation.erase = partial(self._erase, progress)

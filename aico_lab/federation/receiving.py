@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 BEFORE_IT: Final = "the bundle before it is missing"
 NEEDED: Final = "a bundle that it refers to is missing"
-_ERASURE: Final = "an erasure that a device asked for comes first"
+_ERASURE: Final = "an erasure that is not finished comes first"
 _KEPT: Final = 32 << 20
 """Bytes of opened bundles that are kept until their turn; others are opened again."""
 

@@ -145,6 +145,8 @@ class Replica:
         A device that was revoked gets new ones, and so another id.
         """
         if self.get("signing_key") is None or self.is_revoked:
+            if self.is_revoked:
+                self.put("former_ids", json.dumps(sorted(self.own_ids)))
             for cached in ("keys", "device_id", "signing_key"):
                 self.__dict__.pop(cached, None)
             self.connection.execute("DELETE FROM sync_state WHERE key GLOB 'stream:*'")
@@ -177,6 +179,11 @@ class Replica:
     def device_id(self) -> str:
         """The id of this device."""
         return self.keys.device_id
+
+    @property
+    def own_ids(self) -> set[str]:
+        """The ids of this device, also those that were revoked."""
+        return {self.device_id, *json.loads(self.get("former_ids") or "[]")}
 
     @cached_property
     def signing_key(self) -> bytes:

@@ -6,7 +6,14 @@ import contextlib
 import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from aico_lab.errors import DeviceRevoked, FederationBusy, InvalidValue, NotFederated
+from aico_lab.errors import (
+    DatabaseLocked,
+    DeviceRevoked,
+    ErasureIncomplete,
+    FederationBusy,
+    InvalidValue,
+    NotFederated,
+)
 from aico_lab.federation import (
     compacting,
     conflicts,
@@ -232,8 +239,6 @@ class Federation:
                 raise InvalidValue("The invitation is for another device.")
             self.replica.put("federation", id_)
             self.replica.audit("device.joined", keys.device_id, f"invited by {invitation['from']}")
-            if not former:  # its own rows are not those that were erased
-                erasures.end_all(self.replica)
             if former and (own := self.replica.own_classes):
                 for class_ in own:
                     self.replica.put(f"scan:{class_}", "1")
@@ -273,14 +278,16 @@ class Federation:
     def take_in(self) -> TakenIn:
         """Apply the bundles that were received, and send again what others lack.
 
-        Erasures that they ask for are carried out in between.
+        Erasures that they ask for are carried out in between, and nothing is taken in while one,
+        also of this device, is not finished.
+
+        Raises:
+            ErasureIncomplete: An erasure could not be finished.
         """
         done = self._take_in()
-        due = erasures.asked(self.replica)
-        while due and self.erase is not None:
+        while self.erase is not None and erasures.waits(self.replica):
             done.erased += self.erase()
             done = done.followed_by(self._take_in())
-            due = [one for one in erasures.asked(self.replica) if not one.is_begun]
         return done
 
     def _take_in(self) -> TakenIn:
@@ -340,9 +347,14 @@ class Federation:
 
         Raises:
             DeviceRevoked: The other devices no longer trust this one.
+            ErasureIncomplete: An erasure could not be finished; what was sealed is sent.
         """
         first = exchange()
-        taken_in, sealed = self.bring_up_to_date()
+        try:
+            taken_in, sealed = self.bring_up_to_date()
+        except (ErasureIncomplete, DatabaseLocked):
+            exchange()
+            raise
         exchanged = first.followed_by(exchange())
         if exchanged.received > first.received:  # of devices that it has only now come to know
             more, later = self.bring_up_to_date()
@@ -355,6 +367,7 @@ class Federation:
 
         Raises:
             DeviceRevoked: The other devices no longer trust this one.
+            ErasureIncomplete: An erasure could not be finished.
         """
         taken_in = self.take_in()
         if self.replica.level(self.replica.device_id) == 0:

@@ -5,44 +5,63 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from aico_lab.errors import AicoLabError
+from aico_lab.errors import AicoLabError, ErasureIncomplete
 from aico_lab.federation import erasures
 from aico_lab.federation.syncing import Federation
 from aico_lab.privacy.scope import found
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aico_lab.federation.erasures import AskedErasure, ErasedForDevice
     from aico_lab.federation.replica import Replica
-    from aico_lab.privacy.forgetting import Forgetting
+    from aico_lab.privacy.forgetting import ErasureResult, Forgetting
     from aico_lab.storage import Storage
 
 
 def erase_asked(storage: Storage, forgetting: Forgetting) -> list[ErasedForDevice]:
     """Carry out what other devices asked for, or go on with it, and return the results.
 
-    Whose rows are deleted here is not in the way of the exchange, even if other stores have to
-    wait: `forget` and `sync` finish these.
+    What is unfinished here is finished first, as nothing is taken in until then.
 
     Raises:
-        AicoLabError: An erasure could not begin, as for `forget`.
+        ErasureIncomplete: An erasure could not begin, or not be finished; another call goes on.
+        DatabaseLocked: Likewise, since another program reads an older state.
+        ErasureBusy: Another process is erasing.
     """
     federation = Federation.existing(storage)
     if federation is None:
         return []
     replica, done = federation.replica, []
+    begun = next((one for one in erasures.asked(replica) if one.is_begun), None)
+    try:
+        resumed = forgetting.resume()
+    except AicoLabError as error:
+        raise _incomplete(error, replica, begun) from error
     for one in erasures.asked(replica):
         try:
             if one.is_begun:  # by a process that was killed, or by a person who erased the same
-                rows, left = _go_on(one, storage, forgetting)
+                rows, left = _finished(one, storage, resumed)
             else:
                 rows, left = _carry_out(one, replica, storage, forgetting)
         except AicoLabError as error:
-            if erasures.is_waiting(replica, one):
-                raise
-            done.append(erasures.end(replica, one, problem=str(error)))
-        else:
-            done.append(erasures.end(replica, one, rows, left))
+            raise _incomplete(error, replica, one) from error
+        done.append(erasures.end(replica, one, rows, left))
     return done
+
+
+def _incomplete(error: AicoLabError, replica: Replica, asked: AskedErasure | None) -> AicoLabError:
+    """Return the error that an erasure, of this or of another device, is not finished.
+
+    It stays of a type that is tried again by `federate sync --watch` and `federate serve`.
+    """
+    begin = (
+        "An erasure is not finished"
+        if asked is None
+        else f"{erasures.name_of(replica, asked)} asked for an erasure, which is not finished"
+    )
+    type_ = type(error) if error.transient else ErasureIncomplete
+    return type_(f"{begin}, so nothing was taken in since: {error}")
 
 
 def _carry_out(
@@ -62,9 +81,10 @@ def _carry_out(
     return sum(result.rows.values()), result.left
 
 
-def _go_on(asked: AskedErasure, storage: Storage, forgetting: Forgetting) -> tuple[int, list[str]]:
-    """Finish an erasure whose rows are deleted, unless that was done; return as `_carry_out`."""
-    resumed = forgetting.resume() if asked.erasure_id in forgetting.unfinished() else []
+def _finished(
+    asked: AskedErasure, storage: Storage, resumed: Sequence[ErasureResult]
+) -> tuple[int, list[str]]:
+    """Return as `_carry_out` what an erasure did that was finished just now, or before."""
     left = [text for one in resumed if one.erasure_id == asked.erasure_id for text in one.left]
     receipts = storage.primary.fetch_all(
         "SELECT receipt FROM erasures WHERE erasure_id = ? AND finished_at IS NOT NULL",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -141,9 +140,15 @@ _NAMES_IT: Final = {
     f"AND (key LIKE '%user%' OR {_TELLING.format('g.user_id')})) "
     f"OR ({_TELLING.format('g.user_id')} AND instr(value, json_quote(g.user_id)))))",
 }
+_GONE_KEPT: Final = (
+    "(SELECT number FROM temp.kept JOIN temp.gone_kept USING (id) WHERE source = '{}')"
+)
+_CONFLICTS: Final = (
+    "SELECT table_name, row_key, loser FROM sync_conflicts "
+    f"WHERE conflict_id IN {_GONE_KEPT.format('sync_conflicts')} ORDER BY conflict_id"
+)
 _KEPT: Final = {
-    table: f"DELETE FROM {table} WHERE {number} IN (SELECT number FROM temp.kept "
-    f"JOIN temp.gone_kept USING (id) WHERE source = '{table}')"
+    table: f"DELETE FROM {table} WHERE {number} IN {_GONE_KEPT.format(table)}"
     for table, number in (("sync_conflicts", "conflict_id"), ("sync_parked", "parked_id"))
 }
 _NEAR: Final = f"""SELECT d.rowid, CAST(d.error || ' ' || d.reason AS BLOB),
@@ -223,6 +228,7 @@ class Deleted:
         last_id: The highest `id` of messages before.
         since: The last change of the feed before.
         until: The last change of the feed after.
+        conflicts: The table, key and losing version of each conflict, which ends with its row.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -235,6 +241,7 @@ class Deleted:
     last_id: int = 0
     since: int = 0
     until: int = 0
+    conflicts: list[tuple[str, str, str]] = field(default_factory=list)
 
     def wanted(self) -> dict[str, Any]:
         """Return what the other stores are searched for, and the counts for the receipt."""
@@ -263,7 +270,6 @@ def joined(former: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         "turns": [*former.get("turns", ()), *more["turns"]],
         "alone": [*former.get("alone", ()), *more["alone"]],
         "last_id": min(former.get("last_id") or more["last_id"], more["last_id"]),
-        "rows": dict(Counter(former["rows"]) + Counter(more["rows"])),
     }
 
 
@@ -348,6 +354,7 @@ def _delete_events(connection: Connection, scope: Scope, done: Deleted) -> None:
 
     What is kept beside the tables of rows of other devices goes as well.
     """
+    done.conflicts = connection.fetch_all(_CONFLICTS)
     for table, statement in _KEPT.items():
         _count(connection, done, table, statement)
     _select_letters(connection)

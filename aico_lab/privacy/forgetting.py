@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ from aico_lab.backup.writing import refuse_rotation
 from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureIncomplete, UnknownName
 from aico_lab.federation import erasures
+from aico_lab.federation.bundles import Decision
 from aico_lab.federation.syncing import Federation
 from aico_lab.home.receipts import (
     NOTHING_KNOWN,
@@ -355,9 +357,28 @@ class Forgetting:
             ],
         )
 
-    def _beginning(self, erasure: KeptErasure) -> dict[str, Any]:
-        """Return what the database has of an unfinished erasure, if the sealed file is lost."""
-        return signed(_identity(erasure), self._key)
+    def _beginning(
+        self, erasure: KeptErasure, rows: dict[str, int] | None = None
+    ) -> dict[str, Any]:
+        """Return what the database has of an unfinished erasure, if the sealed file is lost.
+
+        Args:
+            erasure: The erasure.
+            rows: The numbers of rows, which count only with the transaction that deletes them.
+        """
+        counted = {} if rows is None else {"rows": rows}
+        return signed({**_identity(erasure), **counted}, self._key)
+
+    def _counted(self, primary: Connection, erasure: KeptErasure) -> dict[str, int]:
+        """Return the numbers of rows that an unfinished erasure has deleted."""
+        assert erasure.wanted is not None  # noqa: S101 - else it is finished
+        row = primary.fetch_one(
+            "SELECT receipt FROM erasures WHERE erasure_id = ?", [erasure.erasure_id]
+        )
+        begun: dict[str, Any] = json.loads((row and row[0]) or "{}")
+        # An earlier version kept them in the sealed file only.
+        rows: dict[str, int] = begun.get("rows", erasure.wanted["rows"])
+        return rows
 
     def _of_nothing(self, erasure: KeptErasure) -> dict[str, Any]:
         """Return a receipt which says that a restored database had nothing to erase."""
@@ -410,11 +431,12 @@ class Forgetting:
         if since is None and before:  # numbers of another database tell nothing of this one
             before = {**before, "last_id": 0}
         with primary.transaction():
+            counted = Counter({} if since is None else self._counted(primary, erasure))
             deleted = delete(primary, scope, Patterns.of(before) if before else None)
             if federation := Federation.existing(self._storage):
                 if scope.kind == "import":
                     federation.note_undone(scope.value, deleted.since)
-                _tell_devices(federation.replica, erasure, scope, deleted.since)
+                _tell_devices(federation.replica, erasure, scope, deleted)
                 federation.note_changes()
             primary.execute(
                 "INSERT OR REPLACE INTO erasures "
@@ -424,7 +446,7 @@ class Forgetting:
                     erasure.erasure_id,
                     deleted.since if since is None else since,
                     deleted.until,
-                    json_text(self._beginning(erasure)),
+                    json_text(self._beginning(erasure, dict(counted + Counter(deleted.rows)))),
                 ],
             )
             wanted = deleted.wanted()
@@ -483,7 +505,7 @@ class Forgetting:
                 **_identity(erasure),
                 "begun_at": begun,
                 "finished_at": values.to_timestamp(datetime.now(UTC)),
-                "erased": {"aico.db": erasure.wanted["rows"], **stores},
+                "erased": {"aico.db": self._counted(primary, erasure), **stores},
                 "searched": {"ids": len(patterns.some_ids), "sentences": len(patterns.sentences)},
                 "found": result.found,
                 "mentioned": result.mentioned,
@@ -520,17 +542,23 @@ def _asked_of(replica: Replica, scope: Scope) -> list[AskedErasure]:
     return [one for one in erasures.asked(replica) if scope.hashed(one.key) == one.scope]
 
 
-def _tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, since: int) -> None:
+def _tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, deleted: Deleted) -> None:
     """Ask the other devices to erase the same, unless it is what one of them asked for.
 
+    The conflicts that were removed here end on them, too, also on one that finds them only later.
     A repetition has the id of the first erasure, so that only devices that missed that obey.
     """
     if asked := _asked_of(replica, scope):
-        erasures.begin(replica, asked, since)
+        erasures.begin(replica, asked, deleted.since)
+        first = asked[0].erasure_id
     elif scope.kind in erasures.ROW_OF:
         key = secrets.token_bytes(32)
         first = erasure.repeats or erasure.erasure_id
         erasures.ask(replica, first, key, scope.hashed(key), scope.value)
+    else:
+        return
+    ended = [Decision(table, key, *json.loads(loser)) for table, key, loser in deleted.conflicts]
+    erasures.decide(replica, first, ended)
 
 
 def _rehearsed(primary: Connection, scope: Scope) -> Deleted:

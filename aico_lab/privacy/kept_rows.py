@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _KEPT: Final = """
     SELECT 'sync_conflicts' AS source, conflict_id AS number, table_name, row_key, content
-    FROM sync_conflicts
+    FROM sync_conflicts WHERE state = 'open'
     UNION ALL SELECT 'sync_parked', parked_id, table_name, row_key, version -> '$[1]'
     FROM sync_parked"""
 _COLUMNS: Final = {"user": ("user_id", "other")}
@@ -28,7 +28,7 @@ class KeptRow:
         source: The table that it is kept in.
         number: Its number there.
         table: The table that it is of.
-        values: Its values by column; only the key if a person has decided.
+        values: Its values by column.
         imports: The imports that were undone, and had added it.
     """
 

@@ -97,8 +97,7 @@ class Privacy:
             progress: Called with a step, the number of steps done, and their total.
 
         Raises:
-            ErasureBusy: Another process is erasing.
-            InvalidValue: A change of the key is unfinished.
+            ErasureIncomplete: An erasure could not begin, or not be finished.
         """
         from aico_lab.privacy.asked import erase_asked
 
