@@ -26,7 +26,7 @@ from aico_lab.errors import (
     NotFederated,
     UnknownName,
 )
-from aico_lab.federation import applying, bundles, epochs, overview, sealing, spool
+from aico_lab.federation import applying, bundles, conflicts, epochs, overview, sealing, spool
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
 from aico_lab.federation.rows import Version, digest_of
@@ -674,8 +674,7 @@ def test_copies_of_a_home_keep_what_they_lose_to_each_other(two, folder, tmp_pat
         assert [found.lost["name"] for found in one.conflicts()] == ["from a"]
 
 
-def test_of_two_active_personalities_a_person_chooses_one(two, folder):
-    a, b = two
+def meet_with_two_personalities(folder, a, b):
     for one, name in ((a, "a"), (b, "b")):
         one.run(
             "INSERT INTO personality_profiles (profile_id, user_id, version, traits, active_from) "
@@ -683,6 +682,11 @@ def test_of_two_active_personalities_a_person_chooses_one(two, folder):
             name,
         )
     meet(folder, a, b)
+
+
+def test_of_two_active_personalities_a_person_chooses_one(two, folder):
+    a, b = two
+    meet_with_two_personalities(folder, a, b)
     active = (
         "SELECT json_group_array(profile_id) FROM personality_profiles WHERE active_until IS NULL"
     )
@@ -694,6 +698,30 @@ def test_of_two_active_personalities_a_person_chooses_one(two, folder):
     meet(folder, a, b)
     assert a.one(active) == b.one(active) == '["a"]'
     assert (a.conflicts(), b.conflicts()) == ([], [])
+
+
+def test_of_two_personalities_one_that_is_changed_was_not_decided_on(two, folder):
+    """Else a device that compacts would end the conflict of one that lost the same version."""
+    a, b = two
+    meet_with_two_personalities(folder, a, b)
+    b.run("UPDATE personality_profiles SET traits = '{\"wit\": 1}' WHERE profile_id = 'a'")
+    meet(folder, a, b)
+    for one in (a, b):
+        assert (one.conflicts(), conflicts.decided(one.replica, "personality")) == ([], [])
+
+
+def test_of_two_personalities_one_that_was_deleted_unseen_is_a_conflict_of_its_own(
+    two, make, folder
+):
+    a, b = two
+    c = with_third(two, make, folder)
+    c.run("DELETE FROM users WHERE user_id = 'ada'")
+    meet_with_two_personalities(folder, a, b)
+    meet(folder, c, a, b)
+    for one in (a, b):
+        found = {(it.table, it.key): it.kind for it in one.conflicts()}
+        wanted = [("users", "ada"), *(("personality_profiles", name) for name in "ab")]
+        assert found == dict.fromkeys(wanted, "deleted")
 
 
 def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
