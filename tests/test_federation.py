@@ -740,6 +740,24 @@ def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
         a.set_policy(b.replica.device_id, people="none")
 
 
+def test_a_key_reaches_a_device_that_did_not_hold_the_class_when_others_compacted(
+    two, make, folder
+):
+    a, b = two
+    c = with_third(two, make, folder)
+    for held in ("none", "full"):  # the second key of the class is sealed for it, too
+        a.set_policy(b.replica.device_id, memories=held)
+    meet(folder, a, c)
+    sealed(c, "INSERT INTO memories VALUES ('m', 'ada', 'secret', 'fact', 1, '2024', NULL)")
+    a.set_policy(b.replica.device_id, memories="none")
+    a.compact()
+    for one in (a, b):
+        one.sync(folder)
+    a.set_policy(b.replica.device_id, memories="full")
+    meet(folder, a, b, c)
+    assert b.one("SELECT content FROM memories") == "secret"
+
+
 def test_a_device_that_is_added_without_a_class_cannot_read_it(two, make, folder):
     a, b = two
     a.run("INSERT INTO memories VALUES ('m', 'ada', 'secret', 'fact', 1, '2024', NULL)")

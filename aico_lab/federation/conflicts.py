@@ -209,8 +209,7 @@ def close_seen(replica: Replica, table: str, keys: Iterable[str], ctx: Ctx) -> N
         stream, n, *_ = json.loads(loser)
         if had(replica, ctx, stream, n):
             replica.connection.execute(
-                "UPDATE sync_conflicts SET state = 'decided', content = '{}' "
-                "WHERE conflict_id = ?",
+                "UPDATE sync_conflicts SET state = 'decided', content = '{}' WHERE conflict_id = ?",
                 [number],
             )
 
