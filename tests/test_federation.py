@@ -29,7 +29,7 @@ from aico_lab.errors import (
 from aico_lab.federation import applying, bundles, conflicts, epochs, overview, sealing, spool
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
-from aico_lab.federation.rows import Version, digest_of
+from aico_lab.federation.rows import Version, digest_of, stored_versions
 from aico_lab.federation.spool import Spool
 from aico_lab.federation.syncing import Federation
 from aico_lab.federation.tables import CLASSES
@@ -48,6 +48,10 @@ MEMORY = "INSERT INTO memories VALUES (?, 'eve', 'x', 'fact', 1, '2024', NULL)"
 MESSAGE = (
     "INSERT INTO messages (message_id, channel_id, conversation_id, user_id, role, content, "
     "timestamp) VALUES (?, 'c', 'c', 'eve', 'user', 'x', '2024-05-01T12:30:00.000000Z')"
+)
+PROFILE = (
+    "INSERT INTO personality_profiles (profile_id, user_id, version, traits, active_from) "
+    "VALUES (?, 'ada', 1, '{}', '2024-05-01')"
 )
 RENAME = "UPDATE users SET name = ? WHERE user_id = 'ada'"
 
@@ -676,11 +680,7 @@ def test_copies_of_a_home_keep_what_they_lose_to_each_other(two, folder, tmp_pat
 
 def meet_with_two_personalities(folder, a, b):
     for one, name in ((a, "a"), (b, "b")):
-        one.run(
-            "INSERT INTO personality_profiles (profile_id, user_id, version, traits, active_from) "
-            "VALUES (?, 'ada', 1, '{}', '2024-05-01')",
-            name,
-        )
+        one.run(PROFILE, name)
     meet(folder, a, b)
 
 
@@ -708,6 +708,19 @@ def test_of_two_personalities_one_that_is_changed_was_not_decided_on(two, folder
     meet(folder, a, b)
     for one in (a, b):
         assert (one.conflicts(), conflicts.decided(one.replica, "personality")) == ([], [])
+
+
+def test_of_two_personalities_one_on_which_a_person_decided_before_is_not_asked_about(two, folder):
+    a, b = two
+    a.run(PROFILE, "a")
+    a.seal()
+    (version,) = stored_versions(a.replica.connection, "personality_profiles", ["a"]).values()
+    loser = (version.stream, version.n, version.stamp, version.cl)
+    decision = bundles.Decision("personality_profiles", "a", *loser)
+    conflicts.receive(a.replica, "personality", [decision])
+    b.run(PROFILE, "b")
+    meet(folder, a, b)
+    assert (a.conflicts(), len(b.conflicts())) == ([], 1)
 
 
 def test_of_two_personalities_one_that_was_deleted_unseen_is_a_conflict_of_its_own(

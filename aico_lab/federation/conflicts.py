@@ -167,7 +167,7 @@ def queue_profiles(replica: Replica) -> None:
             "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, state, "
             f"found_at) SELECT ?1, ?2, ?3, ?4, 'personality', 'open', {NOW} WHERE NOT EXISTS "
             "(SELECT 1 FROM sync_conflicts WHERE table_name = ?1 AND row_key = ?2 "
-            "AND kind = 'personality') RETURNING conflict_id",
+            "AND kind = 'personality') ON CONFLICT DO NOTHING RETURNING conflict_id",
             [
                 _PROFILES, key,
                 json.dumps([version.stream, version.n, version.stamp, version.cl]),
