@@ -824,11 +824,12 @@ class World:
             row
             for node in live
             for row in node.connection.fetch_all(
-                "SELECT table_name, row_key, loser, kind, state, content FROM sync_conflicts"
+                "SELECT table_name, row_key, loser, kind, state, content, decided_at "
+                "FROM sync_conflicts"
             )
         ]
-        decided = {row[:3] for row in found if row[4] == "decided"}
-        # Those of personalities also end when one of the versions is changed.
+        # Those of personalities also end when one of the versions is changed, undecided.
+        decided = {row[:3] for row in found if row[6]}
         left = {row[:3] for row in found if row[4] == "open" and row[3] != "personality"}
         assert not decided & left, ("undecided", sorted(decided & left)[:5])
         assert not [row for row in found if row[4] == "decided" and row[5] != "{}"]

@@ -26,10 +26,10 @@ from aico_lab.errors import (
     NotFederated,
     UnknownName,
 )
-from aico_lab.federation import applying, bundles, epochs, overview, sealing, spool
+from aico_lab.federation import applying, bundles, conflicts, epochs, overview, sealing, spool
 from aico_lab.federation.bundles import Ctx, FileName, Header, RowChange, hash_of, parse_name
 from aico_lab.federation.replica import Replica
-from aico_lab.federation.rows import Version, digest_of
+from aico_lab.federation.rows import Version, digest_of, stored_versions
 from aico_lab.federation.spool import Spool
 from aico_lab.federation.syncing import Federation
 from aico_lab.federation.tables import CLASSES
@@ -48,6 +48,10 @@ MEMORY = "INSERT INTO memories VALUES (?, 'eve', 'x', 'fact', 1, '2024', NULL)"
 MESSAGE = (
     "INSERT INTO messages (message_id, channel_id, conversation_id, user_id, role, content, "
     "timestamp) VALUES (?, 'c', 'c', 'eve', 'user', 'x', '2024-05-01T12:30:00.000000Z')"
+)
+PROFILE = (
+    "INSERT INTO personality_profiles (profile_id, user_id, version, traits, active_from) "
+    "VALUES (?, 'ada', 1, '{}', '2024-05-01')"
 )
 RENAME = "UPDATE users SET name = ? WHERE user_id = 'ada'"
 
@@ -674,15 +678,15 @@ def test_copies_of_a_home_keep_what_they_lose_to_each_other(two, folder, tmp_pat
         assert [found.lost["name"] for found in one.conflicts()] == ["from a"]
 
 
+def meet_with_two_personalities(folder, a, b):
+    for one, name in ((a, "a"), (b, "b")):
+        one.run(PROFILE, name)
+    meet(folder, a, b)
+
+
 def test_of_two_active_personalities_a_person_chooses_one(two, folder):
     a, b = two
-    for one, name in ((a, "a"), (b, "b")):
-        one.run(
-            "INSERT INTO personality_profiles (profile_id, user_id, version, traits, active_from) "
-            "VALUES (?, 'ada', 1, '{}', '2024-05-01')",
-            name,
-        )
-    meet(folder, a, b)
+    meet_with_two_personalities(folder, a, b)
     active = (
         "SELECT json_group_array(profile_id) FROM personality_profiles WHERE active_until IS NULL"
     )
@@ -694,6 +698,43 @@ def test_of_two_active_personalities_a_person_chooses_one(two, folder):
     meet(folder, a, b)
     assert a.one(active) == b.one(active) == '["a"]'
     assert (a.conflicts(), b.conflicts()) == ([], [])
+
+
+def test_of_two_personalities_one_that_is_changed_was_not_decided_on(two, folder):
+    """Else a device that compacts would end the conflict of one that lost the same version."""
+    a, b = two
+    meet_with_two_personalities(folder, a, b)
+    b.run("UPDATE personality_profiles SET traits = '{\"wit\": 1}' WHERE profile_id = 'a'")
+    meet(folder, a, b)
+    for one in (a, b):
+        assert (one.conflicts(), conflicts.decided(one.replica, "personality")) == ([], [])
+
+
+def test_of_two_personalities_one_on_which_a_person_decided_before_is_not_asked_about(two, folder):
+    a, b = two
+    a.run(PROFILE, "a")
+    a.seal()
+    (version,) = stored_versions(a.replica.connection, "personality_profiles", ["a"]).values()
+    loser = (version.stream, version.n, version.stamp, version.cl)
+    decision = bundles.Decision("personality_profiles", "a", *loser)
+    conflicts.receive(a.replica, "personality", [decision])
+    b.run(PROFILE, "b")
+    meet(folder, a, b)
+    assert (a.conflicts(), len(b.conflicts())) == ([], 1)
+
+
+def test_of_two_personalities_one_that_was_deleted_unseen_is_a_conflict_of_its_own(
+    two, make, folder
+):
+    a, b = two
+    c = with_third(two, make, folder)
+    c.run("DELETE FROM users WHERE user_id = 'ada'")
+    meet_with_two_personalities(folder, a, b)
+    meet(folder, c, a, b)
+    for one in (a, b):
+        found = {(it.table, it.key): it.kind for it in one.conflicts()}
+        wanted = [("users", "ada"), *(("personality_profiles", name) for name in "ab")]
+        assert found == dict.fromkeys(wanted, "deleted")
 
 
 def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
@@ -710,6 +751,24 @@ def test_a_class_comes_when_a_device_is_to_hold_it(two, folder):
     assert b.one("SELECT content FROM memories") == "secret"
     with pytest.raises(InvalidValue):
         a.set_policy(b.replica.device_id, people="none")
+
+
+def test_a_key_reaches_a_device_that_did_not_hold_the_class_when_others_compacted(
+    two, make, folder
+):
+    a, b = two
+    c = with_third(two, make, folder)
+    for held in ("none", "full"):  # the second key of the class is sealed for it, too
+        a.set_policy(b.replica.device_id, memories=held)
+    meet(folder, a, c)
+    sealed(c, "INSERT INTO memories VALUES ('m', 'ada', 'secret', 'fact', 1, '2024', NULL)")
+    a.set_policy(b.replica.device_id, memories="none")
+    a.compact()
+    for one in (a, b):
+        one.sync(folder)
+    a.set_policy(b.replica.device_id, memories="full")
+    meet(folder, a, b, c)
+    assert b.one("SELECT content FROM memories") == "secret"
 
 
 def test_a_device_that_is_added_without_a_class_cannot_read_it(two, make, folder):

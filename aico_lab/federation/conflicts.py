@@ -4,7 +4,8 @@ A row that another device deleted, or one that it refers to, without knowing of 
 is kept as well. A person decides by `Federation.resolve`, which writes a new version, and names the
 losing one in the header of its bundle: that ends the conflict on every device, also where the
 losing version comes later. Nothing else does, since who changes a row need not have looked at what
-it lost; only two versions of a personality are no conflict any more when one of them is changed.
+it lost; only two versions of a personality are no conflict any more when one of them is changed,
+which nobody has decided: `decided_at` stays NULL, and the version may be lost later.
 """
 
 from __future__ import annotations
@@ -125,9 +126,12 @@ def queue(replica: Replica, table: FederatedTable, loser: RowChange, *, kind: st
     if not table.queues_conflicts:
         return
     version = loser.version
+    # That the version was beside another one of a personality is less than that it is lost.
     inserted = replica.connection.fetch_one(
         "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, state, found_at) "
-        f"VALUES (?, ?, ?, ?, ?, 'open', {NOW}) ON CONFLICT DO NOTHING RETURNING conflict_id",
+        f"VALUES (?, ?, ?, ?, ?, 'open', {NOW}) ON CONFLICT (table_name, row_key, loser) "
+        "DO UPDATE SET content = excluded.content, kind = excluded.kind, state = 'open' "
+        "WHERE kind = 'personality' AND decided_at IS NULL RETURNING conflict_id",
         [
             table.name, loser.key,
             json.dumps([version.stream, version.n, version.stamp, version.cl]),
@@ -163,7 +167,7 @@ def queue_profiles(replica: Replica) -> None:
             "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, state, "
             f"found_at) SELECT ?1, ?2, ?3, ?4, 'personality', 'open', {NOW} WHERE NOT EXISTS "
             "(SELECT 1 FROM sync_conflicts WHERE table_name = ?1 AND row_key = ?2 "
-            "AND kind = 'personality') RETURNING conflict_id",
+            "AND kind = 'personality') ON CONFLICT DO NOTHING RETURNING conflict_id",
             [
                 _PROFILES, key,
                 json.dumps([version.stream, version.n, version.stamp, version.cl]),
@@ -204,7 +208,10 @@ def close_seen(replica: Replica, table: str, keys: Iterable[str], ctx: Ctx) -> N
     ):
         stream, n, *_ = json.loads(loser)
         if had(replica, ctx, stream, n):
-            _decide(replica, number)
+            replica.connection.execute(
+                "UPDATE sync_conflicts SET state = 'decided', content = '{}' WHERE conflict_id = ?",
+                [number],
+            )
 
 
 def receive(replica: Replica, class_: str, decided: Sequence[Decision]) -> int:
@@ -256,12 +263,12 @@ def log_new(replica: Replica, device_id: str, since: int) -> None:
 
 
 def decided(replica: Replica, class_: str) -> list[Decision]:
-    """Return the conflicts of a class that were decided."""
+    """Return the conflicts of a class that a person decided."""
     names = [table.name for table in replica.tables.values() if table.class_ == class_]
     return [
         Decision(name, key, *json.loads(loser))
         for name, key, loser in replica.connection.fetch_all(
-            "SELECT table_name, row_key, loser FROM sync_conflicts WHERE state = 'decided' "
+            "SELECT table_name, row_key, loser FROM sync_conflicts WHERE decided_at IS NOT NULL "
             "AND table_name IN (SELECT value FROM json_each(?)) ORDER BY conflict_id",
             [json.dumps(names)],
         )

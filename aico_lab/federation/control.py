@@ -14,6 +14,7 @@ from aico_lab.errors import InvalidValue
 from aico_lab.federation import epochs, erasures, replaced, undone
 from aico_lab.federation.bundles import FileName, Refused
 from aico_lab.federation.replica import DeviceKeys
+from aico_lab.federation.tables import BASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -202,7 +203,11 @@ def device_of(name: FileName, replica: Replica) -> tuple[bytes, bool] | None:
 
 
 def everything(replica: Replica) -> list[Statement]:
-    """Return all statements that this device knows of, with the keys for all entitled devices."""
+    """Return all statements that this device knows of, with the keys for all entitled devices.
+
+    A device that had been given a key gets it even if it no longer holds the class: the bundle with
+    it may be replaced, and nobody seals a key again for a device that seems to have it.
+    """
     connection, entitled = replica.connection, replica.entitled()
     statements: list[Statement] = [
         {
@@ -223,10 +228,13 @@ def everything(replica: Replica) -> list[Statement]:
         for owner, field, stamp, value in connection.fetch_all("SELECT * FROM sync_settings")
     ]
     statements += [
-        epochs.sealed_for(replica, epoch, class_, entitled[class_])
+        epochs.sealed_for(
+            replica, epoch, class_,
+            entitled[class_] | (epochs.holders(replica, epoch) & entitled[BASE]),
+        )
         for epoch, class_ in connection.fetch_all(
             "SELECT epoch, class FROM sync_epochs WHERE identity IS NOT NULL ORDER BY epoch"
         )
         if class_ in entitled
-    ]
+    ]  # fmt: skip
     return [*statements, *erasures.known(replica)]
