@@ -289,6 +289,20 @@ def test_a_home_that_joins_later_keeps_its_own_rows(shared, tmp_path, homes, has
         assert kept == {"users", "memories"}
 
 
+def test_a_home_whose_first_try_to_join_was_ended_keeps_its_own_rows(shared, tmp_path, homes):
+    a, b, folder = shared("laptop", "phone")
+    with homes.open(tmp_path / "tablet") as c:
+        write(c, "INSERT INTO users VALUES (?, 'Ada Canary', '2024', NULL)", ADA)
+        write(c, MEMORY, "own", ADA)
+        a.devices.federation.invite(c.devices.federation.create_keys(), "tablet")
+        a.privacy.forget(user=ADA)
+        meet(folder, a)
+        join(a, c, "tablet")
+        meet(folder, a, c, b, a, c)
+        assert c.privacy.receipts() == []
+        assert {one.table for one in c.devices.federation.conflicts()} == {"users", "memories"}
+
+
 @pytest.mark.parametrize("is_erased_first", [True, False])
 def test_a_device_that_is_added_again_erases_what_it_missed(shared, is_erased_first):
     a, b, folder = shared("laptop", "phone")

@@ -239,6 +239,8 @@ class Federation:
                 raise InvalidValue("The invitation is for another device.")
             self.replica.put("federation", id_)
             self.replica.audit("device.joined", keys.device_id, f"invited by {invitation['from']}")
+            if not former:  # its own rows are not those that were erased
+                erasures.end_all(self.replica)
             if former and (own := self.replica.own_classes):
                 for class_ in own:
                     self.replica.put(f"scan:{class_}", "1")
