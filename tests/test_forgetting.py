@@ -900,14 +900,28 @@ def test_an_erased_former_value_does_not_come_back_with_an_undone_import(plain, 
     assert plain.primary.fetch_all("SELECT 1 FROM users WHERE user_id = 'fay'") == []
 
 
-def test_an_empty_channel_with_the_id_of_a_person_can_be_forgotten(tmp_path):
+def test_a_channel_from_before_the_imports_stays_when_they_are_undone(tmp_path):
+    with with_core_schemas(tmp_path / "a.db").connect() as primary:
+        primary.execute("INSERT INTO channels (channel_id, created_at) VALUES ('k', '')")
+        for one in import_edits(primary, tmp_path, ("x", "eve"), ("x", "fay")):
+            undo(primary, one)
+        assert primary.fetch_all("SELECT channel_id FROM channels") == [("k",)]
+        assert primary.fetch_all("SELECT 1 FROM messages") == []
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_channel_with_the_id_of_a_person_who_is_gone_can_be_forgotten(tmp_path, is_empty):
     with with_core_schemas(tmp_path / "a.db").connect() as primary:
         primary.execute("INSERT INTO channels (channel_id, created_at) VALUES ('direct:eve', '')")
+        if not is_empty:
+            place = {"channel_id": "direct:eve", "user_id": None, "role": "assistant"}
+            add(primary, message(1, **place))
         scope = Scope("user", "eve")
         scope.check(primary)
         with primary.transaction():
             delete(primary, scope)
         assert primary.fetch_all("SELECT channel_id FROM channels") == []
+        assert primary.fetch_all("SELECT 1 FROM messages") == []
         with pytest.raises(UnknownName):
             scope.check(primary)
 
@@ -1136,6 +1150,7 @@ def test_an_unfinished_erasure_is_finished_beside_a_database_with_nothing_of_it(
     plain.primary.execute("UPDATE change_log SET row_key = ''")
     [done] = plain.privacy.resume()
     assert done.stores["cache"] == {"folders": 1}
+    assert done.rows == {}
     assert plain.privacy.receipts() == [done.receipt]
 
 

@@ -353,7 +353,7 @@ class Forgetting:
                 receipt and receipt["begun_at"],
                 receipt and receipt["finished_at"],
                 feed.head(primary).seq,
-                json_text(receipt or self._beginning(erasure)),
+                json_text(receipt or self._beginning(erasure, {})),
             ],
         )
 

@@ -22,14 +22,14 @@ Kind = Literal["user", "channel", "conversation", "import", "before"]
 
 _KNOWN: Final = {
     # Also people whose row was deleted, of whom feed, imports and older snapshots still know, and
-    # those by whom a channel is named in which nothing is left.
+    # those by whom a channel is named in which at most the companion's messages are left.
     "user": "SELECT user_id FROM users UNION SELECT user_id FROM messages "
     "UNION SELECT user_id FROM feedback_events UNION SELECT user_id FROM personality_profiles "
     "UNION SELECT other FROM relationships "
     "UNION SELECT row_key FROM import_rows WHERE table_name = 'users' "
     "UNION SELECT row_key FROM change_log WHERE table_name = 'users' AND row_key <> '' "
     "UNION SELECT substr(channel_id, 8) FROM channels WHERE channel_id GLOB 'direct:?*' "
-    "AND channel_id NOT IN (SELECT channel_id FROM messages)",
+    "AND channel_id NOT IN (SELECT channel_id FROM messages WHERE role = 'user')",
     "channel": "SELECT channel_id FROM channels",
     "conversation": "SELECT conversation_id FROM messages UNION "
     "SELECT conversation_id FROM feedback_events",
