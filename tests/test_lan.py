@@ -220,7 +220,7 @@ def test_somebody_who_sends_nothing_stops_nobody(two, monkeypatch):
                 silent.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             if many == 20:
                 time.sleep(0.6)  # until all of them are known to be nobody
-            lan.sync(b, address)
+            assert list(lan.sync(b, address)) == [address]
             silent.close()
 
 

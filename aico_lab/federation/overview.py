@@ -1,4 +1,4 @@
-"""What a person can see of a federation: its devices, what is missing or waits, what happened."""
+"""Read the devices of a federation, its missing and waiting bundles, and its log."""
 
 from __future__ import annotations
 
