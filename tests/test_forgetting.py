@@ -909,6 +909,24 @@ def test_a_channel_from_before_the_imports_stays_when_they_are_undone(tmp_path):
         assert primary.fetch_all("SELECT 1 FROM messages") == []
 
 
+def test_the_own_channel_of_a_person_who_is_gone_goes_with_an_undone_import(plain, tmp_path):
+    """Also one that no import has added."""
+    place = {"channel_id": "direct:eve-1", "conversation_id": "direct:eve-1"}
+    add(plain.primary, message(60, user_id="eve-1", **place))
+    row = {
+        "message_id": "m60", "conversation_id": "direct:eve-1", "role": "user", "user_id": "fay",
+        "content": "other words", "timestamp": "2025-01-01T00:00:00Z",
+    }  # fmt: skip
+    messages = jsonl.read(lines(tmp_path / "a.jsonl", row))
+    done = import_batches(plain.primary, messages, source="", on_conflict="replace")
+    plain.privacy.forget(user="eve-1")
+    assert plain.primary.fetch_all("SELECT user_id FROM messages WHERE message_id = 'm60'") == [
+        ("fay",)
+    ]
+    plain.privacy.forget(import_id=done.import_id)
+    assert plain.primary.fetch_all("SELECT 1 FROM channels WHERE channel_id GLOB '*eve-1'") == []
+
+
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_a_channel_with_the_id_of_a_person_who_is_gone_can_be_forgotten(tmp_path, is_empty):
     with with_core_schemas(tmp_path / "a.db").connect() as primary:
