@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aico_lab.federation.tables import FederatedTable
 
 FORMAT: Final = 1
-ROWS: Final = 2_000
+ROWS: Final = 5_000
 """The maximum number of rows in a bundle."""
 SIZE: Final = 4 << 20
 """The size in bytes that the rows of a bundle may exceed only by its last row."""
@@ -190,7 +190,7 @@ def pack(
     }
     head = asdict(header) | {"decided": [list(one) for one in header.decided]}
     text = orjson.dumps(head) + b"\n" + orjson.dumps(body)
-    payload = zlib.compress(text, 6)
+    payload = zlib.compress(text, 1)  # a higher level takes twice the time for 15 % less
     signature = Ed25519PrivateKey.from_private_bytes(signing_key).sign(_CONTEXT + payload)
     return age.encrypt(signature + payload, list(recipients))
 
@@ -201,7 +201,10 @@ def encoded(header: Header, change: RowChange) -> list[Any]:
     head: list[Any] = [change.key, version.cl, version.stamp]
     if (version.stream, version.n) != (header.stream, header.n):  # in a state
         head += [version.stream, version.n]
-    if content is None or (PLAIN.issuperset(map(type, content)) and _INFINITE.isdisjoint(content)):
+    if content is None:
+        return [head, None]
+    types = set(map(type, content))
+    if types <= PLAIN and (float not in types or _INFINITE.isdisjoint(content)):
         return [head, content]
     return [head, [to_json(value) for value in content]]
 

@@ -200,14 +200,14 @@ def _choose_profile(replica: Replica, loser: str, *, keeps_lost: bool) -> None:
 
 def close_seen(replica: Replica, table: str, keys: Iterable[str], ctx: Ctx) -> None:
     """End the conflicts of personalities that the author of new versions had seen."""
-    for number, loser in replica.connection.fetch_all(
-        "SELECT conflict_id, loser FROM sync_conflicts WHERE state = 'open' "
-        "AND kind = 'personality' AND table_name = ? "
-        "AND row_key IN (SELECT value FROM json_each(?))",
-        [table, json.dumps(list(keys))],
+    new = set(keys)
+    for number, key, loser in replica.connection.fetch_all(
+        "SELECT conflict_id, row_key, loser FROM sync_conflicts WHERE state = 'open' "
+        "AND kind = 'personality' AND table_name = ?",
+        [table],
     ):
         stream, n, *_ = json.loads(loser)
-        if had(replica, ctx, stream, n):
+        if key in new and had(replica, ctx, stream, n):
             replica.connection.execute(
                 "UPDATE sync_conflicts SET state = 'decided', content = '{}' WHERE conflict_id = ?",
                 [number],

@@ -72,7 +72,17 @@ def next_stamp(at: int, replaced: int) -> int:
 
 
 def digest_of(table: FederatedTable, key: str, content: Sequence[Any]) -> str:
-    """Return the digest of a row's content.
+    """Return the digest of a row's content."""
+    return digest_of_text(text_of(table, key, content))
+
+
+def digest_of_text(text: bytes) -> str:
+    """Return the digest of a row of which `text_of` returned the text."""
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def text_of(table: FederatedTable, key: str, content: Sequence[Any]) -> bytes:
+    """Return the content of a row as JSON, from which its digest is computed.
 
     Columns with their default value are left out, so that the digest stays the same when a later
     version of the schema adds a column.
@@ -80,12 +90,12 @@ def digest_of(table: FederatedTable, key: str, content: Sequence[Any]) -> str:
     differing = {
         column: value
         for column, value, default in zip(table.columns, content, table.defaults, strict=True)
-        if value is not default and (value != default or type(value) is not type(default))
+        if value is not default
+        and (default is None or value != default or type(value) is not type(default))
     }
     if not PLAIN.issuperset(map(type, differing.values())):
         differing = {column: to_json(value) for column, value in differing.items()}
-    text = orjson.dumps([table.name, key, differing])
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    return orjson.dumps([table.name, key, differing])
 
 
 def to_json(value: object) -> object:
@@ -159,7 +169,7 @@ def physical(
 def _reading(table: FederatedTable, keys: Sequence[str]) -> tuple[str, list[str]]:
     columns = [f"t.{quoted(column)}" for column in table.columns]
     cut = " OR ".join(
-        f"(typeof({column}) = 'text' AND instr({column}, char(0)))" for column in columns
+        f"(instr({column}, char(0)) AND typeof({column}) = 'text')" for column in columns
     )
     select = f"SELECT {cut}, {select_key(table, 't')}, {', '.join(columns)}"
     if len(table.keys) == 1:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from aico_lab.adapters.libsql import NOW
 from aico_lab.federation import conflicts, epochs, erasures, replaced
 from aico_lab.federation.bundles import (
@@ -26,12 +24,12 @@ from aico_lab.federation.bundles import (
 from aico_lab.federation.rows import (
     MAX_STAMP,
     Version,
-    digest_of,
+    digest_of_text,
     next_stamp,
     physical,
     store_versions,
     stored_versions,
-    to_json,
+    text_of,
 )
 from aico_lab.federation.tables import BASE, closed, select_key
 from aico_lab.schema import feed
@@ -221,10 +219,10 @@ def _changes(replica: Replica, class_: str) -> Changes:
             done = 0
             while done < len(dirty) and size < SIZE:
                 some = dirty[done : done + _AT_ONCE]
-                found = _compared(replica, table, some, stream, n)
+                found, bytes_ = _compared(replica, table, some, stream, n)
                 changes.setdefault(table.name, []).extend(found)
                 count += len(found)
-                size += len(orjson.dumps([one.content for one in found], default=to_json))
+                size += bytes_
                 done += len(some)
             connection.execute(
                 "DELETE FROM sync_dirty WHERE table_name = ? AND (place, row_key) <= (SELECT "
@@ -237,8 +235,8 @@ def _changes(replica: Replica, class_: str) -> Changes:
 
 def _compared(
     replica: Replica, table: FederatedTable, dirty: Sequence[Sequence[Any]], stream: str, n: int
-) -> list[RowChange]:
-    """Return the new versions of those rows that differ from their stored ones."""
+) -> tuple[list[RowChange], int]:
+    """Return the new versions of those rows that differ from their stored ones, and their size."""
     named = {}
     for raw, is_text, at, is_deleted, is_forced in dirty:
         key = _text_of(raw) if is_text else None
@@ -250,7 +248,7 @@ def _compared(
     for key in unreadable:
         _leave_out(replica, table.name, key, "its text has a NUL, or is not UTF-8")
     known = stored_versions(replica.connection, table.name, list(named))
-    found = []
+    found, size = [], 0
     has_forgotten: bool | None = None
     for key, (at, is_deleted, is_forced) in named.items():
         if key in unreadable:
@@ -260,7 +258,8 @@ def _compared(
             if has_forgotten is None:
                 has_forgotten = replica.has_forgotten()
             is_deleted = is_deleted and has_forgotten  # noqa: PLW2901
-        digest = "" if content is None else digest_of(table, key, content)
+        text = b"" if content is None else text_of(table, key, content)
+        digest = digest_of_text(text) if text else ""
         cl = _next_length(old, digest, is_deleted=is_deleted, is_forced=is_forced)
         if cl is not None:
             replaced_stamp = old.stamp if old else 0
@@ -269,7 +268,8 @@ def _compared(
                 cl, replaced_stamp = cl + 2, 0
             stamp = next_stamp(at, replaced_stamp)
             found.append(RowChange(key, Version(cl, stamp, digest, stream, n), content))
-    return found
+            size += len(text)
+    return found, size
 
 
 def _next_length(
