@@ -19,6 +19,7 @@ from aico_lab import health
 from aico_lab.cli import device, federate
 from aico_lab.errors import (
     DeviceRevoked,
+    ErasureIncomplete,
     FolderUnusable,
     InvalidValue,
     LibraryMissing,
@@ -383,6 +384,29 @@ def test_watching_goes_on_while_the_folder_is_away(lab, tmp_path, monkeypatch, c
         federate.federate_sync(folder=shared, watch=True)
     said = capsys.readouterr()
     assert said.err.count("cannot be used") == 1
+    assert said.out.count(" received, ") == 2
+
+
+def test_watching_goes_on_while_an_erasure_cannot_be_finished(lab, tmp_path, monkeypatch, capsys):
+    (tmp_path / "shared").mkdir()
+    rounds = iter(["fails", "fails", "works"])
+    works = Federation.bring_up_to_date
+
+    def fails(_):
+        raise ErasureIncomplete("It is still in the warehouse: end that program.")
+
+    def pause(_):
+        found = next(rounds, None)
+        if found is None:
+            raise KeyboardInterrupt
+        monkeypatch.setattr(Federation, "bring_up_to_date", fails if found == "fails" else works)
+
+    monkeypatch.setattr(federate.time, "sleep", pause)
+    monkeypatch.setattr(federate, "open_lab", lambda *_: nullcontext(lab))
+    with pytest.raises(KeyboardInterrupt):
+        federate.federate_sync(folder=tmp_path / "shared", watch=True)
+    said = capsys.readouterr()
+    assert said.err.count("still in the warehouse") == 1
     assert said.out.count(" received, ") == 2
 
 

@@ -18,8 +18,10 @@ from contextlib import contextmanager
 import pytest
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.errors import DeviceRevoked, DeviceUnreachable, InvalidValue
+from aico_lab.errors import DeviceRevoked, DeviceUnreachable, ErasureIncomplete, InvalidValue
 from aico_lab.federation import lan, nearby
+from aico_lab.federation.receiving import TakenIn
+from aico_lab.federation.results import Sealed
 from aico_lab.federation.syncing import Federation
 from tests import effort
 from tests.databases import with_core_schemas
@@ -262,6 +264,30 @@ def test_a_device_that_serves_ends_when_it_learns_of_its_revocation(two, tmp_pat
     with server, pytest.raises(DeviceRevoked):
         server._http.has_received.set()
         server.run()
+
+
+def test_a_device_that_serves_goes_on_while_an_erasure_cannot_be_finished(two, monkeypatch):
+    """It says so once, tries again after a while, and then tells what it has taken in."""
+    device = two[0]
+    server = lan.BundleServer(device, host="127.0.0.1")
+    tries, said, done = [], [], []
+
+    def bring_up_to_date():
+        tries.append(1)
+        if len(tries) < 3:
+            raise ErasureIncomplete("It is still in the warehouse: end that program.")
+        return TakenIn(rows=7), Sealed(0)
+
+    def taken_in(result):
+        done.append(result.rows)
+        server.stop()
+
+    monkeypatch.setattr(device, "bring_up_to_date", bring_up_to_date)
+    monkeypatch.setattr(lan, "_SECONDS", 0.01)
+    with server:
+        server._http.has_received.set()
+        server.run(taken_in, said.append)
+    assert (len(tries), len(said), done) == (3, 1, [7])
 
 
 def test_the_traffic_shows_no_names_ids_or_keys(two):

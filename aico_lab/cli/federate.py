@@ -47,7 +47,7 @@ def federate_sync(
     json: JsonOption = False,
 ) -> None:
     """Send what changed here, and take in what changed elsewhere."""
-    from aico_lab.errors import AicoLabError, FolderUnusable, InvalidValue
+    from aico_lab.errors import AicoLabError, ErasureIncomplete, FolderUnusable, InvalidValue
 
     if watch and json:
         raise InvalidValue("Use only one of --watch and --json.")
@@ -66,13 +66,16 @@ def federate_sync(
                 _report(lab.devices.sync(lan=lan, address=address))
                 said = ""
             except AicoLabError as error:
-                # A folder of a cloud drive or a stick may be away for a while.
-                is_away = isinstance(error, FolderUnusable) and error.__cause__ is not None
-                if not (error.transient or is_away):
+                # A folder of a cloud drive or a stick may be away for a while, and a program that
+                # is to end before an erasure can be finished may run for one.
+                lasts = isinstance(error, ErasureIncomplete) or (
+                    isinstance(error, FolderUnusable) and error.__cause__ is not None
+                )
+                if not (error.transient or lasts):
                     raise
                 if str(error) != said:
                     note(str(error))
-                said = str(error) if is_away else ""
+                said = str(error) if lasts else ""
 
 
 @federate.command("serve")
@@ -93,7 +96,7 @@ def federate_serve(
             note(f"Serving at {nearby.own_address()}:{server.port} (Control-C stops).")
             if not is_announced:
                 note("Other devices need this address: federate sync --address HOST:PORT.")
-            server.run()
+            server.run(lambda done: _report_erasures(done.erased), note)
 
 
 @federate.command("status")

@@ -12,10 +12,12 @@ import datetime as dt
 import http.client
 import http.server
 import json
+import math
 import queue
 import ssl
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -24,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from aico_lab.errors import AicoLabError, DeviceUnreachable, InvalidValue
+from aico_lab.errors import AicoLabError, DeviceUnreachable, ErasureIncomplete, InvalidValue
 from aico_lab.federation import replaced
 from aico_lab.federation.bundles import LARGEST_FILE, Refused, parse_name
 from aico_lab.federation.nearby import BUNDLES, discover, read_address
@@ -33,6 +35,7 @@ from aico_lab.federation.spool import Exchanged, printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aico_lab.federation.receiving import TakenIn
     from aico_lab.federation.replica import Replica
     from aico_lab.federation.results import Synced
     from aico_lab.federation.spool import Spool
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
 _NAMES: Final = "/names"
 _BUNDLES: Final = "/bundles/"
-_SECONDS: Final = 30.0  # that a device may be silent
+_SECONDS: Final = 30.0  # that a device may be silent, and before what failed is tried again
 _TRIES: Final = 5  # to receive the rest of a file
 _CONNECTIONS: Final = 16  # at a time, of trusted devices
 _HANDSHAKES: Final = 64  # at a time, of anybody
@@ -85,22 +88,39 @@ class BundleServer:
         self.port: int = self._http.server_address[1]
         self._read_trust()
 
-    def run(self) -> None:
+    def run(
+        self,
+        taken_in: Callable[[TakenIn], None] = lambda _: None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Answer requests until `stop` is called, and take in what devices send.
+
+        Args:
+            taken_in: Called with what was taken in, each time.
+            tell: Called with a sentence if an erasure cannot be finished, once until it is.
 
         Raises:
             DeviceRevoked: The other devices no longer trust this one.
         """
+        told, again_at = "", math.inf
         while not self._stopped.is_set():
             waiting: list[threading.Event] = []
             with contextlib.suppress(queue.Empty):
                 waiting.append(self._asked.get(timeout=0.5))
-            if not waiting and not self._http.has_received.is_set():
+            is_due = self._http.has_received.is_set() or time.monotonic() >= again_at
+            if not (waiting or is_due):
                 continue
             self._http.has_received.clear()
+            again_at = time.monotonic() + _SECONDS
             try:
-                self._federation.bring_up_to_date()
+                done, _ = self._federation.bring_up_to_date()
+                taken_in(done)
                 self._read_trust()
+                told, again_at = "", math.inf
+            except ErasureIncomplete as error:  # a program may have to end first
+                if str(error) != told:
+                    tell(str(error))
+                told = str(error)
             except AicoLabError as error:
                 if not error.transient:
                     raise
