@@ -289,6 +289,22 @@ def test_a_home_that_joins_later_keeps_its_own_rows(shared, tmp_path, homes, has
         assert kept == {"users", "memories"}
 
 
+def test_a_device_that_was_not_known_erases_what_came_from_those_that_were(shared, tmp_path, homes):
+    a, b, folder = shared("laptop", "phone", channel="group")
+    with homes.open(tmp_path / "tablet") as c:
+        join(b, c, "tablet")
+        meet(folder, b, c)
+        make_of_it(c, "group")
+        c.sync()
+        before = set(published(c.home.snapshots))
+        a.privacy.forget(user=ADA)  # it has not exchanged since another one added the tablet
+        meet(folder, a, b, c, a, b, c)
+        for lab in (a, b, c):
+            check_erased(lab)
+            assert count(lab, "SELECT count(*) FROM messages") == 1
+        assert not before & set(published(c.home.snapshots))
+
+
 def test_a_home_whose_first_try_to_join_was_ended_keeps_its_own_rows(shared, tmp_path, homes):
     a, b, folder = shared("laptop", "phone")
     with homes.open(tmp_path / "tablet") as c:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.federation import conflicts
 from aico_lab.federation.bundles import Ctx, Decision, Refused
 from aico_lab.federation.rows import Version, stored_versions, with_twins
+from aico_lab.federation.tables import select_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -46,6 +47,7 @@ class AskedErasure:
         key: The key of the hash in the scope.
         scope: What it erases, with a keyed hash instead of an id.
         cl: The causal length of its row after the deletion there; None if it has no row.
+        devices: The devices that the one which asked knew, also revoked ones.
         is_begun: Whether its rows were deleted here.
     """
 
@@ -54,6 +56,7 @@ class AskedErasure:
     key: bytes
     scope: dict[str, str]
     cl: int | None
+    devices: tuple[str, ...]
     is_begun: bool
 
 
@@ -118,9 +121,6 @@ def length(replica: Replica, kind: str, value: str) -> int:
 def receive(replica: Replica, said: Mapping[str, Any], ctx: Ctx | None = None) -> None:
     """Note an erasure that a device asks for, unless it is known.
 
-    It does not concern a device that the other one did not know, also not as a revoked one: the
-    rows of that one are its own, and not those that were erased.
-
     Args:
         replica: The device.
         said: The statement.
@@ -152,13 +152,36 @@ def receive(replica: Replica, said: Mapping[str, Any], ctx: Ctx | None = None) -
     is_known = ctx is not None and "again" not in said
     replica.connection.execute(
         "INSERT INTO sync_erasures (erasure_id, statement, ctx, state) "
-        "VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [
-            said["erasure_id"],
-            json.dumps(statement),
-            json.dumps(ctx) if is_known else None,
-            "done" if replica.own_ids.isdisjoint(devices) else "waiting",
-        ],
+        "VALUES (?, ?, ?, 'waiting') ON CONFLICT DO NOTHING",
+        [said["erasure_id"], json.dumps(statement), json.dumps(ctx) if is_known else None],
+    )
+
+
+def concerns(replica: Replica, erasure: AskedErasure, kind: str, value: str) -> bool:
+    """Return whether this device is to carry an erasure out.
+
+    One that the asking device did not know has perhaps rows that were never there, such as its own
+    ones from before it joined. It erases if all rows with the id came from devices that were known.
+
+    Args:
+        replica: The device.
+        erasure: The erasure.
+        kind: The kind of its scope.
+        value: The id.
+    """
+    if not replica.own_ids.isdisjoint(erasure.devices):
+        return True
+    column = f"{kind}_id"
+    return not any(
+        replica.connection.fetch_one(
+            f"SELECT 1 FROM {table.name} AS t LEFT JOIN sync_rows AS r ON r.table_name = ? "
+            f"AND r.row_key = {select_key(table, 't')} LEFT JOIN sync_streams USING (stream_id) "
+            f"WHERE t.{column} = ? AND coalesce(substr(stream, 1, 16), '') NOT IN "
+            "(SELECT value FROM json_each(?)) LIMIT 1",
+            [table.name, value, json.dumps(erasure.devices)],
+        )
+        for table in replica.tables.values()
+        if column in (*table.keys, *table.columns)
     )
 
 
@@ -194,7 +217,7 @@ def asked(replica: Replica) -> list[AskedErasure]:
         found.append(
             AskedErasure(
                 one["erasure_id"], one["device_id"], bytes.fromhex(one["key"]), one["scope"],
-                one["cl"], state == "erasing",
+                one["cl"], tuple(one["devices"]), state == "erasing",
             )
         )  # fmt: skip
     return found

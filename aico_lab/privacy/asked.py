@@ -67,7 +67,7 @@ def _incomplete(error: AicoLabError, replica: Replica, asked: AskedErasure | Non
 def _carry_out(
     asked: AskedErasure, replica: Replica, storage: Storage, forgetting: Forgetting
 ) -> tuple[int, list[str]]:
-    """Erase what a device asked for, unless it is unknown here, or has come back.
+    """Erase what a device asked for, unless it is unknown, came back, or is this device's own.
 
     Returns:
         The number of rows, and a sentence for each place outside of what an erasure reaches.
@@ -76,6 +76,8 @@ def _carry_out(
     if scope is None:
         return 0, []
     if asked.cl is not None and erasures.length(replica, scope.kind, scope.value) > asked.cl:
+        return 0, []
+    if not erasures.concerns(replica, asked, scope.kind, scope.value):
         return 0, []
     result = forgetting.forget(scope)
     return sum(result.rows.values()), result.left
