@@ -75,6 +75,12 @@ def test_a_wrong_identity_is_one_sentence(sealed, identity, content, error, word
     assert "BROKEN" not in str(caught.value)
 
 
+def test_a_broken_identity_beside_a_good_one_does_no_harm(sealed, identity):
+    identity.write_text(f"AGE-SECRET-KEY-1BROKEN\n{IDENTITY}\n")
+    with opened_page(sealed, identity) as page:
+        assert page.read_text() == "<p>geese</p>"
+
+
 def test_without_an_identity_and_with_a_damaged_page(sealed, identity):
     with pytest.raises(InvalidValue, match="--identity"), opened_page(sealed, None):
         pass

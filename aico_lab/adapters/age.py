@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import pyrage
@@ -151,10 +152,12 @@ def read_identities(identity_file: Path) -> list[str]:
 
 
 def _identities(keys: Collection[str]) -> list[pyrage.x25519.Identity]:
-    try:
-        return [pyrage.x25519.Identity.from_str(key) for key in keys]
-    except pyrage.IdentityError:  # not chained: the driver's message may contain the key
-        return []
+    """Return the keys in the driver's form, without those that are none."""
+    found = []
+    for key in keys:
+        with contextlib.suppress(pyrage.IdentityError):  # its message may contain the key
+            found.append(pyrage.x25519.Identity.from_str(key))
+    return found
 
 
 def has_head(begin: bytes) -> bool:
