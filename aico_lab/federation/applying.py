@@ -207,6 +207,8 @@ class _Applying:
             self._keep_unknown(table, gone[table.name], ctx)
         for table in below_first:
             self._delete(table, gone[table.name], ctx)
+        for name, some in changes.items():
+            conflicts.end_erased(self._replica, name, some, ctx)
         if "personality_profiles" in changes:
             conflicts.queue_profiles(self._replica)
 
@@ -232,7 +234,8 @@ class _Applying:
                 if not self._deleters_knew(table, full, missing, change.version):
                     self.lost.append((table, change))
                 self._connection.execute(
-                    "INSERT INTO sync_dirty VALUES (?, ?, ?, 1, 0, 0) ON CONFLICT DO NOTHING",
+                    "INSERT INTO sync_dirty (table_name, row_key, at, is_deleted) "
+                    "VALUES (?, ?, ?, 1) ON CONFLICT DO NOTHING",
                     [table.name, change.key, self._replica.now()],
                 )
             else:

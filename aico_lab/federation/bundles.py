@@ -24,7 +24,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 
 from aico_lab.adapters import age
 from aico_lab.errors import CorruptDatabase
-from aico_lab.federation.rows import MAX_STAMP, PLAIN, Version, digest_of, from_json, to_json
+from aico_lab.federation.rows import (
+    MAX_STAMP,
+    PLAIN,
+    Version,
+    digest_of,
+    from_json,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +47,7 @@ LARGEST_FILE: Final = 80 << 20
 _INFLATED: Final = 64 << 20
 _CONTEXT: Final = b"aico-lab federation bundle v1\0"
 _SIGNATURE: Final = 64
+ERASURE_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
 START: Final = "0" * 32
 """The hash before the first bundle of a stream."""
 
@@ -202,7 +210,7 @@ def encoded(header: Header, change: RowChange) -> list[Any]:
     if (version.stream, version.n) != (header.stream, header.n):  # in a state
         head += [version.stream, version.n]
     if content is None:
-        return [head, None]
+        return [head, version.digest or None]
     types = set(map(type, content))
     if types <= PLAIN and (float not in types or _INFINITE.isdisjoint(content)):
         return [head, content]
@@ -221,7 +229,7 @@ class OpenedBundle(NamedTuple):
             orjson.dumps([head[0], content])
             for part in orjson.loads(self.body).values()
             for head, content in part["rows"]
-            if content is not None
+            if isinstance(content, list)
         ]
 
 
@@ -368,10 +376,12 @@ def _change(header: Header, table: FederatedTable, known: dict[str, int], row: A
             raise ValueError("is no key")
         if not all(type(part) in (str, int) for part in parts):
             raise ValueError("is no key")
-    if _natural(cl) == 0 or (cl % 2 == 1) != (given is not None):
+    is_deleted = given is None or isinstance(given, str)
+    if _natural(cl) == 0 or (cl % 2 == 0) != is_deleted:
         raise ValueError("is no causal length")
-    if given is None:
-        return RowChange(key, Version(cl, _natural(stamp), "", stream, _natural(n)), None)
+    if is_deleted:
+        erasure_id = _erasure_id(given)
+        return RowChange(key, Version(cl, _natural(stamp), erasure_id, stream, _natural(n)), None)
     if len(given) != len(known):
         raise ValueError("is no row")
     values = given if PLAIN.issuperset(map(type, given)) else [*map(from_json, given)]
@@ -383,6 +393,13 @@ def _change(header: Header, table: FederatedTable, known: dict[str, int], row: A
     _check(values, table)
     digest = digest_of(table, key, values)
     return RowChange(key, Version(cl, _natural(stamp), digest, stream, _natural(n)), tuple(values))
+
+
+def _erasure_id(given: str | None) -> str:
+    """Return the id of the erasure that deleted a row; nothing if none did."""
+    if given is not None and not ERASURE_ID.fullmatch(given):
+        raise ValueError("is no erasure")
+    return given or ""
 
 
 def _check(values: Sequence[Any], table: FederatedTable) -> None:

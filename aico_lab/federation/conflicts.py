@@ -121,6 +121,34 @@ def keep_losers(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> 
             )
 
 
+def end_erased(replica: Replica, table: str, changes: Iterable[RowChange], ctx: Ctx) -> None:
+    """End the conflicts of erased rows whose losing versions the erasing device knew.
+
+    Other devices may have erased before they got such a version. Those of devices that the one
+    which asked did not know stay, as for `erasures.concerns`.
+    """
+    by_key = {change.key: change.version for change in changes if change.version.is_erased}
+    if not by_key:
+        return
+    concerned: dict[str, set[str] | None] = {
+        erasure_id: set(json.loads(devices))
+        for erasure_id, devices in replica.connection.fetch_all(
+            "SELECT erasure_id, statement ->> 'devices' FROM sync_erasures"
+        )
+    }
+    for number, key, loser in replica.connection.fetch_all(
+        "SELECT conflict_id, row_key, loser FROM sync_conflicts WHERE state = 'open' "
+        "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
+        [table, json.dumps(list(by_key))],
+    ):
+        stream, n, *_ = json.loads(loser)
+        device, erased = stream.partition(".")[0], by_key[key]
+        known = concerned.get(erased.digest)
+        is_concerned = known is None or device in known or erased.stream.startswith(f"{device}.")
+        if is_concerned and had(replica, ctx, stream, n):
+            replica.connection.execute("DELETE FROM sync_conflicts WHERE conflict_id = ?", [number])
+
+
 def queue(replica: Replica, table: FederatedTable, loser: RowChange, *, kind: str = "row") -> None:
     """Keep a losing version for a person, if its table's conflicts are queued."""
     if not table.queues_conflicts:
@@ -435,7 +463,8 @@ def _resolve(
             [*chosen.values(), *key_values(table, conflict.key)],
         )
     replica.connection.execute(
-        "INSERT INTO sync_dirty VALUES (?, ?, ?, 0, 1, 0) ON CONFLICT (table_name, row_key) "
+        "INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, is_forced) "
+        "VALUES (?, ?, ?, 0, 1) ON CONFLICT (table_name, row_key) "
         "DO UPDATE SET is_forced = 1",
         [table.name, conflict.key, replica.now()],
     )

@@ -8,15 +8,14 @@ then passes the statement on, in case its own deletions reach a device before th
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.federation import conflicts
-from aico_lab.federation.bundles import Ctx, Decision, Refused
-from aico_lab.federation.rows import Version, stored_versions, with_twins
+from aico_lab.federation.bundles import ERASURE_ID, Decision, Refused
+from aico_lab.federation.rows import stored_versions
 from aico_lab.federation.tables import select_key
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ ROW_OF: Final[dict[str, tuple[str, str] | None]] = {
 """The table and key of the row by which one can tell who came back, by kind of scope."""
 
 _FORMS: Final = {
-    "erasure_id": re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}"),
+    "erasure_id": ERASURE_ID,
     "device_id": re.compile("[0-9a-f]{16}"),
     "key": re.compile("[0-9a-f]{64}"),
 }
@@ -48,6 +47,7 @@ class AskedErasure:
         scope: What it erases, with a keyed hash instead of an id.
         cl: The causal length of its row after the deletion there; None if it has no row.
         devices: The devices that the one which asked knew, also revoked ones.
+        after: The erasures of the same that it knew.
         is_begun: Whether its rows were deleted here.
     """
 
@@ -57,6 +57,7 @@ class AskedErasure:
     scope: dict[str, str]
     cl: int | None
     devices: tuple[str, ...]
+    after: tuple[str, ...]
     is_begun: bool
 
 
@@ -78,7 +79,13 @@ class ErasedForDevice:
 
 
 def ask(
-    replica: Replica, erasure_id: str, key: bytes, scope: Mapping[str, str], value: str
+    replica: Replica,
+    erasure_id: str,
+    key: bytes,
+    scope: Mapping[str, str],
+    value: str,
+    *,
+    after: Sequence[str] = (),
 ) -> None:
     """Note that the other devices are to erase the same, in the transaction that deletes the rows.
 
@@ -88,6 +95,7 @@ def ask(
         key: The key of the hash in the scope.
         scope: What it erases, with a keyed hash instead of an id.
         value: The id.
+        after: The erasures of the same that are known.
     """
     kind = scope["kind"]
     named = replica.connection.fetch_all(
@@ -98,7 +106,7 @@ def ask(
     statement = {
         "kind": "erase", "erasure_id": erasure_id, "device_id": replica.device_id,
         "key": key.hex(), "scope": dict(scope), "cl": cl,
-        "devices": [device_id for (device_id,) in named],
+        "devices": [device_id for (device_id,) in named], "after": list(after),
     }  # fmt: skip
     replica.connection.execute(
         "INSERT INTO sync_erasures (erasure_id, statement, state, unsent) "
@@ -118,18 +126,18 @@ def length(replica: Replica, kind: str, value: str) -> int:
     return int(there) if known is None else known.cl + (there != known.is_alive)
 
 
-def receive(replica: Replica, said: Mapping[str, Any], ctx: Ctx | None = None) -> None:
+def receive(replica: Replica, said: Mapping[str, Any]) -> None:
     """Note an erasure that a device asks for, unless it is known.
 
     Args:
         replica: The device.
         said: The statement.
-        ctx: What the device had taken in when it erased; None if that is not known.
 
     Raises:
         Refused: The statement is malformed.
     """
-    scope, cl, devices = said.get("scope"), said.get("cl"), said.get("devices")
+    scope, cl = said.get("scope"), said.get("cl")
+    devices, after = said.get("devices"), said.get("after")
     if (
         not all(
             isinstance(said.get(name), str) and form.fullmatch(said[name])
@@ -140,20 +148,19 @@ def receive(replica: Replica, said: Mapping[str, Any], ctx: Ctx | None = None) -
         or not isinstance(scope.get("id_hmac"), str)
         or not _HASH.fullmatch(scope["id_hmac"])
         or (type(cl) is not int if ROW_OF[scope["kind"]] else cl is not None)
-        or not isinstance(devices, list)
-        or not all(isinstance(one, str) for one in devices)
+        or not (isinstance(devices, list) and isinstance(after, list))
+        or not all(isinstance(one, str) for one in (*devices, *after))
     ):
         raise Refused("its statements are malformed")
     statement = {
         "kind": "erase", **{name: said[name] for name in _FORMS},
         "scope": {"kind": scope["kind"], "id_hmac": scope["id_hmac"]}, "cl": cl, "devices": devices,
+        "after": after,
     }  # fmt: skip
-    # One that is passed on has another context than that of the device that erased first.
-    is_known = ctx is not None and "again" not in said
     replica.connection.execute(
-        "INSERT INTO sync_erasures (erasure_id, statement, ctx, state) "
-        "VALUES (?, ?, ?, 'waiting') ON CONFLICT DO NOTHING",
-        [said["erasure_id"], json.dumps(statement), json.dumps(ctx) if is_known else None],
+        "INSERT INTO sync_erasures (erasure_id, statement, state) "
+        "VALUES (?, ?, 'waiting') ON CONFLICT DO NOTHING",
+        [said["erasure_id"], json.dumps(statement)],
     )
 
 
@@ -217,27 +224,38 @@ def asked(replica: Replica) -> list[AskedErasure]:
         found.append(
             AskedErasure(
                 one["erasure_id"], one["device_id"], bytes.fromhex(one["key"]), one["scope"],
-                one["cl"], tuple(one["devices"]), state == "erasing",
+                one["cl"], tuple(one["devices"]), tuple(one["after"]), state == "erasing",
             )
         )  # fmt: skip
     return found
 
 
-def begin(replica: Replica, erasures: Iterable[AskedErasure], since: int) -> None:
-    """Note that erasures are being carried out, in the transaction that deletes the rows.
-
-    Args:
-        replica: The device.
-        erasures: The erasures.
-        since: The last change of the feed before, which still has those after it.
-    """
+def begin(replica: Replica, erasures: Iterable[AskedErasure]) -> None:
+    """Note that erasures are being carried out, in the transaction that deletes the rows."""
     for one in erasures:
         replica.connection.execute(
             "UPDATE sync_erasures SET state = 'erasing', unsent = coalesce(unsent, '[]') "
             "WHERE erasure_id = ?",
             [one.erasure_id],
         )
-        decide(replica, one.erasure_id, _decided(replica, one, since))
+
+
+def mark_deleted(replica: Replica, erasure_id: str, since: int) -> None:
+    """Let the deletions of an erasure end conflicts, in the transaction that deletes the rows.
+
+    Args:
+        replica: The device.
+        erasure_id: The id of the erasure, on all devices.
+        since: The last change of the feed before, which still has those after it.
+    """
+    replica.connection.execute(
+        "INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, erased_by, place) "
+        "SELECT table_name, row_key, max(at), 1, ?, min(seq) FROM change_log WHERE seq > ? "
+        "AND op = 'delete' AND table_name IN (SELECT value FROM json_each(?)) "
+        "GROUP BY table_name, row_key "
+        "ON CONFLICT (table_name, row_key) DO UPDATE SET erased_by = excluded.erased_by",
+        [erasure_id, since, json.dumps([*replica.tables])],
+    )
 
 
 def decide(replica: Replica, erasure_id: str, decided: Sequence[Decision]) -> None:
@@ -252,51 +270,6 @@ def decide(replica: Replica, erasure_id: str, decided: Sequence[Decision]) -> No
         "UNION ALL SELECT value FROM json_each(?))) WHERE erasure_id = ?",
         [json.dumps(decided), erasure_id],
     )
-
-
-def _decided(replica: Replica, erasure: AskedErasure, since: int) -> list[Decision]:
-    """Return the versions of deleted rows that the device which asked did not know.
-
-    They are among its conflicts, or will be: the erasure decides these, apart from those of devices
-    that it does not concern.
-    """
-    connection = replica.connection
-    row = connection.fetch_one(
-        "SELECT ctx, statement ->> 'devices' FROM sync_erasures WHERE erasure_id = ?",
-        [erasure.erasure_id],
-    )
-    concerned = replica.own_ids.union(json.loads(row[1]) if row else [])
-    ctx = Ctx(json.loads(row[0])) if row and row[0] else None
-    # Each device decides its own versions; of these, all, if it is not known which were new.
-    others = {
-        device_id
-        for (device_id,) in connection.fetch_all(
-            "SELECT device_id FROM devices WHERE trust_level > 0 AND device_id <> ?",
-            [replica.device_id],
-        )
-    }
-
-    @functools.cache
-    def was_known(stream: str, n: int) -> bool:
-        if ctx is None:
-            return stream.partition(".")[0] in others
-        return conflicts.had(replica, ctx, stream, n)
-
-    found = []
-    for table, key, twins, *version in connection.fetch_all(
-        "SELECT table_name, row_key, twins, cl, stamp, digest, stream, n FROM sync_rows "
-        "JOIN sync_streams USING (stream_id) WHERE cl % 2 = 1 AND (table_name, row_key) IN "
-        "(SELECT table_name, row_key FROM change_log WHERE seq > ? AND op = 'delete')",
-        [since],
-    ):
-        if table not in replica.tables or not replica.tables[table].queues_conflicts:
-            continue
-        found += [
-            Decision(table, key, one.stream, one.n, one.stamp, one.cl)
-            for one in with_twins(Version(*version), twins)
-            if one.stream.partition(".")[0] in concerned and not was_known(one.stream, one.n)
-        ]
-    return found
 
 
 def end(replica: Replica, erasure: AskedErasure, rows: int, left: Sequence[str]) -> ErasedForDevice:

@@ -222,7 +222,7 @@ class Receiver:
             return False
         with self._connection.transaction():
             for one in asked:
-                erasures.receive(self._replica, one, header.ctx)
+                erasures.receive(self._replica, one)
         return erasures.waits(self._replica)
 
     def _refuse(self, name: FileName, refused: Refused) -> None:

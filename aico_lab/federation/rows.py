@@ -38,7 +38,8 @@ class Version(NamedTuple):
     Attributes:
         cl: The causal length.
         stamp: Microseconds since 1970, or more.
-        digest: The digest of the content; empty for a deleted row.
+        digest: The digest of the content; of a row that an erasure deleted, the id of the erasure,
+            which also ends conflicts of the row; else empty for a deleted row.
         stream: The stream of the bundle with this version.
         n: The number of the bundle in it.
     """
@@ -54,10 +55,18 @@ class Version(NamedTuple):
         """Whether the row exists in this version."""
         return self.cl % 2 == 1
 
+    @property
+    def is_erased(self) -> bool:
+        """Whether an erasure deleted the row."""
+        return not self.is_alive and bool(self.digest)
 
-def order(version: Version) -> tuple[int, int, str]:
-    """Return the sort key of a version: whoever wrote it does not matter."""
-    return (version.cl, version.stamp, version.digest)
+
+def order(version: Version) -> tuple[int, bool, int, str]:
+    """Return the sort key of a version: whoever wrote it does not matter.
+
+    Of deletions, one by an erasure wins, since it is known what its author knew.
+    """
+    return (version.cl, version.is_erased, version.stamp, version.digest)
 
 
 def next_stamp(at: int, replaced: int) -> int:

@@ -80,7 +80,7 @@ def seal(replica: Replica, decided: Iterable[Decision] = ()) -> int:
                 break
             sealed += count
     _clear_others(replica, own)
-    if asked and own:
+    if asked and (own or replica.level(replica.device_id) == 1):  # one that receives never sends
         erasures.note_sent(replica)
     return sealed
 
@@ -210,8 +210,9 @@ def _changes(replica: Replica, class_: str) -> Changes:
     for table in replica.tables.values():
         while table.class_ == class_ and count < ROWS and size < SIZE:
             dirty = connection.fetch_all(
-                "SELECT CAST(row_key AS BLOB), typeof(row_key) = 'text', at, is_deleted, is_forced "
-                "FROM sync_dirty WHERE table_name = ? ORDER BY place, row_key LIMIT ?",
+                "SELECT CAST(row_key AS BLOB), typeof(row_key) = 'text', at, is_deleted, "
+                "is_forced, erased_by FROM sync_dirty WHERE table_name = ? "
+                "ORDER BY place, row_key LIMIT ?",
                 [table.name, ROWS - count],
             )
             if not dirty:
@@ -238,19 +239,19 @@ def _compared(
 ) -> tuple[list[RowChange], int]:
     """Return the new versions of those rows that differ from their stored ones, and their size."""
     named = {}
-    for raw, is_text, at, is_deleted, is_forced in dirty:
+    for raw, is_text, at, is_deleted, is_forced, erased_by in dirty:
         key = _text_of(raw) if is_text else None
         if key is None:
             _leave_out(replica, table.name, raw, "its key is not text that every device can store")
         else:
-            named[key] = (at, bool(is_deleted), bool(is_forced))
+            named[key] = (at, bool(is_deleted), bool(is_forced), erased_by)
     there, unreadable = physical(replica.connection, table, list(named))
     for key in unreadable:
         _leave_out(replica, table.name, key, "its text has a NUL, or is not UTF-8")
     known = stored_versions(replica.connection, table.name, list(named))
     found, size = [], 0
     has_forgotten: bool | None = None
-    for key, (at, is_deleted, is_forced) in named.items():
+    for key, (at, is_deleted, is_forced, erased_by) in named.items():
         if key in unreadable:
             continue
         content, old = there.get(key), known.get(key)
@@ -267,7 +268,8 @@ def _compared(
                 # A clock was far in the future: no stamp is greater, so the row comes again.
                 cl, replaced_stamp = cl + 2, 0
             stamp = next_stamp(at, replaced_stamp)
-            found.append(RowChange(key, Version(cl, stamp, digest, stream, n), content))
+            version = Version(cl, stamp, digest or erased_by or "", stream, n)
+            found.append(RowChange(key, version, content))
             size += len(text)
     return found, size
 
@@ -292,7 +294,7 @@ def _next_length(
         return old.cl + 1
     if is_forced and not digest:  # greater than what a device wrote because a parent was deleted
         return old.cl + 2
-    return old.cl if digest != old.digest or is_forced else None
+    return old.cl if digest and (digest != old.digest or is_forced) else None
 
 
 def _text_of(raw: bytes) -> str | None:

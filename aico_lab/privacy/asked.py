@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aico_lab.errors import AicoLabError, ErasureIncomplete
 from aico_lab.federation import erasures
 from aico_lab.federation.syncing import Federation
+from aico_lab.privacy.forgetting import known_erasures
 from aico_lab.privacy.scope import found
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from aico_lab.federation.erasures import AskedErasure, ErasedForDevice
     from aico_lab.federation.replica import Replica
     from aico_lab.privacy.forgetting import ErasureResult, Forgetting
+    from aico_lab.privacy.scope import Scope
     from aico_lab.storage import Storage
 
 
@@ -79,8 +81,25 @@ def _carry_out(
         return 0, []
     if not erasures.concerns(replica, asked, scope.kind, scope.value):
         return 0, []
+    if asked.cl is None and _was_begun_anew(asked, replica, scope):
+        return 0, []
     result = forgetting.forget(scope)
     return sum(result.rows.values()), result.left
+
+
+def _was_begun_anew(asked: AskedErasure, replica: Replica, scope: Scope) -> bool:
+    """Return whether what has no row was erased here before, of which the asking device knew not.
+
+    What is there now came afterwards.
+    """
+    others = {one["erasure_id"] for one in known_erasures(replica, scope)}
+    others -= {asked.erasure_id, *asked.after}
+    return bool(
+        replica.connection.fetch_one(
+            "SELECT 1 FROM erasures WHERE erasure_id IN (SELECT value FROM json_each(?))",
+            [json.dumps(sorted(others))],
+        )
+    )
 
 
 def _finished(

@@ -108,6 +108,8 @@ _DELETE: Final = (
     f"DELETE FROM relationships WHERE other IN ({_IDS['user_id']})",
     f"DELETE FROM users WHERE user_id IN ({_IDS['user_id']})",
     "DELETE FROM segmenting_changes WHERE id IN (SELECT id FROM temp.gone_messages)",
+    # A note of a message that was replaced must not subtract it, which its trigger else does.
+    "UPDATE messages_replaced SET by_message_id = NULL",
     "DELETE FROM messages_replaced",
 )
 _THEMES: Final = "DELETE FROM explorations"

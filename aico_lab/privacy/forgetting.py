@@ -542,6 +542,15 @@ def _asked_of(replica: Replica, scope: Scope) -> list[AskedErasure]:
     return [one for one in erasures.asked(replica) if scope.hashed(one.key) == one.scope]
 
 
+def known_erasures(replica: Replica, scope: Scope) -> list[dict[str, Any]]:
+    """Return the statements on erasures of a scope, of this device and of others."""
+    return [
+        one
+        for one in erasures.known(replica)
+        if scope.hashed(bytes.fromhex(one["key"])) == one["scope"]
+    ]
+
+
 def _tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, deleted: Deleted) -> None:
     """Ask the other devices to erase the same, unless it is what one of them asked for.
 
@@ -549,14 +558,16 @@ def _tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, deleted:
     A repetition has the id of the first erasure, so that only devices that missed that obey.
     """
     if asked := _asked_of(replica, scope):
-        erasures.begin(replica, asked, deleted.since)
+        erasures.begin(replica, asked)
         first = asked[0].erasure_id
     elif scope.kind in erasures.ROW_OF:
         key = secrets.token_bytes(32)
         first = erasure.repeats or erasure.erasure_id
-        erasures.ask(replica, first, key, scope.hashed(key), scope.value)
+        after = [one["erasure_id"] for one in known_erasures(replica, scope)]
+        erasures.ask(replica, first, key, scope.hashed(key), scope.value, after=after)
     else:
         return
+    erasures.mark_deleted(replica, first, deleted.since)
     ended = [Decision(table, key, *json.loads(loser)) for table, key, loser in deleted.conflicts]
     erasures.decide(replica, first, ended)
 

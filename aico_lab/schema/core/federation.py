@@ -158,4 +158,17 @@ FEDERATION = {
         ],
         rollback_statements=["DROP TABLE sync_erasures"],
     ),
+    3: SchemaVersion(
+        version=3,
+        name="Marks of erased rows",
+        description="Deletions of an erasure, which also end conflicts, instead of its context.",
+        sql_statements=[
+            "ALTER TABLE sync_erasures DROP COLUMN ctx",
+            "ALTER TABLE sync_dirty ADD COLUMN erased_by TEXT",
+        ],
+        rollback_statements=[
+            "ALTER TABLE sync_dirty DROP COLUMN erased_by",
+            "ALTER TABLE sync_erasures ADD COLUMN ctx JSON TEXT",
+        ],
+    ),
 }
