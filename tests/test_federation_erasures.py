@@ -256,6 +256,34 @@ def test_a_conflict_that_an_erasure_removed_ends_on_a_device_that_finds_it_later
             lab.privacy.forget(user=ADA)
 
 
+def test_answers_to_messages_that_are_kept_go_with_these(shared):
+    """Also those that lead to the person only by way of rows that are kept."""
+    a, b, folder = shared("laptop", "phone", channel="group")
+    write(a, "INSERT INTO channels (channel_id, name, created_at) VALUES ('thread', 't', '2026')")
+    meet(folder, a, b)
+    write(b, "DELETE FROM channels WHERE channel_id = 'thread'")
+    b.privacy.forget(user=ADA)
+    asked = None
+    for name, channel, user in (
+        ("ask", "group", ADA), ("re1", "group", None), ("re2", "thread", None),
+        ("re3", "group", None),
+    ):  # fmt: skip
+        role = "user" if user else "assistant"
+        write(a, SAID, name, channel, "other", user, role, f"a canary, {name}")
+        write(a, "UPDATE messages SET reply_to = ? WHERE message_id = ?", asked, name)
+        asked = name
+    meet(folder, a)
+    b.devices.federation.exchange(folder)
+    b.devices.federation.take_in()
+    assert {one.key for one in b.devices.federation.conflicts()} == {"ask", "re2"}
+    b.privacy.forget(user=ADA)
+    assert left_of(b) == set()
+    meet(folder, b, a, b, a)
+    for lab in (a, b):
+        assert left_of(lab) == set()
+        assert count(lab, "SELECT count(*) FROM messages") == 1
+
+
 def test_a_person_who_came_back_elsewhere_stays(shared):
     a, b, folder = shared("laptop", "phone")
     write(b, "DELETE FROM users WHERE user_id = ?", ADA)
