@@ -352,6 +352,34 @@ def test_an_erasure_after_a_change_of_another_device_counts_no_message_twice(sha
     assert a.primary.fetch_all(counts) == [(1,)]
 
 
+def test_answers_to_messages_that_are_kept_go_with_these(shared):
+    """Also those that lead to the person only by way of rows that are kept."""
+    a, b, folder = shared("laptop", "phone", channel="group")
+    write(a, "INSERT INTO channels (channel_id, name, created_at) VALUES ('thread', 't', '2026')")
+    meet(folder, a, b)
+    write(b, "DELETE FROM channels WHERE channel_id = 'thread'")
+    b.privacy.forget(user=ADA)
+    asked = None
+    for name, channel, user in (
+        ("ask", "group", ADA), ("re1", "group", None), ("re2", "thread", None),
+        ("re3", "group", None),
+    ):  # fmt: skip
+        role = "user" if user else "assistant"
+        write(a, SAID, name, channel, "other", user, role, f"a canary, {name}")
+        write(a, "UPDATE messages SET reply_to = ? WHERE message_id = ?", asked, name)
+        asked = name
+    meet(folder, a)
+    b.devices.federation.exchange(folder)
+    b.devices.federation.take_in()
+    assert {one.key for one in b.devices.federation.conflicts()} == {"ask", "re2"}
+    b.privacy.forget(user=ADA)
+    assert left_of(b) == set()
+    meet(folder, b, a, b, a)
+    for lab in (a, b):
+        assert left_of(lab) == set()
+        assert count(lab, "SELECT count(*) FROM messages") == 1
+
+
 def test_a_person_who_came_back_elsewhere_stays(shared):
     a, b, folder = shared("laptop", "phone")
     write(b, "DELETE FROM users WHERE user_id = ?", ADA)
@@ -535,6 +563,29 @@ def test_a_restored_home_asks_for_what_the_others_have_not_heard(shared, tmp_pat
         assert left_of(again) == set()
 
 
+@pytest.mark.slow
+def test_a_restored_home_passes_on_what_was_asked_of_devices_that_joined_later(
+    shared, tmp_path, homes
+):
+    a, b, folder = shared("laptop", "phone", channel="group")
+    b.backups.write(tmp_path / "b.backup")
+    with homes.open(tmp_path / "tablet") as c:
+        join(a, c, "tablet")
+        meet(folder, a, c, b)
+        make_of_it(c, "group")
+        write(c, MEMORY, "own", ADA)
+        a.privacy.forget(user=ADA)
+        meet(folder, a, b)
+        b.close()
+        restore(tmp_path / "b.backup", Settings.resolve(home=b.home.path), force=True)
+        with Lab.open(b.home.path) as again:
+            meet(folder, again, c, a, again)
+            check_erased(again, receipts=2)
+        for lab in (a, c):
+            check_erased(lab)
+            assert count(lab, "SELECT count(*) FROM messages") == 1
+
+
 def test_a_restored_home_does_not_ask_again_for_what_was_begun_anew(shared, tmp_path):
     a, b, folder = shared("laptop", "phone", channel="group")
     a.backups.write(tmp_path / "a.backup")
@@ -627,6 +678,26 @@ STATEMENT = {
     "key": "0" * 64, "scope": {"kind": "user", "id_hmac": "0" * 64}, "cl": 2,
     "devices": ["0" * 16],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("is_carried_out", [False, True])
+def test_a_second_statement_adds_the_devices_that_it_names(lab, is_carried_out):
+    replica = lab.devices.federation.replica
+    lab.devices.federation.begin("laptop")
+    other, own = STATEMENT["devices"], [replica.device_id]
+    waiting = []
+    for devices in (other, own, other):
+        with lab.primary.transaction():
+            control.obey(replica, [STATEMENT | {"devices": devices}], "0" * 16)
+            waiting.append([set(one.devices) for one in erasures.asked(replica)])
+            replica.connection.execute("UPDATE sync_erasures SET state = 'done'")
+            if is_carried_out:
+                replica.connection.execute(
+                    "INSERT INTO erasures (erasure_id, begun_at, since_seq, until_seq) "
+                    "VALUES (?, '2026', 0, 0) ON CONFLICT DO NOTHING",
+                    [STATEMENT["erasure_id"]],
+                )
+    assert waiting == [[{*other}], [] if is_carried_out else [{*other, *own}], []]
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,30 @@ def ask(
     )
 
 
+def statements(replica: Replica, erasure_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the statements on erasures, in the order of their ids."""
+    return [
+        json.loads(text)
+        for (text,) in replica.connection.fetch_all(
+            "SELECT statement FROM sync_erasures "
+            "WHERE erasure_id IN (SELECT value FROM json_each(?)) ORDER BY erasure_id",
+            [json.dumps(list(erasure_ids))],
+        )
+    ]
+
+
+def ask_again(replica: Replica, said: Iterable[Mapping[str, Any]]) -> None:
+    """Pass on what the other devices were asked before this home was restored from a backup.
+
+    The home may not know all devices that the statements name.
+    """
+    replica.connection.execute_many(
+        "INSERT INTO sync_erasures (erasure_id, statement, state, unsent) "
+        "VALUES (?, ?, 'done', '[]') ON CONFLICT DO NOTHING",
+        [[one["erasure_id"], json.dumps(one)] for one in said],
+    )
+
+
 def length(replica: Replica, kind: str, value: str) -> int:
     """Return the causal length of a person's or channel's row as it is now; 0 if it never was."""
     row_of = ROW_OF[kind]
@@ -127,7 +151,10 @@ def length(replica: Replica, kind: str, value: str) -> int:
 
 
 def receive(replica: Replica, said: Mapping[str, Any]) -> None:
-    """Note an erasure that a device asks for, unless it is known.
+    """Note an erasure that a device asks for.
+
+    A second statement on it adds the devices that it names. If this is one of them, and was not
+    before, it erases now, unless it has done so.
 
     Args:
         replica: The device.
@@ -137,7 +164,7 @@ def receive(replica: Replica, said: Mapping[str, Any]) -> None:
         Refused: The statement is malformed.
     """
     scope, cl = said.get("scope"), said.get("cl")
-    devices, after = said.get("devices"), said.get("after")
+    devices, after = said.get("devices"), said.get("after", [])
     if (
         not all(
             isinstance(said.get(name), str) and form.fullmatch(said[name])
@@ -157,6 +184,15 @@ def receive(replica: Replica, said: Mapping[str, Any]) -> None:
         "scope": {"kind": scope["kind"], "id_hmac": scope["id_hmac"]}, "cl": cl, "devices": devices,
         "after": after,
     }  # fmt: skip
+    for before in statements(replica, [said["erasure_id"]]):
+        named = {*before["devices"], *devices}
+        is_new = replica.own_ids.isdisjoint(before["devices"]) and replica.own_ids & named
+        replica.connection.execute(
+            "UPDATE sync_erasures SET statement = ?2, state = iif(?3 AND NOT EXISTS "
+            "(SELECT 1 FROM erasures WHERE erasure_id = ?1), 'waiting', state) "
+            "WHERE erasure_id = ?1",
+            [said["erasure_id"], json.dumps(before | {"devices": sorted(named)}), bool(is_new)],
+        )
     replica.connection.execute(
         "INSERT INTO sync_erasures (erasure_id, statement, state) "
         "VALUES (?, ?, 'waiting') ON CONFLICT DO NOTHING",
@@ -224,7 +260,7 @@ def asked(replica: Replica) -> list[AskedErasure]:
         found.append(
             AskedErasure(
                 one["erasure_id"], one["device_id"], bytes.fromhex(one["key"]), one["scope"],
-                one["cl"], tuple(one["devices"]), tuple(one["after"]), state == "erasing",
+                one["cl"], tuple(one["devices"]), tuple(one.get("after", [])), state == "erasing",
             )
         )  # fmt: skip
     return found

@@ -88,6 +88,7 @@ class KeptErasure:
         wanted: What the stores are still to be searched for; None when it is finished.
         receipt: The receipt of a finished one, for a restored database that has nothing of it.
         repeats: The id of the first erasure, if this one repeats it in a restored database.
+        asked: What the person's other devices are asked, for a restored database that has lost it.
     """
 
     erasure_id: str
@@ -95,6 +96,7 @@ class KeptErasure:
     wanted: dict[str, Any] | None = field(default=None, repr=False)
     receipt: dict[str, Any] | None = None
     repeats: str | None = None
+    asked: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
 
 class SealedErasures:

@@ -314,7 +314,7 @@ class Forgetting:
             one.wanted is None or one.scope != erasure.scope for one in self._kept.read()
         ):
             first = erasure.repeats or erasure.erasure_id
-            anew = KeptErasure(_new_id(), erasure.scope, repeats=first)
+            anew = KeptErasure(_new_id(), erasure.scope, repeats=first, asked=erasure.asked)
             with primary.transaction():
                 self._delete(primary, anew, scope)
                 self._record_finished(primary, erasure, erasure.receipt)
@@ -559,17 +559,19 @@ def _tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, deleted:
     """
     if asked := _asked_of(replica, scope):
         erasures.begin(replica, asked)
-        first = asked[0].erasure_id
+        ids = [one.erasure_id for one in asked]
     elif scope.kind in erasures.ROW_OF:
+        ids = [erasure.repeats or erasure.erasure_id]
+        erasures.ask_again(replica, erasure.asked)
         key = secrets.token_bytes(32)
-        first = erasure.repeats or erasure.erasure_id
         after = [one["erasure_id"] for one in known_erasures(replica, scope)]
-        erasures.ask(replica, first, key, scope.hashed(key), scope.value, after=after)
+        erasures.ask(replica, ids[0], key, scope.hashed(key), scope.value, after=after)
     else:
         return
-    erasures.mark_deleted(replica, first, deleted.since)
+    erasures.mark_deleted(replica, ids[0], deleted.since)
+    erasure.asked = erasure.asked or erasures.statements(replica, ids)
     ended = [Decision(table, key, *json.loads(loser)) for table, key, loser in deleted.conflicts]
-    erasures.decide(replica, first, ended)
+    erasures.decide(replica, ids[0], ended)
 
 
 def _rehearsed(primary: Connection, scope: Scope) -> Deleted:

@@ -305,6 +305,7 @@ _KEPT_OF: Final = {
             "OR (k.table_name = 'channels' AND k.content ->> 'channel_id' = 'direct:' || ?1)"
         ),
         _TAKE_THEIR_MESSAGES,
+        _ANSWERS,
         # What the companion answered to the person, or said where nobody else is.
         f"""{_TAKE_KEPT} k.table_name = 'messages' AND k.content ->> 'user_id' IS NULL
             AND k.content ->> 'role' <> 'user'
@@ -406,16 +407,7 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
         _add_texts(connection, former)
     for statement in _SELECT[scope.kind]:
         connection.execute(statement, [scope.value] if "?1" in statement else [])
-    connection.execute_many(
-        "INSERT INTO temp.kept (source, number, table_name, content, imports) "
-        "VALUES (?, ?, ?, ?, ?)",
-        [
-            (row.source, row.number, row.table, json.dumps(row.values), json.dumps(row.imports))
-            for row in kept_rows(connection)
-        ],
-    )
-    for statement in (*_KEPT_OF[scope.kind], _TAKE_THEIR_MESSAGES, _KEPT_OF_ERASED):
-        connection.execute(statement, [scope.value] if "?1" in statement else [])
+    _select_kept(connection, scope)
     connection.execute(_LOST)
     if scope.kind == "import":
         connection.execute(_EMPTIED_OF_ERASED, [scope.value])
@@ -426,6 +418,24 @@ def select(connection: Connection, scope: Scope, former: Patterns | None = None)
     if former is not None:
         for column, statement in _STILL_GONE.items():
             connection.execute(statement, [json.dumps(former.of_column(column))])
+
+
+def _select_kept(connection: Connection, scope: Scope) -> None:
+    """Select what of a scope is kept beside the tables, and what in the tables answers that."""
+    rows = kept_rows(connection)
+    connection.execute_many(
+        "INSERT INTO temp.kept (source, number, table_name, content, imports) "
+        "VALUES (?, ?, ?, ?, ?)",
+        [
+            (row.source, row.number, row.table, json.dumps(row.values), json.dumps(row.imports))
+            for row in rows
+        ],
+    )
+    taken: object = None
+    # An answer may be kept to one that is stored, which answers another that is kept.
+    while rows and taken != (taken := connection.fetch_one("SELECT count(*) FROM temp.gone_kept")):
+        for statement in (*_KEPT_OF[scope.kind], _TAKE_THEIR_MESSAGES, _KEPT_OF_ERASED):
+            connection.execute(statement, [scope.value] if "?1" in statement else [])
 
 
 def select_again(connection: Connection, patterns: Patterns) -> None:
