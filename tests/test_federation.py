@@ -902,6 +902,68 @@ def test_a_revoked_device_joins_again_under_new_keys(two, folder):
         b.join(a.invite(keys, "phone"))
 
 
+@pytest.mark.parametrize("by", ["phone", "watch"])
+def test_a_revoked_device_that_was_away_during_a_compaction_joins_again(two, make, folder, by):
+    """It does not know the watch, which was added after the revocation."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.revoke(c.replica.device_id)
+    d = make("d")
+    d.join(a.invite(d.create_keys(), "watch"))
+    meet(folder, a, b, d)
+    (b if by == "phone" else d).compact()
+    for device in (b, d, a, b, d):
+        assert device.sync(folder).taken_in.refused == []
+        assert device.status().missing == ()
+    c.run(USER, "eve", "of the revoked one")
+    for _ in range(2):
+        with pytest.raises(DeviceRevoked):
+            c.sync(folder)
+    c.join(json.loads(json.dumps(a.invite(c.create_keys(), "desktop"))))
+    meet(folder, a, b, c, d)
+    for device in (b, c, d):
+        assert device.one("SELECT count(*) FROM users") == 2
+        assert a.verify(with_=device.verify().verified.proof).buckets == {}
+
+
+CHANNEL = "INSERT INTO channels (channel_id, name, kind, created_at) VALUES ('c', 'c', 'group', '')"
+
+
+@pytest.mark.parametrize("knows_it", [False, True])
+def test_what_a_revoked_device_deleted_without_knowing_it_is_kept(two, make, folder, knows_it):
+    """Also by the device whose row it is; the revoked one gets its file late, and joins again."""
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(USER, "eve", "Eve")
+    a.run(CHANNEL)
+    meet(folder, a, b, c)
+    known = set(folder.glob("*/*"))
+    b.run(MESSAGE, "m")
+    meet(folder, b, a)
+    late = {path: path.read_bytes() for path in {*folder.glob("*/*")} - known}
+    a.revoke(c.replica.device_id)
+    meet(folder, a, b)
+    for path in late:
+        path.unlink()
+    if knows_it:
+        with pytest.raises(DeviceRevoked):
+            c.sync(folder)
+    c.run("DELETE FROM channels")
+    if not knows_it:
+        c.seal()
+    for path, content in late.items():
+        path.write_bytes(content)
+    with pytest.raises(DeviceRevoked):
+        c.sync(folder)
+    c.join(json.loads(json.dumps(a.invite(c.create_keys(), "desktop"))))
+    meet(folder, a, c, b)
+    for device in (a, b, c):
+        assert device.one("SELECT count(*) FROM messages") == 0
+        assert [one.key for one in device.conflicts() if one.table == "messages"] == ["m"]
+        assert device.status().waiting == ()
+        assert a.verify(with_=device.verify().verified.proof).buckets == {}
+
+
 def test_a_device_that_the_others_do_not_obey_decides_about_nobody(two, make, folder):
     """Else it alone would believe the decision, and be cut off from the other device for good."""
     a, b = two

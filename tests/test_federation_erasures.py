@@ -461,6 +461,22 @@ def test_a_device_that_is_added_again_erases_what_it_missed(shared, is_erased_fi
         check_erased(lab)
 
 
+def test_rows_under_a_key_that_comes_after_an_erasure_are_taken_in(shared):
+    """Whatever the names of their files, which are tried before the key has come."""
+    a, b, c, folder = shared("laptop", "phone", "tablet")
+    replica = a.devices.federation.replica
+    with a.primary.transaction():
+        replica.put("stream:memories", f"{replica.device_id}.{'0' * 7}1")
+    a.privacy.forget(user=ADA)
+    a.devices.federation.set_policy(c.devices.federation.replica.device_id, memories="none")
+    write(a, MEMORY, "new", "otto")
+    meet(folder, a)
+    done = b.devices.sync(folder=folder)
+    assert [one for each in done.values() for one in each.taken_in.refused] == []
+    assert count(b, "SELECT count(*) FROM memories") == 1
+    assert b.devices.federation.status().missing == ()
+
+
 class KilledError(BaseException):
     """The process ends."""
 

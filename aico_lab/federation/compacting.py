@@ -89,10 +89,11 @@ def compact(replica: Replica) -> tuple[int, int, int]:
 
 
 def _without_trust_and_keys(replica: Replica, links: list[Link]) -> list[Link]:
-    """Return bundles without those of others on trusted devices, or any on keys of unheld classes.
+    """Return bundles without those of others on trust, or any on keys of unheld classes.
 
-    Who has not learned yet that this device is trusted could not read its state without them, and
-    its own statements hand out only the keys that it has, of the classes that it knows.
+    Who has not learned yet that this device is trusted could not read its state without them, such
+    as one that was revoked before and must learn that; and its own statements hand out only the
+    keys that it has, of the classes that it knows.
     """
     kept, there = set(), replica.spool.names()
     rows = replica.connection.fetch_all(
@@ -109,7 +110,7 @@ def _without_trust_and_keys(replica: Replica, links: list[Link]) -> list[Link]:
         with contextlib.suppress(Refused):
             opened = receiver.open(parse_name(link.file))
             if not opened.rows() and any(
-                (one["kind"] == "approve" and not is_own)
+                (one["kind"] in ("approve", "revoke") and not is_own)
                 or (one["kind"] == "epoch" and one["epoch"] in lacking)
                 for one in opened.header.statements
             ):
@@ -134,35 +135,6 @@ def send_again(replica: Replica) -> bool:
             whole=False,
         )
     return True
-
-
-def send_refused_again(replica: Replica) -> None:
-    """Send the rows of bundles again that the others refused, as this device was revoked.
-
-    Args:
-        replica: Inside a transaction, with the keys that the device has got since.
-    """
-    heads = {head for (head,) in replica.connection.fetch_all("SELECT hash FROM sync_seen")}
-    former = set()
-    for device_id, text in replica.connection.fetch_all("SELECT * FROM sync_revocations"):
-        former.add(device_id)
-        heads.update(head for some in json.loads(text).values() for head in some)
-    by_class = {
-        class_: [link for link in _chain(replica, class_) if link.stream[:16] in former]
-        for class_ in replica.classes
-        if class_ in replica.own_classes
-    }
-    before = {link.hash: link.prev for links in by_class.values() for link in links}
-    heard = set()
-    for head in heads & before.keys():
-        at = head
-        while at in before and at not in heard:
-            heard.add(at)
-            at = before[at]
-    by_class = {c: [one for one in some if one.hash not in heard] for c, some in by_class.items()}
-    if refused := {class_: links for class_, links in by_class.items() if links}:
-        seal(replica)
-        _replace(replica, refused, whole=False)
 
 
 def begin_streams_after_loss(replica: Replica) -> None:

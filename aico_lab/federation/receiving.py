@@ -98,7 +98,8 @@ class Receiver:
         while pending and progress:
             progress = False
             for name in sorted(pending - self._headers.keys() - self._refused):
-                self._read_header(name)
+                # With its keys others may be read, also while an erasure comes before all of them.
+                progress |= self._read_header(name)
             order = sorted(self._headers.items(), key=lambda item: (item[1].age, item[0]))
             for name, header in order:
                 reason = self._obstacle(name, header)
@@ -119,13 +120,18 @@ class Receiver:
                     self._kept.pop(name, None)
                     self._reasons.pop(name, None)
         retry_parked(self._replica)
-        for file, why in self._replica.refuse_unreadable():
-            self._reasons.pop(parse_name(file), None)
-            self._done.refused.append((file, why))
+        if not erasures.waits(self._replica):  # the keys may be in what has its turn after it
+            self._obey_own_revocation()
+            self._refuse_unreadable()
         waiting = sorted((str(name), why) for name, why in self._reasons.items())
         self._replica.keep("waiting", waiting)
         self._done.waiting = [one for one in waiting if self._replica.waits(one[1])]
         return self._done
+
+    def _refuse_unreadable(self) -> None:
+        for file, why in self._replica.refuse_unreadable():
+            self._reasons.pop(parse_name(file), None)
+            self._done.refused.append((file, why))
 
     def _pending(self) -> set[FileName]:
         known = {
@@ -158,22 +164,23 @@ class Receiver:
             device[0],
         )
 
-    def _read_header(self, name: FileName) -> None:
+    def _read_header(self, name: FileName) -> bool:
+        """Read the header of a bundle; return whether statements in it were obeyed."""
         try:
             opened = self.open(name)
         except Refused as refused:
             self._refuse(name, refused)
-            return
+            return False
         self._headers[name] = opened.header
         self._reasons.pop(name, None)
         self._replica.without_key.discard(name)
-        self._obey_early(name, opened.header)
         if self._kept_size < _KEPT:
             self._kept[name] = opened
             self._kept_size += len(opened.body)
+        return self._obey_early(name, opened.header)
 
-    def _obey_early(self, name: FileName, header: Header) -> None:
-        """Obey statements on devices and keys before the bundle's turn.
+    def _obey_early(self, name: FileName, header: Header) -> bool:
+        """Obey statements on devices and keys before the bundle's turn; return whether any were.
 
         The bundles before it may be gone, replaced by those of a device that it makes known.
         """
@@ -185,6 +192,24 @@ class Receiver:
                 if any(one["kind"] == "set" for one in early):
                     seal(self._replica)  # what changed before a policy that leaves out its class
                 control.obey(self._replica, early, name.device)
+                return True
+        return False
+
+    def _obey_own_revocation(self) -> None:
+        """Obey a revocation of this device whose turn does not come.
+
+        The bundles before it may be replaced by those under a key that this device does not get.
+        """
+        for name, header in self._headers.items():
+            own = [
+                one
+                for one in header.statements
+                if (one.get("kind"), one.get("device_id")) == ("revoke", self._replica.device_id)
+            ]
+            if own and self._replica.level(name.device) > 1:
+                with contextlib.suppress(Refused), self._connection.transaction():
+                    seal(self._replica)  # as before every bundle that is taken in
+                    control.obey(self._replica, own, name.device)
 
     def _take(self, name: FileName) -> bool:
         try:

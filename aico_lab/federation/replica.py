@@ -183,7 +183,12 @@ class Replica:
     @property
     def own_ids(self) -> set[str]:
         """The ids of this device, also those that were revoked."""
-        return {self.device_id, *json.loads(self.get("former_ids") or "[]")}
+        return {self.device_id, *self.former_ids}
+
+    @property
+    def former_ids(self) -> list[str]:
+        """The ids of this device that were revoked."""
+        return list(json.loads(self.get("former_ids") or "[]"))
 
     @cached_property
     def signing_key(self) -> bytes:

@@ -244,7 +244,8 @@ class Federation:
             if former and (own := self.replica.own_classes):
                 for class_ in own:
                     self.replica.put(f"scan:{class_}", "1")
-                compacting.send_refused_again(self.replica)
+                # What the others refused counts by this, as a trusted device has it.
+                self._write(*map(control.acknowledgement, self.replica.former_ids))
         self._publish()
 
     def leave(self, folder: Path | None = None) -> bool:
@@ -294,6 +295,8 @@ class Federation:
 
     def _take_in(self) -> TakenIn:
         with self._exclusive():
+            if self.is_outside:  # what it changes now is sent later, as not knowing anything newer
+                return TakenIn()
             compacting.begin_streams_after_loss(self.replica)
             taken_in = Receiver(self.replica).take_in()
             self._publish()  # else what was sealed meanwhile would seem lost
