@@ -129,6 +129,16 @@ _TABLES: Final = {
     ) WITHOUT ROWID""",
 }
 
+# `ctx` is what the device that asks had taken in, if it is known; `unsent` are the conflicts that
+# the erasure decides here, until they are sent with the statement.
+_ERASURES = """CREATE TABLE sync_erasures (
+                erasure_id TEXT PRIMARY KEY NOT NULL,
+                statement JSON TEXT NOT NULL,
+                ctx JSON TEXT,
+                state TEXT NOT NULL CHECK (state IN ('waiting', 'erasing', 'done')),
+                unsent JSON TEXT
+            ) WITHOUT ROWID"""
+
 FEDERATION = {
     1: SchemaVersion(
         version=1,
@@ -146,15 +156,7 @@ FEDERATION = {
         name="Erasures for other devices",
         description="The erasures that devices ask each other for.",
         sql_statements=[
-            # `ctx` is what the device that asks had taken in, if it is known; `unsent` are the
-            # conflicts that the erasure decides here, until they are sent with the statement.
-            """CREATE TABLE sync_erasures (
-                erasure_id TEXT PRIMARY KEY NOT NULL,
-                statement JSON TEXT NOT NULL,
-                ctx JSON TEXT,
-                state TEXT NOT NULL CHECK (state IN ('waiting', 'erasing', 'done')),
-                unsent JSON TEXT
-            ) WITHOUT ROWID""",
+            _ERASURES,
         ],
         rollback_statements=["DROP TABLE sync_erasures"],
     ),
@@ -168,7 +170,11 @@ FEDERATION = {
         ],
         rollback_statements=[
             "ALTER TABLE sync_dirty DROP COLUMN erased_by",
-            "ALTER TABLE sync_erasures ADD COLUMN ctx JSON TEXT",
+            "ALTER TABLE sync_erasures RENAME TO sync_erasures_3",
+            _ERASURES,
+            """INSERT INTO sync_erasures (erasure_id, statement, state, unsent)
+            SELECT erasure_id, statement, state, unsent FROM sync_erasures_3""",
+            "DROP TABLE sync_erasures_3",
         ],
     ),
 }
