@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -12,9 +13,9 @@ from aico_lab.adapters.sql_text import quoted
 from aico_lab.backup.restoring import restore
 from aico_lab.cli import federate
 from aico_lab.config import Settings
-from aico_lab.errors import ErasureIncomplete, InvalidValue, UnknownName
+from aico_lab.errors import DeviceRevoked, ErasureIncomplete, InvalidValue, UnknownName
 from aico_lab.etl.snapshots import published
-from aico_lab.federation import compacting, control, erasures, sealing
+from aico_lab.federation import bundles, compacting, control, erasures, sealing
 from aico_lab.federation.bundles import Refused, parse_name
 from aico_lab.federation.receiving import Receiver
 from aico_lab.federation.tables import BASE
@@ -309,16 +310,20 @@ def test_a_device_that_joins_later_lists_no_erased_texts(shared, tmp_path, homes
         assert {table for table, _ in left_of(c)} <= {"change_log"}  # the key of the person's row
 
 
-def test_what_another_person_said_in_an_erased_channel_can_be_brought_back(shared):
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_another_person_said_in_an_erased_channel_can_be_brought_back(shared, is_known):
+    """Also after a second device has erased the channel, and a state has brought its deletion."""
     a, b, c, folder = shared("laptop", "phone", "stick")
     write(c, "INSERT INTO channels (channel_id, created_at) VALUES ('new', '2026')")
     write(c, SAID, "n1", "new", "talk", ADA, "user", "a canary")
     meet(folder, c)
     write(c, SAID, "o1", "new", "talk", "otto", "user", "roses are red here")
-    b.devices.sync(folder=folder)
-    a.privacy.forget(user=ADA)  # which has not the channel
+    meet(folder, b, *([a] if is_known else []))
+    a.privacy.forget(user=ADA)
     a.devices.federation.exchange(folder)
-    meet(folder, b, c)
+    meet(folder, *([a] if is_known else []), b, c, a, b)
+    b.devices.compact()
+    meet(folder, b, a, c)
     federation = c.devices.federation
     kept = {one.key: one.number for one in federation.conflicts()}
     assert kept.keys() == {"new", "o1"}
@@ -341,6 +346,66 @@ def test_what_was_begun_anew_after_an_erasure_stays_if_another_device_erases_the
     b.privacy.forget(conversation="talk")  # which knew of both
     meet(folder, b, a)
     assert count(a, "SELECT count(*) FROM messages WHERE message_id = 'new'") == 0
+
+
+def test_what_was_said_in_a_conversation_between_two_erasures_of_it_goes(shared):
+    a, b, folder = shared("laptop", "phone", channel="group")
+    a.privacy.forget(conversation="talk")
+    write(b, SAID, "n1", "group", "talk", ADA, "user", "a canary, said meanwhile")
+    b.devices.federation.seal()
+    b.devices.federation.exchange(folder)
+    meet(folder, a)
+    make_of_it(a, "group")
+    write(a, "INSERT INTO segment_messages VALUES ('s', 'n1', 0)")
+    b.privacy.forget(conversation="talk")
+    meet(folder, b, a, b, a)
+    for lab in (a, b):
+        assert {table for table, _ in left_of(lab)} <= {"users", "change_log"}
+        assert lab.devices.federation.conflicts() == []
+
+
+def test_what_was_begun_anew_stays_also_if_a_third_device_had_nothing_of_it(shared):
+    a, b, c, folder = shared("laptop", "phone", "stick", channel="group")
+    write(a, SAID, "old", "group", "chat", "otto", "user", "roses are red here")
+    meet(folder, a, b, a)
+    for lab in (a, b):
+        lab.privacy.forget(conversation="chat")
+    write(a, SAID, "new", "group", "chat", "otto", "user", "begun anew")
+    meet(folder, a)
+    a.devices.compact()
+    meet(folder, a, c, b, c, a, b, c)
+    for lab in (a, b, c):
+        assert count(lab, "SELECT count(*) FROM messages WHERE message_id = 'new'") == 1
+
+
+def test_a_device_that_erases_while_it_is_revoked_ends_the_conflicts_when_it_is_back(shared):
+    a, b, folder = shared("laptop", "phone")
+    write(b, MEMORY, "own", ADA)
+    b.devices.federation.seal()
+    a.devices.federation.revoke(b.devices.federation.replica.device_id)
+    a.privacy.forget(user=ADA)
+    for lab in (a, b):
+        with contextlib.suppress(DeviceRevoked):
+            meet(folder, lab)
+    join(a, b, "phone again")
+    meet(folder, b, a, b, a)
+    for lab in (a, b):
+        check_erased(lab)
+
+
+def test_a_device_that_knows_no_erased_rows_waits_for_its_upgrade(shared, monkeypatch):
+    a, folder = shared("laptop")
+    a.privacy.forget(user=ADA)
+    meet(folder, a)
+    replica = a.devices.federation.replica
+    opened = [Receiver(replica).open(parse_name(name)) for name in replica.spool.names()]
+    with_marks = [one for one in opened if b'"erased_by"' in one.body]
+    assert with_marks
+    monkeypatch.setattr(bundles, "_ERASED", "another")  # as an older version reads them
+    for one in with_marks:
+        with pytest.raises(Refused, match="newer schema") as refused:
+            bundles.read_changes(one, replica.tables, replica.schema - 1)
+        assert not refused.value.is_final
 
 
 def test_an_erasure_after_a_change_of_another_device_counts_no_message_twice(shared):

@@ -45,6 +45,7 @@ from aico_lab.federation.tables import select_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from aico_lab.federation.replica import Replica
     from aico_lab.federation.tables import FederatedTable
@@ -204,11 +205,11 @@ class _Applying:
                 gone[table.name] = self._upsert(table, changes[table.name], ctx)
         below_first = [one for one in reversed(self._replica.tables.values()) if gone.get(one.name)]
         for table in below_first:
-            self._keep_unknown(table, gone[table.name], ctx)
+            erased = {one.key for one in changes.get(table.name, ()) if one.version.is_erased}
+            self._keep_unknown(table, gone[table.name], ctx, erased)
         for table in below_first:
             self._delete(table, gone[table.name], ctx)
-        for name, some in changes.items():
-            conflicts.end_erased(self._replica, name, some, ctx)
+        conflicts.end_erased(self._replica, changes, ctx)
         if "personality_profiles" in changes:
             conflicts.queue_profiles(self._replica)
 
@@ -420,23 +421,36 @@ class _Applying:
             for deleted in stored_versions(self._connection, parent.table, [key]).values()
         )
 
-    def _keep_unknown(self, table: FederatedTable, keys: Sequence[str], ctx: Ctx) -> None:
+    def _keep_unknown(
+        self, table: FederatedTable, keys: Sequence[str], ctx: Ctx, erased: AbstractSet[str]
+    ) -> None:
         """Note the rows that go with deleted ones without their author's knowing of them.
 
-        The deleted ones are noted, too: without them those rows cannot come back.
+        The deleted ones are noted, too: without them those rows cannot come back. An erased one is
+        not, if only rows go with it that are never kept.
         """
         noted = {change.key for other, change in self.lost if other is table}
         lost = {}
-        for key, is_shared in self._unknown_below(table, keys, ctx).items():
+        below = self._unknown_below(table, [key for key in keys if key not in erased], ctx)
+        below |= self._unknown_below(
+            table, [key for key in keys if key in erased], ctx, only_kept=True
+        )
+        for key, is_shared in below.items():
             before = self._before.get((table.name, key)) if is_shared else None
             if key not in noted:
                 lost[key] = [before or self._unsent_version(table, key, "")]
         self._note_lost(table, lost)
 
     def _unknown_below(
-        self, table: FederatedTable, keys: Sequence[str], ctx: Ctx
+        self, table: FederatedTable, keys: Sequence[str], ctx: Ctx, *, only_kept: bool = False
     ) -> dict[str, bool]:
         """Note the rows below some rows.
+
+        Args:
+            table: The table of the rows.
+            keys: Their keys.
+            ctx: What the author of the bundle had taken in.
+            only_kept: Whether to leave out the rows of tables whose conflicts are not queued.
 
         Returns:
             The keys of those that have any, and whether other devices note them as well.
@@ -446,6 +460,8 @@ class _Applying:
             full = (*child.keys, *child.columns)
             for parent in child.parents:
                 if parent.table != table.name or parent.is_cleared or child.name == table.name:
+                    continue
+                if not keys or (only_kept and not child.queues_conflicts):
                     continue
                 column = f"t.{quoted(full[parent.position])}"
                 rows = self._connection.fetch_all(
@@ -457,7 +473,9 @@ class _Applying:
                 )
                 if rows:
                     conflicts.keep_losers(self._replica, child.name, [row[0] for row in rows], ctx)
-                deeper = self._unknown_below(child, [row[0] for row in rows], ctx) if rows else {}
+                deeper = self._unknown_below(
+                    child, [row[0] for row in rows], ctx, only_kept=only_kept
+                )
                 unsent = self._unsent(child, [row[0] for row in rows])
                 lost = {}
                 for key, parent_key, *version, twins in rows:

@@ -48,6 +48,7 @@ _INFLATED: Final = 64 << 20
 _CONTEXT: Final = b"aico-lab federation bundle v1\0"
 _SIGNATURE: Final = 64
 ERASURE_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
+_ERASED: Final = "erased_by"  # the last column of a table with erased rows, which have no values
 START: Final = "0" * 32
 """The hash before the first bundle of a stream."""
 
@@ -193,7 +194,10 @@ def pack(
 ) -> bytes:
     """Return the content of a bundle's file."""
     body = {
-        name: {"columns": tables[name].columns, "rows": [encoded(header, one) for one in rows]}
+        name: {
+            "columns": [*tables[name].columns, *_marks(rows)],
+            "rows": [encoded(header, one) for one in rows],
+        }
         for name, rows in changes.items()
     }
     head = asdict(header) | {"decided": [list(one) for one in header.decided]}
@@ -201,6 +205,11 @@ def pack(
     payload = zlib.compress(text, 1)  # a higher level takes twice the time for 15 % less
     signature = Ed25519PrivateKey.from_private_bytes(signing_key).sign(_CONTEXT + payload)
     return age.encrypt(signature + payload, list(recipients))
+
+
+def _marks(changes: Iterable[RowChange]) -> list[str]:
+    """Return the column that lets devices wait which know no erased rows, until an upgrade."""
+    return [_ERASED] if any(one.version.is_erased for one in changes) else []
 
 
 def encoded(header: Header, change: RowChange) -> list[Any]:
@@ -337,7 +346,7 @@ def read_changes(
     try:
         read = orjson.loads(opened.body)
         known = {
-            name: {column: at for at, column in enumerate(part["columns"])}
+            name: {column: at for at, column in enumerate(part["columns"]) if column != _ERASED}
             for name, part in read.items()
         }
         if header.schema > schema and any(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aico_lab.adapters.libsql import NOW
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import InvalidValue, UnknownName
-from aico_lab.federation.bundles import Ctx, Decision, RowChange
+from aico_lab.federation.bundles import Changes, Ctx, Decision, RowChange
 from aico_lab.federation.chosen import checked
 from aico_lab.federation.replaced import UNKNOWN_CTX
 from aico_lab.federation.rows import (
@@ -121,32 +121,76 @@ def keep_losers(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> 
             )
 
 
-def end_erased(replica: Replica, table: str, changes: Iterable[RowChange], ctx: Ctx) -> None:
+def end_erased(replica: Replica, changes: Changes, ctx: Ctx) -> None:
     """End the conflicts of erased rows whose losing versions the erasing device knew.
 
     Other devices may have erased before they got such a version. Those of devices that the one
-    which asked did not know stay, as for `erasures.concerns`.
+    which asked did not know stay, as for `erasures.concerns`; and so do those of rows without which
+    another one that is kept could not be brought back.
+
+    Args:
+        replica: The device.
+        changes: The rows of a bundle.
+        ctx: What its author had taken in.
     """
-    by_key = {change.key: change.version for change in changes if change.version.is_erased}
-    if not by_key:
-        return
-    concerned: dict[str, set[str] | None] = {
+    concerned = _concerned(replica)
+    above: set[tuple[str, str]] = set()
+    for table in reversed(replica.tables.values()):  # children before parents
+        erased = {
+            one.key: one.version for one in changes.get(table.name, ()) if one.content is None
+        }
+        parents = [key for name, key in above if name == table.name and key is not None]
+        known = stored_versions(replica.connection, table.name, parents)
+        erased = {key: one for key, one in (known | erased).items() if one.is_erased}
+        if not erased:
+            continue
+        for number, key, loser, content in replica.connection.fetch_all(
+            "SELECT conflict_id, row_key, loser, content FROM sync_conflicts WHERE state = 'open' "
+            "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
+            [table.name, json.dumps(list(erased))],
+        ):
+            stream, n, *_ = json.loads(loser)
+            device, by = stream.partition(".")[0], erased[key]
+            devices = concerned.get(by.digest)
+            if devices is not None and device not in devices and by.stream[:16] != device:
+                continue
+            if not had(replica, ctx, stream, n) or _is_needed(replica, table, key):
+                continue
+            replica.connection.execute("DELETE FROM sync_conflicts WHERE conflict_id = ?", [number])
+            stored = json.loads(content)
+            full = [*key_values(table, key), *(stored.get(column) for column in table.columns)]
+            above |= {(parent.table, full[parent.position]) for parent in table.parents}
+
+
+def _concerned(replica: Replica) -> dict[str, set[str]]:
+    """Return the devices that were known to the one that asked, by the ids of erasures."""
+    return {
         erasure_id: set(json.loads(devices))
         for erasure_id, devices in replica.connection.fetch_all(
             "SELECT erasure_id, statement ->> 'devices' FROM sync_erasures"
         )
     }
-    for number, key, loser in replica.connection.fetch_all(
-        "SELECT conflict_id, row_key, loser FROM sync_conflicts WHERE state = 'open' "
-        "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
-        [table, json.dumps(list(by_key))],
-    ):
-        stream, n, *_ = json.loads(loser)
-        device, erased = stream.partition(".")[0], by_key[key]
-        known = concerned.get(erased.digest)
-        is_concerned = known is None or device in known or erased.stream.startswith(f"{device}.")
-        if is_concerned and had(replica, ctx, stream, n):
-            replica.connection.execute("DELETE FROM sync_conflicts WHERE conflict_id = ?", [number])
+
+
+def _is_needed(replica: Replica, table: FederatedTable, key: str) -> bool:
+    """Return whether a deleted row that is kept refers to a row."""
+    return any(
+        replica.connection.fetch_one(
+            "SELECT 1 FROM sync_conflicts WHERE state = 'open' AND kind = 'deleted' "
+            f"AND table_name = ? AND {_stored_value(child, parent.position)} = ? LIMIT 1",
+            [child.name, key],
+        )
+        for child in replica.tables.values()
+        for parent in child.parents
+        if parent.table == table.name and not parent.is_cleared and child.queues_conflicts
+    )
+
+
+def _stored_value(table: FederatedTable, position: int) -> str:
+    """Return SQL for a value of a kept row, by its position in a full row."""
+    if position >= len(table.keys):
+        return f"content ->> '{table.columns[position - len(table.keys)]}'"
+    return "row_key" if len(table.keys) == 1 else f"row_key ->> {position}"
 
 
 def queue(replica: Replica, table: FederatedTable, loser: RowChange, *, kind: str = "row") -> None:

@@ -312,12 +312,16 @@ def _leave_out(replica: Replica, table: str, key: str | bytes, reason: str) -> N
 
 
 def _clear_others(replica: Replica, own: AbstractSet[str]) -> None:
-    """Delete the marks of changed rows in classes that this device does not send; see `_scan`."""
+    """Delete the marks of changed rows in classes that this device does not send; see `_scan`.
+
+    A device that is revoked keeps those of erased rows, in case that it joins again.
+    """
     others = [table.name for table in replica.tables.values() if table.class_ not in own]
     if others:
         replica.connection.execute(
-            "DELETE FROM sync_dirty WHERE table_name IN (SELECT value FROM json_each(?))",
-            [json.dumps(others)],
+            "DELETE FROM sync_dirty WHERE table_name IN (SELECT value FROM json_each(?)) "
+            "AND (erased_by IS NULL OR ?)",
+            [json.dumps(others), replica.level(replica.device_id) > 0],
         )
 
 

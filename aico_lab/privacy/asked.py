@@ -88,16 +88,19 @@ def _carry_out(
 
 
 def _was_begun_anew(asked: AskedErasure, replica: Replica, scope: Scope) -> bool:
-    """Return whether what has no row was erased here before, of which the asking device knew not.
+    """Return whether a conversation that was erased before was begun anew here.
 
-    What is there now came afterwards.
+    The asking device did not know of the erasure before, or of what somebody has said since.
     """
-    others = {one["erasure_id"] for one in known_erasures(replica, scope)}
-    others -= {asked.erasure_id, *asked.after}
-    return bool(
+    waiting = {one.erasure_id for one in erasures.asked(replica)}
+    before = {one["erasure_id"] for one in known_erasures(replica, scope)}
+    return bool(before - waiting - {asked.erasure_id, *asked.after}) and bool(
         replica.connection.fetch_one(
-            "SELECT 1 FROM erasures WHERE erasure_id IN (SELECT value FROM json_each(?))",
-            [json.dumps(sorted(others))],
+            "SELECT 1 FROM messages LEFT JOIN sync_rows ON table_name = 'messages' "
+            "AND row_key = message_id LEFT JOIN sync_streams USING (stream_id) "
+            f"WHERE {scope.kind}_id = ? AND role = 'user' "
+            "AND coalesce(substr(stream, 1, 16), '') <> ? LIMIT 1",
+            [scope.value, asked.device_id],
         )
     )
 
