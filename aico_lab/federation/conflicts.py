@@ -133,6 +133,8 @@ def end_erased(replica: Replica, changes: Changes, ctx: Ctx) -> None:
         changes: The rows of a bundle.
         ctx: What its author had taken in.
     """
+    if not any(one.version.is_erased for some in changes.values() for one in some):
+        return
     concerned = _concerned(replica)
     above: set[tuple[str, str]] = set()
     for table in reversed(replica.tables.values()):  # children before parents

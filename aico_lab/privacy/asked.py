@@ -69,7 +69,7 @@ def _incomplete(error: AicoLabError, replica: Replica, asked: AskedErasure | Non
 def _carry_out(
     asked: AskedErasure, replica: Replica, storage: Storage, forgetting: Forgetting
 ) -> tuple[int, list[str]]:
-    """Erase what a device asked for, unless it is unknown, came back, or is this device's own.
+    """Erase what a device asked for, unless it is unknown, has come back, or was never erased.
 
     Returns:
         The number of rows, and a sentence for each place outside of what an erasure reaches.
