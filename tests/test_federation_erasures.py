@@ -310,8 +310,10 @@ def test_a_device_that_joins_later_lists_no_erased_texts(shared, tmp_path, homes
         assert {table for table, _ in left_of(c)} <= {"change_log"}  # the key of the person's row
 
 
-@pytest.mark.parametrize("is_known", [False, True])
-def test_what_another_person_said_in_an_erased_channel_can_be_brought_back(shared, is_known):
+@pytest.mark.parametrize(
+    ("is_known", "keep"), [(False, "mine"), (True, "mine"), (True, "theirs"), (False, "theirs")]
+)
+def test_what_another_person_said_in_an_erased_channel_can_be_brought_back(shared, is_known, keep):
     """Also after a second device has erased the channel, and a state has brought its deletion."""
     a, b, c, folder = shared("laptop", "phone", "stick")
     write(c, "INSERT INTO channels (channel_id, created_at) VALUES ('new', '2026')")
@@ -327,10 +329,12 @@ def test_what_another_person_said_in_an_erased_channel_can_be_brought_back(share
     federation = c.devices.federation
     kept = {one.key: one.number for one in federation.conflicts()}
     assert kept.keys() == {"new", "o1"}
-    federation.resolve(kept["o1"], "mine")
+    federation.resolve(kept["o1"], keep)
     meet(folder, c, a, b)
     for lab in (a, b, c):
-        assert count(lab, "SELECT count(*) FROM messages WHERE message_id = 'o1'") == 1
+        there = count(lab, "SELECT count(*) FROM messages WHERE message_id = 'o1'")
+        assert there == (keep == "mine")
+        assert lab.devices.federation.conflicts() == []
         check_erased(lab)
 
 
@@ -399,7 +403,7 @@ def test_a_device_that_knows_no_erased_rows_waits_for_its_upgrade(shared, monkey
     meet(folder, a)
     replica = a.devices.federation.replica
     opened = [Receiver(replica).open(parse_name(name)) for name in replica.spool.names()]
-    with_marks = [one for one in opened if b'"erased_by"' in one.body]
+    with_marks = [one for one in opened if b'"*"' in one.body]
     assert with_marks
     monkeypatch.setattr(bundles, "_ERASED", "another")  # as an older version reads them
     for one in with_marks:

@@ -48,7 +48,7 @@ _INFLATED: Final = 64 << 20
 _CONTEXT: Final = b"aico-lab federation bundle v1\0"
 _SIGNATURE: Final = 64
 ERASURE_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
-_ERASED: Final = "erased_by"  # the last column of a table with erased rows, which have no values
+_ERASED: Final = "*"  # a column, which no table has, of tables with erased rows
 START: Final = "0" * 32
 """The hash before the first bundle of a stream."""
 
@@ -208,7 +208,7 @@ def pack(
 
 
 def _marks(changes: Iterable[RowChange]) -> list[str]:
-    """Return the column that lets devices wait which know no erased rows, until an upgrade."""
+    """Return the column by which devices that know no erased rows wait until they are upgraded."""
     return [_ERASED] if any(one.version.is_erased for one in changes) else []
 
 

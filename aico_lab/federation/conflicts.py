@@ -133,45 +133,53 @@ def end_erased(replica: Replica, changes: Changes, ctx: Ctx) -> None:
         changes: The rows of a bundle.
         ctx: What its author had taken in.
     """
-    if not any(one.version.is_erased for some in changes.values() for one in some):
+    by_table = {
+        name: {one.key: one.version for one in some if one.version.is_erased}
+        for name, some in changes.items()
+    }
+    if not any(by_table.values()):
         return
-    concerned = _concerned(replica)
-    above: set[tuple[str, str]] = set()
     for table in reversed(replica.tables.values()):  # children before parents
-        erased = {
-            one.key: one.version for one in changes.get(table.name, ()) if one.content is None
-        }
-        parents = [key for name, key in above if name == table.name and key is not None]
-        known = stored_versions(replica.connection, table.name, parents)
-        erased = {key: one for key, one in (known | erased).items() if one.is_erased}
-        if not erased:
-            continue
-        for number, key, loser, content in replica.connection.fetch_all(
-            "SELECT conflict_id, row_key, loser, content FROM sync_conflicts WHERE state = 'open' "
+        erased = by_table.get(table.name, {})
+        for number, key, loser in replica.connection.fetch_all(
+            "SELECT conflict_id, row_key, loser FROM sync_conflicts WHERE state = 'open' "
             "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
             [table.name, json.dumps(list(erased))],
         ):
             stream, n, *_ = json.loads(loser)
-            device, by = stream.partition(".")[0], erased[key]
-            devices = concerned.get(by.digest)
-            if devices is not None and device not in devices and by.stream[:16] != device:
-                continue
-            if not had(replica, ctx, stream, n) or _is_needed(replica, table, key):
-                continue
-            replica.connection.execute("DELETE FROM sync_conflicts WHERE conflict_id = ?", [number])
-            stored = json.loads(content)
-            full = [*key_values(table, key), *(stored.get(column) for column in table.columns)]
-            above |= {(parent.table, full[parent.position]) for parent in table.parents}
+            if had(replica, ctx, stream, n):
+                _end_unless_needed(replica, table, (number, key, stream), erased[key])
+    _end_needless(replica)
 
 
-def _concerned(replica: Replica) -> dict[str, set[str]]:
-    """Return the devices that were known to the one that asked, by the ids of erasures."""
-    return {
-        erasure_id: set(json.loads(devices))
-        for erasure_id, devices in replica.connection.fetch_all(
-            "SELECT erasure_id, statement ->> 'devices' FROM sync_erasures"
-        )
-    }
+def _end_needless(replica: Replica) -> None:
+    """End the conflicts of erased rows that were kept only for others which referred to them."""
+    for table in reversed(replica.tables.values()):
+        for number, key, loser, *version in replica.connection.fetch_all(
+            "SELECT conflict_id, row_key, loser, cl, stamp, digest, stream, n FROM sync_conflicts "
+            "JOIN sync_rows USING (table_name, row_key) JOIN sync_streams USING (stream_id) "
+            "WHERE state = 'open' AND kind = 'deleted' AND table_name = ? AND cl % 2 = 0 "
+            "AND digest <> ''",
+            [table.name] if _children(replica, table) else [""],
+        ):
+            stream, n, stamp, cl = json.loads(loser)
+            erased = Version(*version)
+            if knew(replica, erased, Version(cl, stamp, "", stream, n)):
+                _end_unless_needed(replica, table, (number, key, stream), erased)
+
+
+def _end_unless_needed(
+    replica: Replica, table: FederatedTable, conflict: tuple[int, str, str], erased: Version
+) -> None:
+    """End a conflict, given by its number, key and losing stream, if the erasure concerns it."""
+    number, key, stream = conflict
+    row = replica.connection.fetch_one(
+        "SELECT statement ->> 'devices' FROM sync_erasures WHERE erasure_id = ?", [erased.digest]
+    )
+    device = stream.partition(".")[0]
+    is_concerned = row is None or device in json.loads(row[0]) or erased.stream[:16] == device
+    if is_concerned and not _is_needed(replica, table, key):
+        replica.connection.execute("DELETE FROM sync_conflicts WHERE conflict_id = ?", [number])
 
 
 def _is_needed(replica: Replica, table: FederatedTable, key: str) -> bool:
@@ -179,13 +187,21 @@ def _is_needed(replica: Replica, table: FederatedTable, key: str) -> bool:
     return any(
         replica.connection.fetch_one(
             "SELECT 1 FROM sync_conflicts WHERE state = 'open' AND kind = 'deleted' "
-            f"AND table_name = ? AND {_stored_value(child, parent.position)} = ? LIMIT 1",
+            f"AND table_name = ? AND {_stored_value(child, position)} = ? LIMIT 1",
             [child.name, key],
         )
+        for child, position in _children(replica, table)
+    )
+
+
+def _children(replica: Replica, table: FederatedTable) -> list[tuple[FederatedTable, int]]:
+    """Return the tables whose rows are kept and go with those of a table, and the reference."""
+    return [
+        (child, parent.position)
         for child in replica.tables.values()
         for parent in child.parents
         if parent.table == table.name and not parent.is_cleared and child.queues_conflicts
-    )
+    ]
 
 
 def _stored_value(table: FederatedTable, position: int) -> str:
@@ -310,7 +326,10 @@ def receive(replica: Replica, class_: str, decided: Sequence[Decision]) -> int:
             if one.table in replica.tables and replica.tables[one.table].class_ == class_
         ],
     )
-    return before - _count_open(replica)
+    ended = before - _count_open(replica)
+    if ended:
+        _end_needless(replica)
+    return ended
 
 
 def _count_open(replica: Replica) -> int:
@@ -472,6 +491,7 @@ def resolve(
         ):
             ended += _resolve(replica, conflict, keep)
             ended += _decide(replica, conflict.number)
+    _end_needless(replica)
     return ended
 
 
