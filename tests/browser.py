@@ -76,6 +76,7 @@ def visit(
         timezone_id=timezone,
         viewport={"width": width, "height": 900},
     )
+    context.set_default_timeout(120_000)  # others may use the machine at the same time
     seen = Visit(context.new_page())
 
     # Requests that the page's own policy stops do not reach this function.
