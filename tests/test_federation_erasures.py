@@ -368,6 +368,23 @@ def test_what_was_said_in_a_conversation_between_two_erasures_of_it_goes(shared)
         assert lab.devices.federation.conflicts() == []
 
 
+def test_what_a_third_device_said_between_two_erasures_goes(shared):
+    a, b, c, folder = shared("laptop", "phone", "stick", channel="group")
+    a.privacy.forget(conversation="talk")
+    write(c, SAID, "n1", "group", "talk", ADA, "user", "a canary, said meanwhile")
+    meet(folder, c, b)
+    a.devices.federation.exchange(folder)
+    meet(folder, a)
+    a.sync()
+    before = set(published(a.home.snapshots))
+    b.privacy.forget(conversation="talk")  # which knows what was said, and not of the other erasure
+    meet(folder, b, a, b, c, a)
+    assert before
+    assert not before & set(published(a.home.snapshots))
+    for lab in (a, b, c):
+        assert count(lab, "SELECT count(*) FROM messages WHERE conversation_id = 'talk'") == 0
+
+
 def test_what_was_begun_anew_stays_also_if_a_third_device_had_nothing_of_it(shared):
     a, b, c, folder = shared("laptop", "phone", "stick", channel="group")
     write(a, SAID, "old", "group", "chat", "otto", "user", "roses are red here")

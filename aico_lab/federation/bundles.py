@@ -287,12 +287,7 @@ def _header(line: bytes) -> Header:
         read = orjson.loads(line)
         if read["v"] > FORMAT:
             raise Refused("it is of a newer version: upgrade this device", is_final=False)
-        ctx = Ctx(
-            {
-                str(stream): (_natural(n), [str(head) for head in heads])
-                for stream, (n, heads) in read["ctx"].items()
-            }
-        )
+        ctx = read_ctx(read["ctx"])
         statements = read["statements"]
         if not all(isinstance(statement, dict) for statement in statements):
             raise TypeError
@@ -312,6 +307,20 @@ def _header(line: bytes) -> Header:
     if (header.n == 1) != (header.prev == START):
         raise Refused("its header is malformed")
     return header
+
+
+def read_ctx(read: Any) -> Ctx:
+    """Return what a device had taken in.
+
+    Raises:
+        ValueError, TypeError, AttributeError: It is malformed.
+    """
+    return Ctx(
+        {
+            str(stream): (_natural(n), [str(head) for head in heads])
+            for stream, (n, heads) in read.items()
+        }
+    )
 
 
 def _decision(table: str, key: str, stream: str, *numbers: int) -> Decision:

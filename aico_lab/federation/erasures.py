@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.federation import conflicts
-from aico_lab.federation.bundles import ERASURE_ID, Decision, Refused
+from aico_lab.federation.bundles import ERASURE_ID, Ctx, Decision, Refused, read_ctx
 from aico_lab.federation.rows import stored_versions
 from aico_lab.federation.tables import select_key
 
@@ -48,6 +48,7 @@ class AskedErasure:
         cl: The causal length of its row after the deletion there; None if it has no row.
         devices: The devices that the one which asked knew, also revoked ones.
         after: The erasures of the same that it knew.
+        ctx: What it had taken in; empty for what has a row, or if it is not known.
         is_begun: Whether its rows were deleted here.
     """
 
@@ -58,6 +59,7 @@ class AskedErasure:
     cl: int | None
     devices: tuple[str, ...]
     after: tuple[str, ...]
+    ctx: Ctx
     is_begun: bool
 
 
@@ -107,6 +109,7 @@ def ask(
         "kind": "erase", "erasure_id": erasure_id, "device_id": replica.device_id,
         "key": key.hex(), "scope": dict(scope), "cl": cl,
         "devices": [device_id for (device_id,) in named], "after": list(after),
+        "ctx": replica.ctx() if cl is None else {},
     }  # fmt: skip
     replica.connection.execute(
         "INSERT INTO sync_erasures (erasure_id, statement, state, unsent) "
@@ -179,10 +182,14 @@ def receive(replica: Replica, said: Mapping[str, Any]) -> None:
         or not all(isinstance(one, str) for one in (*devices, *after))
     ):
         raise Refused("its statements are malformed")
+    try:
+        ctx = read_ctx(said.get("ctx", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Refused("its statements are malformed") from error
     statement = {
         "kind": "erase", **{name: said[name] for name in _FORMS},
         "scope": {"kind": scope["kind"], "id_hmac": scope["id_hmac"]}, "cl": cl, "devices": devices,
-        "after": after,
+        "after": after, "ctx": ctx,
     }  # fmt: skip
     for before in statements(replica, [said["erasure_id"]]):
         named = {*before["devices"], *devices}
@@ -260,7 +267,8 @@ def asked(replica: Replica) -> list[AskedErasure]:
         found.append(
             AskedErasure(
                 one["erasure_id"], one["device_id"], bytes.fromhex(one["key"]), one["scope"],
-                one["cl"], tuple(one["devices"]), tuple(one.get("after", [])), state == "erasing",
+                one["cl"], tuple(one["devices"]), tuple(one.get("after", [])),
+                read_ctx(one.get("ctx", {})), state == "erasing",
             )
         )  # fmt: skip
     return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aico_lab.errors import AicoLabError, ErasureIncomplete
 from aico_lab.federation import erasures
+from aico_lab.federation.conflicts import had
 from aico_lab.federation.syncing import Federation
 from aico_lab.privacy.forgetting import known_erasures
 from aico_lab.privacy.scope import found
@@ -94,13 +95,16 @@ def _was_begun_anew(asked: AskedErasure, replica: Replica, scope: Scope) -> bool
     """
     waiting = {one.erasure_id for one in erasures.asked(replica)}
     before = {one["erasure_id"] for one in known_erasures(replica, scope)}
-    return bool(before - waiting - {asked.erasure_id, *asked.after}) and bool(
-        replica.connection.fetch_one(
-            "SELECT 1 FROM messages LEFT JOIN sync_rows ON table_name = 'messages' "
-            "AND row_key = message_id LEFT JOIN sync_streams USING (stream_id) "
-            f"WHERE {scope.kind}_id = ? AND role = 'user' "
-            "AND coalesce(substr(stream, 1, 16), '') <> ? LIMIT 1",
-            [scope.value, asked.device_id],
+    if not before - waiting - {asked.erasure_id, *asked.after}:
+        return False
+    return any(
+        stream is None
+        or not (stream.startswith(asked.device_id) or had(replica, asked.ctx, stream, n))
+        for stream, n in replica.connection.fetch_all(
+            "SELECT DISTINCT stream, n FROM messages LEFT JOIN sync_rows "
+            "ON table_name = 'messages' AND row_key = message_id "
+            "LEFT JOIN sync_streams USING (stream_id) WHERE conversation_id = ? AND role = 'user'",
+            [scope.value],
         )
     )
 
