@@ -45,7 +45,7 @@ def count(lab, sql):
 @pytest.fixture
 def silent(monkeypatch):
     """Let no device ask the others to erase the same, as an earlier version did."""
-    monkeypatch.setattr(forgetting, "_tell_devices", lambda *_: None)
+    monkeypatch.setattr(forgetting, "tell_devices", lambda *_: None)
 
 
 def meet(folder, *labs):

@@ -155,12 +155,14 @@ def end_erased(replica: Replica, changes: Changes, ctx: Ctx) -> None:
 def _end_needless(replica: Replica) -> None:
     """End the conflicts of erased rows that were kept only for others which referred to them."""
     for table in reversed(replica.tables.values()):
+        if not _children(replica, table):
+            continue
         for number, key, loser, *version in replica.connection.fetch_all(
             "SELECT conflict_id, row_key, loser, cl, stamp, digest, stream, n FROM sync_conflicts "
             "JOIN sync_rows USING (table_name, row_key) JOIN sync_streams USING (stream_id) "
             "WHERE state = 'open' AND kind = 'deleted' AND table_name = ? AND cl % 2 = 0 "
             "AND digest <> ''",
-            [table.name] if _children(replica, table) else [""],
+            [table.name],
         ):
             stream, n, stamp, cl = json.loads(loser)
             erased = Version(*version)

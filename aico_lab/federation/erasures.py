@@ -111,11 +111,7 @@ def ask(
         "devices": [device_id for (device_id,) in named], "after": list(after),
         "ctx": replica.ctx() if cl is None else {},
     }  # fmt: skip
-    replica.connection.execute(
-        "INSERT INTO sync_erasures (erasure_id, statement, state, unsent) "
-        "VALUES (?, ?, 'done', '[]') ON CONFLICT DO NOTHING",
-        [erasure_id, json.dumps(statement)],
-    )
+    ask_again(replica, [statement])
 
 
 def statements(replica: Replica, erasure_ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,15 +1,19 @@
-"""Carry out the erasures that the person's other devices ask for; see `federation.erasures`."""
+"""Erasures that a person's devices ask each other for: carry them out here, and ask for own ones.
+
+See `federation.erasures`.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import secrets
+from typing import TYPE_CHECKING, Any
 
 from aico_lab.errors import AicoLabError, ErasureIncomplete
 from aico_lab.federation import erasures
+from aico_lab.federation.bundles import Decision
 from aico_lab.federation.conflicts import had
 from aico_lab.federation.syncing import Federation
-from aico_lab.privacy.forgetting import known_erasures
 from aico_lab.privacy.scope import found
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
     from aico_lab.federation.erasures import AskedErasure, ErasedForDevice
     from aico_lab.federation.replica import Replica
+    from aico_lab.home.receipts import KeptErasure
+    from aico_lab.privacy.deleting import Deleted
     from aico_lab.privacy.forgetting import ErasureResult, Forgetting
     from aico_lab.privacy.scope import Scope
     from aico_lab.storage import Storage
@@ -94,7 +100,7 @@ def _was_begun_anew(asked: AskedErasure, replica: Replica, scope: Scope) -> bool
     The asking device did not know of the erasure before, or of what somebody has said since.
     """
     waiting = {one.erasure_id for one in erasures.asked(replica)}
-    before = {one["erasure_id"] for one in known_erasures(replica, scope)}
+    before = {one["erasure_id"] for one in _known(replica, scope)}
     if not before - waiting - {asked.erasure_id, *asked.after}:
         return False
     return any(
@@ -120,3 +126,40 @@ def _finished(
     )
     rows = sum(sum(json.loads(text)["erased"]["aico.db"].values()) for (text,) in receipts)
     return rows, left
+
+
+def asked_of(replica: Replica, scope: Scope) -> list[AskedErasure]:
+    """Return the erasures of a scope that other devices asked for."""
+    return [one for one in erasures.asked(replica) if scope.hashed(one.key) == one.scope]
+
+
+def _known(replica: Replica, scope: Scope) -> list[dict[str, Any]]:
+    """Return the statements on erasures of a scope, of this device and of others."""
+    return [
+        one
+        for one in erasures.known(replica)
+        if scope.hashed(bytes.fromhex(one["key"])) == one["scope"]
+    ]
+
+
+def tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, deleted: Deleted) -> None:
+    """Ask the other devices to erase the same, unless it is what one of them asked for.
+
+    The conflicts that were removed here end on them, too, also on one that finds them only later.
+    A repetition has the id of the first erasure, so that only devices that missed that obey.
+    """
+    if asked := asked_of(replica, scope):
+        erasures.begin(replica, asked)
+        ids = [one.erasure_id for one in asked]
+    elif scope.kind in erasures.ROW_OF:
+        ids = [erasure.repeats or erasure.erasure_id]
+        erasures.ask_again(replica, erasure.asked)
+        key = secrets.token_bytes(32)
+        after = [one["erasure_id"] for one in _known(replica, scope)]
+        erasures.ask(replica, ids[0], key, scope.hashed(key), scope.value, after=after)
+    else:
+        return
+    erasures.mark_deleted(replica, ids[0], deleted.since)
+    erasure.asked = erasure.asked or erasures.statements(replica, ids)
+    ended = [Decision(table, key, *json.loads(loser)) for table, key, loser in deleted.conflicts]
+    erasures.decide(replica, ids[0], ended)

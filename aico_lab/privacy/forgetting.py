@@ -20,8 +20,6 @@ from aico_lab.adapters.libsql import NOW
 from aico_lab.backup.writing import refuse_rotation
 from aico_lab.domain import values
 from aico_lab.errors import DatabaseLocked, ErasureIncomplete, UnknownName
-from aico_lab.federation import erasures
-from aico_lab.federation.bundles import Decision
 from aico_lab.federation.syncing import Federation
 from aico_lab.home.receipts import (
     NOTHING_KNOWN,
@@ -32,6 +30,7 @@ from aico_lab.home.receipts import (
     signed,
 )
 from aico_lab.integrity.guard import check_pages, seal_news
+from aico_lab.privacy.asked import asked_of, tell_devices
 from aico_lab.privacy.deleting import (
     count_keys,
     count_keys_of_people,
@@ -59,8 +58,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aico_lab.adapters.libsql import Connection
-    from aico_lab.federation.erasures import AskedErasure
-    from aico_lab.federation.replica import Replica
     from aico_lab.privacy.deleting import Deleted
     from aico_lab.storage import Storage
 
@@ -164,7 +161,7 @@ class Forgetting:
     def _new(self, primary: Connection, scope: Scope) -> KeptErasure:
         """Return a new erasure, with the id that it has on the device that asked for it."""
         wanted, federation = scope.hashed(self._key), Federation.existing(self._storage)
-        asked = _asked_of(federation.replica, scope) if federation else []
+        asked = asked_of(federation.replica, scope) if federation else []
         if not asked:
             return KeptErasure(_new_id(), wanted)
         first = asked[0].erasure_id
@@ -436,7 +433,7 @@ class Forgetting:
             if federation := Federation.existing(self._storage):
                 if scope.kind == "import":
                     federation.note_undone(scope.value, deleted.since)
-                _tell_devices(federation.replica, erasure, scope, deleted)
+                tell_devices(federation.replica, erasure, scope, deleted)
                 federation.note_changes()
             primary.execute(
                 "INSERT OR REPLACE INTO erasures "
@@ -535,43 +532,6 @@ class Forgetting:
         for path in named:
             clear_outputs(path)
         return len(named)
-
-
-def _asked_of(replica: Replica, scope: Scope) -> list[AskedErasure]:
-    """Return the erasures of a scope that other devices asked for."""
-    return [one for one in erasures.asked(replica) if scope.hashed(one.key) == one.scope]
-
-
-def known_erasures(replica: Replica, scope: Scope) -> list[dict[str, Any]]:
-    """Return the statements on erasures of a scope, of this device and of others."""
-    return [
-        one
-        for one in erasures.known(replica)
-        if scope.hashed(bytes.fromhex(one["key"])) == one["scope"]
-    ]
-
-
-def _tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, deleted: Deleted) -> None:
-    """Ask the other devices to erase the same, unless it is what one of them asked for.
-
-    The conflicts that were removed here end on them, too, also on one that finds them only later.
-    A repetition has the id of the first erasure, so that only devices that missed that obey.
-    """
-    if asked := _asked_of(replica, scope):
-        erasures.begin(replica, asked)
-        ids = [one.erasure_id for one in asked]
-    elif scope.kind in erasures.ROW_OF:
-        ids = [erasure.repeats or erasure.erasure_id]
-        erasures.ask_again(replica, erasure.asked)
-        key = secrets.token_bytes(32)
-        after = [one["erasure_id"] for one in known_erasures(replica, scope)]
-        erasures.ask(replica, ids[0], key, scope.hashed(key), scope.value, after=after)
-    else:
-        return
-    erasures.mark_deleted(replica, ids[0], deleted.since)
-    erasure.asked = erasure.asked or erasures.statements(replica, ids)
-    ended = [Decision(table, key, *json.loads(loser)) for table, key, loser in deleted.conflicts]
-    erasures.decide(replica, ids[0], ended)
 
 
 def _rehearsed(primary: Connection, scope: Scope) -> Deleted:
