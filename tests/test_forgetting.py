@@ -944,14 +944,14 @@ def test_a_channel_with_the_id_of_a_person_who_is_gone_can_be_forgotten(tmp_path
             scope.check(primary)
 
 
-COUNT = 2000
+COUNT = 4000
 NUMBERS = f"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {COUNT})"
 MESSAGES = f"""INSERT INTO messages
     (message_id, channel_id, conversation_id, user_id, role, content, timestamp) {NUMBERS} """
 
 
 def test_forgetting_a_person_in_a_channel_with_many_conversations_is_fast(tmp_path):
-    """Each conversation read the whole channel: 0.3 s for these, and 2 minutes for 40,000."""
+    """Each conversation read the whole channel: 1.2 s more, and 2 minutes for 40,000."""
     scope = Scope("user", "ada")
     with with_core_schemas(tmp_path / "a.db").connect() as primary:
         add(primary, *(message(i, user_id=user) for i, user in enumerate(["ada", "u"])))
@@ -966,7 +966,7 @@ def test_forgetting_a_person_in_a_channel_with_many_conversations_is_fast(tmp_pa
         began = time.process_time()
         with primary.transaction():
             former = Patterns.of(delete(primary, scope).wanted())
-        assert time.process_time() - began < 0.3
+        assert time.process_time() - began < 1.2
         assert primary.fetch_all("SELECT count(*) FROM messages") == [(COUNT + 1,)]
         primary.execute(
             f"""{MESSAGES} SELECT 'late-' || i, 'c', i, NULL, 'assistant', 'hi', '2025-05-01'
@@ -975,7 +975,7 @@ def test_forgetting_a_person_in_a_channel_with_many_conversations_is_fast(tmp_pa
         began = time.process_time()
         with primary.transaction():
             delete(primary, scope, former)
-        assert time.process_time() - began < 0.15
+        assert time.process_time() - began < 0.6
         assert primary.fetch_all("SELECT count(*) FROM messages") == [(COUNT + 1,)]
 
 
@@ -998,7 +998,7 @@ def test_undoing_an_import_that_added_many_people_is_fast(tmp_path):
         )
         began = time.process_time()
         undo(primary, "i")
-        assert time.process_time() - began < 0.15
+        assert time.process_time() - began < 0.6
         for table in ("users", "memories"):
             assert primary.fetch_all(f"SELECT count(*) FROM {table}") == [(COUNT // 2,)]
         assert primary.fetch_all("SELECT count(*) FROM outbox") == [(COUNT,)]
