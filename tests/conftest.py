@@ -38,25 +38,59 @@ LONGEST = (
 
 LONG = (
     "bench", "channel_memory", "charts_in_browser", "cube", "dal_load", "damage", "devices",
-    "exports_fuzz", "federation", "federation_simulated", "import_identity", "import_report",
-    "jupyterlab", "metrics_coverage", "metrics_far_times", "metrics_spark", "metrics_temporal",
-    "metrics_wording", "migrate", "page_in_browser", "personality_evidence", "plain_text",
-    "real_data", "segmenting_quality", "soundness", "sources", "sync_faults", "tables",
-    "tables_fuzz",
+    "embedding_exploration", "explorer", "exports_fuzz", "federation", "federation_metrics",
+    "federation_simulated", "import_identity", "import_report", "jupyterlab", "key_handover",
+    "keys_of_every_type", "leaks", "libsql_vectors", "metrics_coverage", "metrics_far_times",
+    "metrics_spark", "metrics_temporal", "metrics_wording", "migrate", "other_programs",
+    "page_in_browser", "personality_adaptation", "personality_evidence", "plain_text",
+    "plugins", "real_data", "report_in_browser", "report_json", "segmenting_quality",
+    "soundness", "sources", "sync_faults", "tables", "tables_fuzz",
 )  # fmt: skip
 """The modules whose slow tests are for changes that are about to land."""
+
+
+NOT_FAST = (
+    "at_a_glance", "backup", "broken_off", "cache_inspection", "cache_store",
+    "cached_repositories", "chart_details", "cli", "cube", "data_quality", "devices",
+    "dictionary", "evolution", "exploration_numbers", "exploration_stored", "exports_aico",
+    "exports_damage", "exports_fuzz", "exports_memory", "extensions", "federation",
+    "federation_erasures", "federation_privacy", "federation_simulated", "first_screen",
+    "foreign", "forgetting", "health", "home_model", "import_branches", "import_command",
+    "import_deletions", "import_places", "import_report", "import_same_chat", "integrity",
+    "jupyterlab", "key_handover", "key_rotation", "key_slots", "keys", "keys_of_every_type",
+    "lab", "lan", "mart", "memo", "metrics_cli", "metrics_extras", "metrics_frequent_words",
+    "metrics_observation", "mornings", "os_keyring", "personality_proposals", "pipeline",
+    "pipeline_notices", "pipeline_runs", "plugins", "private_files", "quarantine",
+    "report_json", "report_runs", "rescoring", "review", "schedule", "schedule_jobs",
+    "seal_states", "search", "segment_words", "segmenting", "shell", "soundness", "sql_command",
+    "start", "sync", "sync_faults", "tables_fuzz", "verify", "watched_folder",
+    "written_meanwhile",
+)  # fmt: skip
+"""The modules that the fast subset leaves out whole: most of their tests open their own homes."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As in background jobs of scripts: the processes of tests would inherit it, and go on.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    effort.load(fast="not slow" in config.option.markexpr)
+    effort.load(fast=_is_fast(config))
+
+
+def _is_fast(config: pytest.Config) -> bool:
+    """Return whether only the fast subset is to run."""
+    return "not slow" in config.option.markexpr
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return one process more than there are processors, since slow tests also wait."""
-    return (os.cpu_count() or 1) + ("not slow" not in config.option.markexpr)
+    return (os.cpu_count() or 1) + (not _is_fast(config))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the modules that are not in the fast subset, unless they are asked for by name."""
+    asked = any(collection_path.name in argument for argument in config.args)
+    left_out = collection_path.stem.removeprefix("test_") in NOT_FAST and not asked
+    return True if left_out and _is_fast(config) else None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
