@@ -418,6 +418,25 @@ def test_a_device_that_erases_while_it_is_revoked_ends_the_conflicts_when_it_is_
         check_erased(lab)
 
 
+def test_a_person_who_comes_back_on_a_device_that_erased_while_it_was_revoked_stays(shared):
+    a, b, c, folder = shared("laptop", "phone", "tablet")
+    write(a, MEMORY, "one", ADA)
+    meet(folder, a, b, c)
+    a.devices.federation.revoke(b.devices.federation.replica.device_id)
+    a.privacy.forget(user=ADA)
+    meet(folder, a, c)
+    with pytest.raises(DeviceRevoked):
+        meet(folder, b)
+    write(b, "INSERT INTO users VALUES (?, 'Ada again', '2026', NULL)", ADA)
+    write(b, MEMORY, "two", ADA)
+    join(a, b, "phone again")
+    meet(folder, b, a, c, b, a, c)
+    for lab in (a, b, c):
+        assert lab.primary.fetch_all("SELECT memory_id FROM memories") == [("two",)]
+        assert count(lab, f"SELECT name FROM users WHERE user_id = '{ADA}'") == "Ada again"
+        assert lab.devices.federation.conflicts() == []
+
+
 def test_a_device_that_knows_no_erased_rows_waits_for_its_upgrade(shared, monkeypatch):
     a, folder = shared("laptop")
     a.privacy.forget(user=ADA)

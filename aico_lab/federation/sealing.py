@@ -261,7 +261,9 @@ def _compared(
             is_deleted = is_deleted and has_forgotten  # noqa: PLW2901
         text = b"" if content is None else text_of(table, key, content)
         digest = digest_of_text(text) if text else ""
-        cl = _next_length(old, digest, is_deleted=is_deleted, is_forced=is_forced)
+        cl = _next_length(
+            old, digest, is_deleted=is_deleted, is_forced=is_forced, is_erased=erased_by is not None
+        )
         if cl is not None:
             replaced_stamp = old.stamp if old else 0
             if old and cl == old.cl and old.stamp >= MAX_STAMP:
@@ -275,7 +277,7 @@ def _compared(
 
 
 def _next_length(
-    old: Version | None, digest: str, *, is_deleted: bool, is_forced: bool
+    old: Version | None, digest: str, *, is_deleted: bool, is_forced: bool, is_erased: bool
 ) -> int | None:
     """Return the causal length of a row's new version, or None if it has no new version.
 
@@ -284,6 +286,7 @@ def _next_length(
         digest: The digest of its content now, or nothing if it does not exist.
         is_deleted: Whether it existed, and this device may have published it.
         is_forced: Whether it is sent although it is as stored.
+        is_erased: Whether an erasure deleted it since its stored version.
     """
     if old is None:
         # A row that came and went between two bundles leaves nothing, since its tombstone would
@@ -292,6 +295,8 @@ def _next_length(
         return 1 if digest else 2 if is_deleted else None
     if bool(digest) != old.is_alive:
         return old.cl + 1
+    if is_erased and digest:  # it is back, and other devices may have the deletion already
+        return old.cl + 2
     if is_forced and not digest:  # greater than what a device wrote because a parent was deleted
         return old.cl + 2
     return old.cl if digest and (digest != old.digest or is_forced) else None
