@@ -517,6 +517,41 @@ def pair(tmp_path_factory):
     return folder
 
 
+def test_all_conflicts_are_decided_but_those_of_rows_that_this_device_does_not_send(
+    tmp_path, in_process
+):
+    """One of them kept a person from deciding any."""
+    memory = "INSERT INTO memories VALUES ('m', 'ada', 'tea', 'fact', 1, '2024', NULL)"
+    homes = []
+    for name in ("a", "b", "c"):
+        lab = Lab.create(tmp_path / name, key_file=tmp_path / f"{name}.key")
+        homes.append(lab)
+        lab.primary.execute("INSERT INTO users VALUES ('ada', 'Ada', '2024', NULL)")
+        lab.primary.execute(memory)
+        lab.primary.execute("UPDATE users SET name = ?", [name])
+        lab.primary.execute("UPDATE memories SET content = ?", [name])
+    first = homes[0].devices.federation
+    first.begin("a")
+    for lab in homes[1:]:
+        federation = lab.devices.federation
+        federation.join(first.invite(federation.create_keys(), lab.home.path.name))
+    (tmp_path / "shared").mkdir()
+    for lab in (*homes, *homes, homes[0]):
+        lab.devices.sync(folder=tmp_path / "shared")
+    found = first.conflicts()
+    assert {one.table for one in found} == {"users", "memories"}
+    first.set_policy(first.replica.device_id, memories="none")
+    for lab in homes:
+        lab.close()
+    at_a = ("--home", str(tmp_path / "a"), "--key-file", str(tmp_path / "a.key"))
+    decided = in_process("federate", "resolve", "--all", "--keep", "mine", *at_a)
+    users = sum(one.table == "users" for one in found)
+    left = len(found) - users
+    assert decided.stdout.startswith(f"{users} conflict")
+    assert f" resolved; {left} conflict" in decided.stdout
+    assert "does not send: decide them on another device" in decided.stdout
+
+
 @pytest.fixture
 def at(in_process, pair):
     """Run a command in one of the two homes, in this process."""

@@ -231,7 +231,9 @@ def federate_resolve(
         list[int] | None, typer.Argument(metavar="N...", help="The numbers of the conflicts.")
     ] = None,
     *,
-    all_: Annotated[bool, typer.Option("--all", help="Decide all conflicts.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Decide all conflicts of rows that this device sends.")
+    ] = False,
     keep: Annotated[
         str,
         typer.Option(
@@ -260,19 +262,20 @@ def federate_resolve(
             )
     with open_lab(home, key_file) as lab:
         federation = lab.devices.federation
-        chosen = [one.number for one in federation.conflicts()] if all_ else numbers or []
+        chosen = numbers or [one.number for one in federation.conflicts() if not one.is_for_others]
         if keep in ("mine", "theirs"):
             federation.resolve_all(chosen, cast("Literal['mine', 'theirs']", keep))
         else:
             federation.resolve(chosen[0], read_values(Path(keep)))
-        left = len(federation.conflicts())
+        left = federation.conflicts()
     if json:
-        emit({"resolved": chosen, "left": left})
-    else:
-        say(
-            f"{counted(len(chosen), 'conflicts')} resolved; {counted(left, 'conflicts')} left. "
-            "`aico-lab federate sync` tells the other devices."
-        )
+        emit({"resolved": chosen, "left": len(left)})
+        return
+    say(f"{counted(len(chosen), 'conflicts')} resolved; {counted(len(left), 'conflicts')} left.")
+    if chosen:
+        say("`aico-lab federate sync` tells the other devices.")
+    if any(one.is_for_others for one in left):
+        say("Some are of rows that this device does not send: decide them on another device.")
 
 
 @federate.command("compact")

@@ -57,6 +57,8 @@ class RowConflict:
             that did not know it in this version.
         is_unsent: Whether `lost` is a change of this device that was in no bundle, as the device
             does not send such rows; no other one knows of the conflict.
+        is_for_others: Whether only another device can decide it, since this one does not send such
+            rows.
     """
 
     number: int
@@ -68,6 +70,7 @@ class RowConflict:
     found_at: str
     kind: str = "row"
     is_unsent: bool = False
+    is_for_others: bool = False
 
 
 def knew(replica: Replica, version: Version, other: Version) -> bool:
@@ -372,7 +375,7 @@ def decided(replica: Replica, class_: str) -> list[Decision]:
 
 def open_conflicts(replica: Replica) -> list[RowConflict]:
     """Return the conflicts that nobody has decided, oldest first."""
-    found = []
+    found, own = [], replica.own_classes
     for number, name, key, loser, content, found_at, kind in replica.connection.fetch_all(
         "SELECT conflict_id, table_name, row_key, loser, content, found_at, kind "
         "FROM sync_conflicts WHERE state = 'open' ORDER BY conflict_id"
@@ -387,7 +390,12 @@ def open_conflicts(replica: Replica) -> list[RowConflict]:
         stream = json.loads(loser)[0]
         is_unsent = stream == replica.unsent_stream
         device = stream.partition(".")[0]
-        found.append(RowConflict(number, name, key, device, lost, kept, found_at, kind, is_unsent))
+        found.append(
+            RowConflict(
+                number, name, key, device, lost, kept, found_at, kind, is_unsent,
+                is_for_others=not is_unsent and table.class_ not in own,
+            )
+        )  # fmt: skip
     return found
 
 
@@ -475,10 +483,7 @@ def resolve(
             raise UnknownName(
                 f"There is no open conflict {number}: see `aico-lab federate conflicts`."
             )
-        if (
-            replica.tables[found[number].table].class_ not in replica.own_classes
-            and not found[number].is_unsent
-        ):
+        if found[number].is_for_others:
             raise InvalidValue(
                 f"This device sends no {found[number].table}: decide conflict {number} on another."
             )
