@@ -342,6 +342,56 @@ def test_what_another_person_said_in_an_erased_channel_can_be_brought_back(share
         check_erased(lab)
 
 
+def test_a_row_whose_later_text_only_one_device_knew_ends_with_what_refers_to_it(shared):
+    """Of the deletions of a third device, which did not know the text, the greatest is stored."""
+    a, b, c, folder = shared("laptop", "phone", "tablet")
+    write(c, "UPDATE users SET name = 'Ada Canary Lovelace' WHERE user_id = ?", ADA)
+    write(c, MEMORY, "late", ADA)
+    meet(folder, c)
+    a.privacy.forget(user=ADA)
+    meet(folder, a, c, b, a, c, b, a, c, b)
+    for lab in (a, b, c):
+        check_erased(lab)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_channel_that_is_kept_for_an_unsent_message_ends_with_it(shared, tmp_path, homes, level):
+    a, folder = shared("laptop")
+    with homes.open(tmp_path / "tablet") as c:
+        join(a, c, "tablet", level=level)
+        meet(folder, a, c)
+        if level == 2:
+            device_id = c.devices.federation.replica.device_id
+            a.devices.federation.set_policy(device_id, conversations="none")
+            meet(folder, a, c)
+        write(c, SAID, "own", "garden", "talk", "otto", "user", "what otto said")
+        a.privacy.forget(user=ADA)
+        meet(folder, a, c, a, c)
+        found = {one.table: one.number for one in c.devices.federation.conflicts()}
+        assert found.keys() == {"messages", "channels"}
+        c.devices.federation.resolve(found["messages"], "theirs")
+        assert c.devices.federation.conflicts() == []
+
+
+def test_compacting_ends_no_conflict_that_the_erasing_device_did_not_know(shared):
+    a, b, c, folder = shared("laptop", "phone", "tablet")
+    profile = "INSERT INTO user_profiles VALUES (?, ?, '2025')"
+    write(b, profile, ADA, '{"likes": "old"}')
+    b.devices.federation.seal()
+    a.privacy.forget(user=ADA)
+    meet(folder, a, c)
+    write(c, "INSERT INTO users VALUES (?, 'Ada again', '2026', NULL)", ADA)
+    write(c, profile, ADA, '{"likes": "new"}')
+    meet(folder, c, a)
+    b.privacy.forget(user=ADA)
+    meet(folder, b, a, c, b, a, c)
+    c.devices.compact()
+    meet(folder, c, a, b, c, a, b)
+    for lab in (a, b, c):
+        (conflict,) = lab.devices.federation.conflicts()
+        assert conflict.lost["profile"] == '{"likes": "new"}'
+
+
 def test_what_was_begun_anew_after_an_erasure_stays_if_another_device_erases_the_same(shared):
     a, b, folder = shared("laptop", "phone", channel="group")
     for lab in (a, b):

@@ -151,8 +151,8 @@ def _changes_of(device_id: str, replica: Replica) -> Iterator[_Applying]:
         # Cascades, and rows without a parent, are changes of this device.
         write_statements(replica, applying.answers)
         seal(replica)
-        for table, lost in applying.lost:
-            conflicts.queue(replica, table, lost, kind="deleted")
+        for table, lost, is_parent in applying.lost:
+            conflicts.queue(replica, table, lost, kind="deleted", is_parent=is_parent)
         conflicts.log_new(replica, device_id, known)
 
 
@@ -182,7 +182,8 @@ class _Applying:
         written: The rows that have exactly the content of their stored version.
         answers: Statements of this device on those of the bundle.
         lost: Rows that were deleted, or went with a row that they refer to, by a device that did
-            not know of them in this version.
+            not know of them in this version. Beside each is whether it is not one of these, but
+            an erased row that one of them refers to.
     """
 
     def __init__(self, replica: Replica) -> None:
@@ -191,7 +192,7 @@ class _Applying:
         self._sent_classes = replica.own_classes  # before the statements of the bundle
         self.written: set[tuple[str, str]] = set()
         self.answers: list[control.Statement] = []
-        self.lost: list[tuple[FederatedTable, RowChange]] = []
+        self.lost: list[tuple[FederatedTable, RowChange, bool]] = []
         self._gone: set[tuple[str, str]] = set()
         self._before: dict[tuple[str, str], Version] = {}
         self._known: dict[tuple[str, int, str, int], bool] = {}
@@ -233,7 +234,7 @@ class _Applying:
             if fate == "delete":
                 gone.append(change.key)
                 if not self._deleters_knew(table, full, missing, change.version):
-                    self.lost.append((table, change))
+                    self.lost.append((table, change, False))
                 self._connection.execute(
                     "INSERT INTO sync_dirty (table_name, row_key, at, is_deleted) "
                     "VALUES (?, ?, ?, 1) ON CONFLICT DO NOTHING",
@@ -247,7 +248,7 @@ class _Applying:
         for key in (unsent.keys() & rows.keys()) - refused.keys():
             if unsent[key].version.digest != by_key[key].version.digest:
                 conflicts.queue(self._replica, table, unsent[key])
-        self.lost += [(table, unsent[key]) for key in gone if key in unsent]
+        self.lost += [(table, unsent[key], False) for key in gone if key in unsent]
         for key, reason in refused.items():
             del versions[key]
             self.written.discard((table.name, key))
@@ -347,7 +348,7 @@ class _Applying:
             for version in unknown[key]:
                 loser = RowChange(key, version, there[key])
                 if chosen[key].content is None:
-                    self.lost.append((table, loser))
+                    self.lost.append((table, loser, False))
                 else:
                     conflicts.queue(self._replica, table, loser)
 
@@ -367,7 +368,7 @@ class _Applying:
         fulls = [_full(table, change) for change in dead]
         missing = self._missing_parents(table, fulls)
         self.lost += [
-            (table, change)
+            (table, change, False)
             for change, full in zip(dead, fulls, strict=True)
             if not self._deleters_knew(table, full, missing, change.version)
         ]
@@ -429,7 +430,7 @@ class _Applying:
         The deleted ones are noted, too: without them those rows cannot come back. An erased one is
         not, if only rows go with it that are never kept.
         """
-        noted = {change.key for other, change in self.lost if other is table}
+        noted = {change.key for other, change, _ in self.lost if other is table}
         lost = {}
         below = self._unknown_below(table, [key for key in keys if key not in erased], ctx)
         below |= self._unknown_below(
@@ -439,7 +440,7 @@ class _Applying:
             before = self._before.get((table.name, key)) if is_shared else None
             if key not in noted:
                 lost[key] = [before or self._unsent_version(table, key, "")]
-        self._note_lost(table, lost)
+        self._note_lost(table, lost, erased)
 
     def _unknown_below(
         self, table: FederatedTable, keys: Sequence[str], ctx: Ctx, *, only_kept: bool = False
@@ -477,7 +478,7 @@ class _Applying:
                     child, [row[0] for row in rows], ctx, only_kept=only_kept
                 )
                 unsent = self._unsent(child, [row[0] for row in rows])
-                lost = {}
+                lost, parents = {}, set()
                 for key, parent_key, *version, twins in rows:
                     known = with_twins(Version(*version), twins) if version[0] else []
                     is_unsent = key in unsent or not known
@@ -486,14 +487,17 @@ class _Applying:
                     if is_unsent or unknown or key in deeper:
                         kept = unknown or (known[:1] if is_shared and not is_unsent else [])
                         lost[key] = kept or [self._unsent_version(child, key, "")]
+                        parents |= {key} if only_kept and not (is_unsent or unknown) else set()
                         above[parent_key] = is_shared or above.get(parent_key, False)
-                self._note_lost(child, lost)
+                self._note_lost(child, lost, parents)
         return above
 
-    def _note_lost(self, table: FederatedTable, lost: dict[str, list[Version]]) -> None:
+    def _note_lost(
+        self, table: FederatedTable, lost: dict[str, list[Version]], parents: AbstractSet[str]
+    ) -> None:
         there, _ = physical(self._connection, table, list(lost) if table.queues_conflicts else [])
         self.lost += [
-            (table, RowChange(key, version, content))
+            (table, RowChange(key, version, content), key in parents)
             for key, content in there.items()
             for version in lost[key]
         ]

@@ -128,63 +128,66 @@ def end_erased(replica: Replica, changes: Changes, ctx: Ctx) -> None:
     """End the conflicts of erased rows whose losing versions the erasing device knew.
 
     Other devices may have erased before they got such a version. Those of devices that the one
-    which asked did not know stay, as for `erasures.concerns`; and so do those of rows without which
-    another one that is kept could not be brought back.
+    which asked did not know stay, as for `erasures.concerns`. Those of rows without which another
+    one that is kept could not be brought back end with the last of these.
 
     Args:
         replica: The device.
         changes: The rows of a bundle.
         ctx: What its author had taken in.
     """
-    by_table = {
-        name: {one.key: one.version for one in some if one.version.is_erased}
-        for name, some in changes.items()
-    }
-    if not any(by_table.values()):
-        return
-    for table in reversed(replica.tables.values()):  # children before parents
-        erased = by_table.get(table.name, {})
+    for name, some in changes.items():
+        erased = {one.key: one.version for one in some if one.version.is_erased}
         for number, key, loser in replica.connection.fetch_all(
             "SELECT conflict_id, row_key, loser FROM sync_conflicts WHERE state = 'open' "
             "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
-            [table.name, json.dumps(list(erased))],
+            [name, json.dumps(list(erased))],
         ):
             stream, n, *_ = json.loads(loser)
-            if had(replica, ctx, stream, n):
-                _end_unless_needed(replica, table, (number, key, stream), erased[key])
+            if _is_concerned(replica, erased[key], stream) and had(
+                replica, _ctx_of(replica, erased[key]) or ctx, stream, n
+            ):
+                replica.connection.execute(
+                    "UPDATE sync_conflicts SET is_parent = 1 WHERE conflict_id = ?", [number]
+                )
     _end_needless(replica)
 
 
-def _end_needless(replica: Replica) -> None:
-    """End the conflicts of erased rows that were kept only for others which referred to them."""
-    for table in reversed(replica.tables.values()):
-        if not _children(replica, table):
-            continue
-        for number, key, loser, *version in replica.connection.fetch_all(
-            "SELECT conflict_id, row_key, loser, cl, stamp, digest, stream, n FROM sync_conflicts "
-            "JOIN sync_rows USING (table_name, row_key) JOIN sync_streams USING (stream_id) "
-            "WHERE state = 'open' AND kind = 'deleted' AND table_name = ? AND cl % 2 = 0 "
-            "AND digest <> ''",
-            [table.name],
-        ):
-            stream, n, stamp, cl = json.loads(loser)
-            erased = Version(*version)
-            if knew(replica, erased, Version(cl, stamp, "", stream, n)):
-                _end_unless_needed(replica, table, (number, key, stream), erased)
+def _ctx_of(replica: Replica, version: Version) -> Ctx | None:
+    """Return what the author of a version had taken in, or None if its bundle has not come.
+
+    It need not be the author of the bundle that it came with, since a state has all versions.
+    """
+    row = replica.connection.fetch_one(
+        "SELECT ctx FROM sync_chain WHERE stream = ? AND n = ? AND ctx <> ?",
+        [version.stream, version.n, UNKNOWN_CTX],
+    )
+    return Ctx(json.loads(row[0])) if row else None
 
 
-def _end_unless_needed(
-    replica: Replica, table: FederatedTable, conflict: tuple[int, str, str], erased: Version
-) -> None:
-    """End a conflict, given by its number, key and losing stream, if the erasure concerns it."""
-    number, key, stream = conflict
+def _is_concerned(replica: Replica, erased: Version, stream: str) -> bool:
+    """Return whether an erasure concerns the versions of a stream."""
     row = replica.connection.fetch_one(
         "SELECT statement ->> 'devices' FROM sync_erasures WHERE erasure_id = ?", [erased.digest]
     )
     device = stream.partition(".")[0]
-    is_concerned = row is None or device in json.loads(row[0]) or erased.stream[:16] == device
-    if is_concerned and not _is_needed(replica, table, key):
-        replica.connection.execute("DELETE FROM sync_conflicts WHERE conflict_id = ?", [number])
+    return row is None or device in json.loads(row[0]) or erased.stream[:16] == device
+
+
+def _end_needless(replica: Replica) -> None:
+    """End the conflicts of erased rows that are kept only for others which refer to them."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for name, number, key in replica.connection.fetch_all(
+        "SELECT table_name, conflict_id, row_key FROM sync_conflicts "
+        "WHERE state = 'open' AND is_parent"
+    ):
+        found.setdefault(name, []).append((number, key))
+    for table in reversed(replica.tables.values()):  # children before parents
+        for number, key in found.get(table.name, ()):
+            if not _is_needed(replica, table, key):
+                replica.connection.execute(
+                    "DELETE FROM sync_conflicts WHERE conflict_id = ?", [number]
+                )
 
 
 def _is_needed(replica: Replica, table: FederatedTable, key: str) -> bool:
@@ -216,21 +219,37 @@ def _stored_value(table: FederatedTable, position: int) -> str:
     return "row_key" if len(table.keys) == 1 else f"row_key ->> {position}"
 
 
-def queue(replica: Replica, table: FederatedTable, loser: RowChange, *, kind: str = "row") -> None:
-    """Keep a losing version for a person, if its table's conflicts are queued."""
+def queue(
+    replica: Replica,
+    table: FederatedTable,
+    loser: RowChange,
+    *,
+    kind: str = "row",
+    is_parent: bool = False,
+) -> None:
+    """Keep a losing version for a person, if its table's conflicts are queued.
+
+    Args:
+        replica: The device.
+        table: The table of the row.
+        loser: The version.
+        kind: The kind of the conflict; see `RowConflict`.
+        is_parent: Whether an erased row is kept only for others which refer to it.
+    """
     if not table.queues_conflicts:
         return
     version = loser.version
     # That the version was beside another one of a personality is less than that it is lost.
     inserted = replica.connection.fetch_one(
-        "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, state, found_at) "
-        f"VALUES (?, ?, ?, ?, ?, 'open', {NOW}) ON CONFLICT (table_name, row_key, loser) "
+        "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, is_parent, state, "
+        f"found_at) VALUES (?, ?, ?, ?, ?, ?, 'open', {NOW}) "
+        "ON CONFLICT (table_name, row_key, loser) "
         "DO UPDATE SET content = excluded.content, kind = excluded.kind, state = 'open' "
         "WHERE kind = 'personality' AND decided_at IS NULL RETURNING conflict_id",
         [
             table.name, loser.key,
             json.dumps([version.stream, version.n, version.stamp, version.cl]),
-            json.dumps(to_columns(table, loser.content or ())), kind,
+            json.dumps(to_columns(table, loser.content or ())), kind, is_parent,
         ],
     )  # fmt: skip
     if inserted:
