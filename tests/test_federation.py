@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import secrets
 import shutil
 import zlib
 
@@ -1699,6 +1700,31 @@ def test_a_proof_claims_nothing_of_rows_that_one_device_does_not_hold(two, make,
         assert found.not_compared == {"memories": 1}
         assert "memories" not in found.compared
         assert {"people", "conversations"} <= {*found.compared}
+
+
+@pytest.mark.slow
+def test_long_rows_are_sent_in_several_bundles(two, folder):
+    """All of them were in one, which other devices refused for its size, with all later ones."""
+    a, b = two
+    for number in range(80):
+        a.run("INSERT INTO memories VALUES (?, 'ada', ?, 'fact', 1, '2024', NULL)",
+              str(number), secrets.token_hex(490_000))  # fmt: skip
+    meet(folder, a, b)
+    assert b.one("SELECT count(*) FROM memories") == 80
+    assert max(path.stat().st_size for path in folder.rglob("*.age")) < 4 << 20
+    assert b.status().refused == ()
+
+
+def test_a_row_that_no_bundle_can_have_is_named(two, folder):
+    a, b = two
+    a.run(
+        "INSERT INTO memories VALUES ('long', 'ada', ?, 'fact', 1, '2024', NULL)", "x" * (33 << 20)
+    )
+    a.run("INSERT INTO memories VALUES ('short', 'ada', 'x', 'fact', 1, '2024', NULL)")
+    meet(folder, a, b)
+    assert b.one("SELECT memory_id FROM memories") == "short"
+    ((table, key, reason),) = a.status().unsendable
+    assert (table, key, reason) == ("memories", "long", "it is larger than 32 MiB")
 
 
 def test_own_changes_of_a_device_that_only_receives_are_seen_and_stay(two, make, folder):

@@ -5,6 +5,7 @@ So changes that came from other devices are not sent again, and what triggers an
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +36,7 @@ from aico_lab.federation.tables import BASE, closed, select_key
 from aico_lab.schema import feed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from aico_lab.federation.bundles import Decision
@@ -43,8 +44,11 @@ if TYPE_CHECKING:
     from aico_lab.federation.tables import FederatedTable
 
 CONSUMER: Final = "federation"
-_AT_ONCE: Final = 250
-"""Rows that are read at once, since each may have a million characters."""
+_FIRST, _AT_ONCE = 32, 250
+"""Rows that are read at once: the first ones of a bundle, and then at most."""
+_KEY_REFUSED: Final = "its key is not text that every device can store"
+_LARGEST: Final = 32 << 20
+"""The largest row that is sent, in bytes: no device takes in a bundle of twice the size."""
 
 
 def seal(replica: Replica, decided: Iterable[Decision] = ()) -> int:
@@ -217,14 +221,20 @@ def _changes(replica: Replica, class_: str) -> Changes:
             )
             if not dirty:
                 break
-            done = 0
+            done, at_once = 0, _FIRST
             while done < len(dirty) and size < SIZE:
-                some = dirty[done : done + _AT_ONCE]
-                found, bytes_ = _compared(replica, table, some, stream, n)
-                changes.setdefault(table.name, []).extend(found)
-                count += len(found)
-                size += bytes_
-                done += len(some)
+                some = dirty[done : done + at_once]
+                before = size
+                for change, bytes_ in _compared(replica, table, some, stream, n):
+                    done += 1
+                    if change is not None:
+                        changes.setdefault(table.name, []).append(change)
+                        count += 1
+                        size += bytes_
+                    if size >= SIZE:
+                        break
+                # A row may have a million characters.
+                at_once = max(1, min(_AT_ONCE, len(some) * SIZE // max(size - before, 1)))
             connection.execute(
                 "DELETE FROM sync_dirty WHERE table_name = ? AND (place, row_key) <= (SELECT "
                 "place, row_key FROM sync_dirty WHERE table_name = ? ORDER BY place, row_key "
@@ -236,44 +246,57 @@ def _changes(replica: Replica, class_: str) -> Changes:
 
 def _compared(
     replica: Replica, table: FederatedTable, dirty: Sequence[Sequence[Any]], stream: str, n: int
-) -> tuple[list[RowChange], int]:
-    """Return the new versions of those rows that differ from their stored ones, and their size."""
-    named = {}
-    for raw, is_text, at, is_deleted, is_forced, erased_by in dirty:
-        key = _text_of(raw) if is_text else None
-        if key is None:
-            _leave_out(replica, table.name, raw, "its key is not text that every device can store")
-        else:
-            named[key] = (at, bool(is_deleted), bool(is_forced), erased_by)
-    there, unreadable = physical(replica.connection, table, list(named))
-    for key in unreadable:
-        _leave_out(replica, table.name, key, "its text has a NUL, or is not UTF-8")
-    known = stored_versions(replica.connection, table.name, list(named))
-    found, size = [], 0
-    has_forgotten: bool | None = None
-    for key, (at, is_deleted, is_forced, erased_by) in named.items():
-        if key in unreadable:
+) -> Iterator[tuple[RowChange | None, int]]:
+    """Yield the new version of each row that differs from its stored one, and its size in bytes.
+
+    Args:
+        replica: The device.
+        table: The table of the rows.
+        dirty: The rows, as read from `sync_dirty`.
+        stream: The stream of the next bundle.
+        n: Its number.
+
+    Yields:
+        None instead of a version for a row that does not differ, or cannot be sent.
+    """
+    keys = [_text_of(raw) if is_text else None for raw, is_text, *_ in dirty]
+    named = [key for key in keys if key is not None]
+    there, unreadable = physical(replica.connection, table, named)
+    known = stored_versions(replica.connection, table.name, named)
+    has_forgotten = functools.cache(replica.has_forgotten)
+    for key, (raw, _, at, is_deleted, is_forced, erased_by) in zip(keys, dirty, strict=True):
+        if key is None or key in unreadable:
+            reason = _KEY_REFUSED if key is None else "its text has a NUL, or is not UTF-8"
+            _leave_out(replica, table.name, raw if key is None else key, reason)
+            yield None, 0
             continue
         content, old = there.get(key), known.get(key)
-        if old is None and content is None:  # it came and went between two bundles
-            if has_forgotten is None:
-                has_forgotten = replica.has_forgotten()
-            is_deleted = is_deleted and has_forgotten  # noqa: PLW2901
         text = b"" if content is None else text_of(table, key, content)
         digest = digest_of_text(text) if text else ""
         cl = _next_length(
-            old, digest, is_deleted=is_deleted, is_forced=is_forced, is_erased=erased_by is not None
+            old,
+            digest,
+            # If it came and went between two bundles, nobody has it, unless that is forgotten.
+            is_deleted=bool(is_deleted) and (bool(old or digest) or has_forgotten()),
+            is_forced=bool(is_forced),
+            is_erased=erased_by is not None,
         )
-        if cl is not None:
-            replaced_stamp = old.stamp if old else 0
-            if old and cl == old.cl and old.stamp >= MAX_STAMP:
-                # A clock was far in the future: no stamp is greater, so the row comes again.
-                cl, replaced_stamp = cl + 2, 0
-            stamp = next_stamp(at, replaced_stamp)
-            version = Version(cl, stamp, digest or erased_by or "", stream, n)
-            found.append(RowChange(key, version, content))
-            size += len(text)
-    return found, size
+        if len(text) > _LARGEST:
+            _leave_out(replica, table.name, key, "it is larger than 32 MiB")
+            cl = None
+        if cl is None:
+            yield None, 0
+        else:
+            version = Version(*_stamped(old, cl, at), digest or erased_by or "", stream, n)
+            yield RowChange(key, version, content), len(text)
+
+
+def _stamped(old: Version | None, cl: int, at: int) -> tuple[int, int]:
+    """Return the causal length and the stamp of a new version, greater than those before."""
+    if old and cl == old.cl and old.stamp >= MAX_STAMP:
+        # A clock was far in the future: no stamp is greater, so the row comes again.
+        return cl + 2, next_stamp(at, 0)
+    return cl, next_stamp(at, old.stamp if old else 0)
 
 
 def _next_length(
