@@ -827,12 +827,14 @@ def test_what_a_later_import_changed_stays_when_the_first_is_undone(plain, tmp_p
     assert dump(plain.primary) == before
 
 
-def import_edits(connection: Connection, folder: Path, *edits: tuple[str, str | None]) -> list[Any]:
+def import_edits(
+    connection: Connection, folder: Path, *edits: tuple[str, str | None], place: str = "k"
+) -> list[Any]:
     """Import messages with their authors, one by one; return the ids of the imports."""
     ids = []
     for number, (name, user) in enumerate(edits):
         row = {
-            "message_id": name, "conversation_id": "k", "role": "user", "user_id": user,
+            "message_id": name, "conversation_id": place, "role": "user", "user_id": user,
             "content": f"text {number}", "timestamp": f"202{number}-05-01T12:00:00Z",
         }  # fmt: skip
         messages = jsonl.read(lines(folder / "a.jsonl", row))
@@ -900,12 +902,13 @@ def test_an_erased_former_value_does_not_come_back_with_an_undone_import(plain, 
     assert plain.primary.fetch_all("SELECT 1 FROM users WHERE user_id = 'fay'") == []
 
 
-def test_a_channel_from_before_the_imports_stays_when_they_are_undone(tmp_path):
+@pytest.mark.parametrize("name", ["k", "direct:visitors"])
+def test_a_channel_from_before_the_imports_stays_when_they_are_undone(tmp_path, name):
     with with_core_schemas(tmp_path / "a.db").connect() as primary:
-        primary.execute("INSERT INTO channels (channel_id, created_at) VALUES ('k', '')")
-        for one in import_edits(primary, tmp_path, ("x", "eve"), ("x", "fay")):
+        primary.execute("INSERT INTO channels (channel_id, created_at) VALUES (?, '')", [name])
+        for one in import_edits(primary, tmp_path, ("x", "eve"), ("x", "fay"), place=name):
             undo(primary, one)
-        assert primary.fetch_all("SELECT channel_id FROM channels") == [("k",)]
+        assert primary.fetch_all("SELECT channel_id FROM channels") == [(name,)]
         assert primary.fetch_all("SELECT 1 FROM messages") == []
 
 

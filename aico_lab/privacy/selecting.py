@@ -279,13 +279,15 @@ _EMPTIED: Final = f"""INSERT OR IGNORE INTO temp.gone_channels
     SELECT channel_id FROM channels AS t
     WHERE channel_id IN (SELECT channel_id FROM temp.gone_messages)
         AND NOT ({_UNUSED["channels"]})"""
-# Those of messages whose former text was erased: channels that an import had added for that text,
-# or that have the id of a person who is gone.
+# Those of messages that came with an import whose version was undone or erased: channels that an
+# import had added, or, if somebody was erased, those with the id of a person who is gone.
 _EMPTIED_OF_ERASED: Final = f"""{_EMPTIED} AND channel_id IN (SELECT channel_id FROM messages
         WHERE id IN (SELECT CAST(row_key AS INTEGER) FROM ({_ADDED_BY} 'messages')))
     AND (channel_id IN (SELECT row_key FROM import_rows WHERE table_name = 'channels')
         OR (channel_id GLOB 'direct:?*'
-            AND substr(channel_id, 8) NOT IN (SELECT user_id FROM users)))"""
+            AND substr(channel_id, 8) NOT IN (SELECT user_id FROM users)
+            AND EXISTS (SELECT 1 FROM erasures WHERE iif(
+                json_valid(receipt), receipt ->> '$.scope.kind', NULL) IN ('user', 'before'))))"""
 
 
 _LEFT: Final = "FROM messages WHERE id NOT IN (SELECT id FROM temp.gone_messages)"
