@@ -32,6 +32,7 @@ from aico_lab.federation.rows import (
     from_json,
     to_json,
 )
+from aico_lab.home.receipts import ERASURE_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +48,6 @@ LARGEST_FILE: Final = 80 << 20
 _INFLATED: Final = 64 << 20
 _CONTEXT: Final = b"aico-lab federation bundle v1\0"
 _SIGNATURE: Final = 64
-ERASURE_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
 _ERASED: Final = "*"  # a column, which no table has, of tables with erased rows
 START: Final = "0" * 32
 """The hash before the first bundle of a stream."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.federation import conflicts
-from aico_lab.federation.bundles import ERASURE_ID, Ctx, Decision, Refused, read_ctx
+from aico_lab.federation.bundles import Ctx, Decision, Refused, read_ctx
 from aico_lab.federation.rows import stored_versions
 from aico_lab.federation.tables import select_key
+from aico_lab.home.receipts import ERASURE_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

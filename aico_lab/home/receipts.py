@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.errors import CorruptDatabase, ErasureBusy
@@ -26,10 +28,18 @@ if TYPE_CHECKING:
 
 _NONCE: Final = 12  # bytes
 
+ERASURE_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
+"""The form of the ids of erasures; other devices refuse another one."""
+
 NOTHING_KNOWN: Final[dict[str, Any]] = {
     "ids": {}, "names": [], "sentences": [], "rows": {}, "lost": True,
 }  # fmt: skip
 """The patterns of an erasure whose entry in the sealed file is lost: there are none."""
+
+
+def new_erasure_id() -> str:
+    """Return an id of an erasure that begins now."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from aico_lab.home.receipts import (
     KeptErasure,
     SealedErasures,
     erasing_alone,
+    new_erasure_id,
     receipt_key,
     signed,
 )
@@ -163,10 +163,10 @@ class Forgetting:
         wanted, federation = scope.hashed(self._key), Federation.existing(self._storage)
         asked = asked_of(federation.replica, scope) if federation else []
         if not asked:
-            return KeptErasure(_new_id(), wanted)
+            return KeptErasure(new_erasure_id(), wanted)
         first = asked[0].erasure_id
         if primary.fetch_one("SELECT 1 FROM erasures WHERE erasure_id = ?", [first]):
-            return KeptErasure(_new_id(), wanted, repeats=first)
+            return KeptErasure(new_erasure_id(), wanted, repeats=first)
         return KeptErasure(first, wanted)
 
     def rehearse(self, scope: Scope) -> ErasureResult:
@@ -311,7 +311,7 @@ class Forgetting:
             one.wanted is None or one.scope != erasure.scope for one in self._kept.read()
         ):
             first = erasure.repeats or erasure.erasure_id
-            anew = KeptErasure(_new_id(), erasure.scope, repeats=first, asked=erasure.asked)
+            anew = KeptErasure(new_erasure_id(), erasure.scope, repeats=first, asked=erasure.asked)
             with primary.transaction():
                 self._delete(primary, anew, scope)
                 self._record_finished(primary, erasure, erasure.receipt)
@@ -543,10 +543,6 @@ def _rehearsed(primary: Connection, scope: Scope) -> Deleted:
             raise undone
     except _UndoneError:
         return deleted
-
-
-def _new_id() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
 def _result(receipt: dict[str, Any], left: Sequence[str] = ()) -> ErasureResult:
