@@ -34,6 +34,10 @@ SUMMED_UP = (
     "ended_at, message_count, summary, segmenter) VALUES ('s', ?, 'talk', '2026-11-10', "
     "'2026-11-11', 2, 'a canary of the summary', 'x')"
 )
+FEEDBACK = (
+    "INSERT INTO feedback_events (event_id, user_id, kind, name, timestamp) "
+    "VALUES (?, ?, 'rating', 'warmth', '2026-11-10T12:30:00.000000Z')"
+)
 MEMORY = "INSERT INTO memories VALUES (?, ?, 'a canary of the memory', 'fact', 1, '2024', NULL)"
 
 
@@ -439,6 +443,19 @@ def test_what_a_third_device_said_between_two_erasures_goes(shared):
         assert count(lab, "SELECT count(*) FROM messages WHERE conversation_id = 'talk'") == 0
 
 
+def test_what_a_device_said_that_hears_of_two_erasures_at_once_goes(shared):
+    a, b, c, folder = shared("laptop", "phone", "stick", channel="group")
+    for lab in (a, b):
+        lab.privacy.forget(conversation="talk")
+    write(c, SAID, "n1", "group", "talk", ADA, "user", "a canary, said meanwhile")
+    meet(folder, a, b, a)
+    a.devices.compact()
+    meet(folder, a, c, b, a, c)
+    for lab in (a, b, c):
+        assert count(lab, "SELECT count(*) FROM messages WHERE conversation_id = 'talk'") == 0
+        assert lab.devices.federation.conflicts() == []
+
+
 def test_what_was_begun_anew_stays_also_if_a_third_device_had_nothing_of_it(shared):
     a, b, c, folder = shared("laptop", "phone", "stick", channel="group")
     write(a, SAID, "old", "group", "chat", "otto", "user", "roses are red here")
@@ -586,6 +603,34 @@ def test_a_device_that_was_not_known_erases_what_came_from_those_that_were(share
             check_erased(lab)
             assert count(lab, "SELECT count(*) FROM messages") == 1
         assert not before & set(published(c.home.snapshots))
+
+
+def test_a_device_that_was_not_known_ends_the_conflicts_of_its_own_texts(shared, tmp_path, homes):
+    a, b, folder = shared("laptop", "phone")
+    with homes.open(tmp_path / "tablet") as c:
+        join(b, c, "tablet")
+        meet(folder, b, c)
+        for lab, name in ((c, "Ada Canary K."), (b, "Ada Canary L.")):
+            write(lab, "UPDATE users SET name = ? WHERE user_id = ?", name, ADA)
+            meet(folder, lab, b, c)
+        a.privacy.forget(user=ADA)  # it has not exchanged since another one added the tablet
+        meet(folder, a, b, c, a, b, c)
+        for lab in (a, b, c):
+            check_erased(lab)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_device_that_was_not_known_keeps_its_unsent_rows(shared, tmp_path, homes, is_kept):
+    a, b, folder = shared("laptop", "phone")
+    with homes.open(tmp_path / "tablet") as c:
+        join(b, c, "tablet", level=1)
+        meet(folder, b, c)
+        write(c, MEMORY if is_kept else FEEDBACK, "own", ADA)
+        a.privacy.forget(user=ADA)
+        meet(folder, a, b, c)
+        assert c.privacy.receipts() == []
+        kept = {one.table for one in c.devices.federation.conflicts()}
+        assert kept == ({"users", "memories"} if is_kept else set())
 
 
 def test_a_home_whose_first_try_to_join_was_ended_keeps_its_own_rows(shared, tmp_path, homes):
