@@ -480,6 +480,10 @@ class _Applying:
                 unsent = self._unsent(child, [row[0] for row in rows])
                 lost, parents = {}, set()
                 for key, parent_key, *version, twins in rows:
+                    if (child.name, key) in self._gone:  # noted with its own deletion
+                        if key in deeper:
+                            above[parent_key] = deeper[key] or above.get(parent_key, False)
+                        continue
                     known = with_twins(Version(*version), twins) if version[0] else []
                     is_unsent = key in unsent or not known
                     unknown = [] if is_unsent else self._unknown(known, ctx)

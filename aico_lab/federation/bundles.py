@@ -48,7 +48,7 @@ LARGEST_FILE: Final = 80 << 20
 _INFLATED: Final = 64 << 20
 _CONTEXT: Final = b"aico-lab federation bundle v1\0"
 _SIGNATURE: Final = 64
-_ERASED: Final = "*"  # a column, which no table has, of tables with erased rows
+_ERASED: Final = "\0"  # a column, which no table has, of tables with erased rows
 START: Final = "0" * 32
 """The hash before the first bundle of a stream."""
 

@@ -215,7 +215,8 @@ def _children(replica: Replica, table: FederatedTable) -> list[tuple[FederatedTa
 def _stored_value(table: FederatedTable, position: int) -> str:
     """Return SQL for a value of a kept row, by its position in a full row."""
     if position >= len(table.keys):
-        return f"content ->> '{table.columns[position - len(table.keys)]}'"
+        name = table.columns[position - len(table.keys)].replace("'", "''")
+        return f"(SELECT value FROM json_each(content) WHERE key = '{name}')"
     return "row_key" if len(table.keys) == 1 else f"row_key ->> {position}"
 
 

@@ -167,6 +167,8 @@ FEDERATION = {
         sql_statements=[
             "ALTER TABLE sync_erasures DROP COLUMN ctx",
             "ALTER TABLE sync_dirty ADD COLUMN erased_by TEXT",
+            # Whether it does not concern this device, or its conversation was begun anew here.
+            "ALTER TABLE sync_erasures ADD COLUMN is_skipped INTEGER NOT NULL DEFAULT 0",
             # Whether an erased row is kept only for others which refer to it.
             "ALTER TABLE sync_conflicts ADD COLUMN is_parent INTEGER NOT NULL DEFAULT 0",
         ],
