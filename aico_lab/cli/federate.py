@@ -13,10 +13,11 @@ import typer
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.device import FolderOption
 from aico_lab.cli.output import Bar, emit, note, say, show
+from aico_lab.cli.streams import flush
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.federation.results import FederationProof, Synced
@@ -52,30 +53,36 @@ def federate_sync(
     if watch and json:
         raise InvalidValue("Use only one of --watch and --json.")
     with open_lab(home, key_file) as lab:
-        with Bar("steps") as bar:
-            done = lab.devices.sync(
-                folder=folder, lan=lan, address=address, tell=note, progress=bar.show
-            )
-        if json:
-            emit(done)
-        _report(done, quiet=json)
+        tell: Callable[[str], None] = note
         said = ""
-        while watch:
-            time.sleep(_PAUSE)
+        while True:
             try:
-                _report(lab.devices.sync(lan=lan, address=address))
-                said = ""
+                with Bar("steps") as bar:
+                    done = lab.devices.sync(
+                        folder=folder, lan=lan, address=address, tell=tell, progress=bar.show
+                    )
+                if json:
+                    emit(done)
+                _report(done, quiet=json)
+                # The folder is remembered, and why only it was used has been said.
+                folder, tell, said = None, lambda _: None, ""
             except AicoLabError as error:
                 # A folder of a cloud drive or a stick may be away for a while, and a program that
-                # is to end before an erasure can be finished may run for one.
-                lasts = isinstance(error, ErasureIncomplete) or (
-                    isinstance(error, FolderUnusable) and error.__cause__ is not None
+                # keeps an erasure from being finished may run for one.
+                may_pass = (
+                    error.transient
+                    or isinstance(error, ErasureIncomplete)
+                    or (isinstance(error, FolderUnusable) and error.__cause__ is not None)
                 )
-                if not (error.transient or lasts):
+                if not (watch and may_pass):
                     raise
                 if str(error) != said:
                     note(str(error))
-                said = str(error) if lasts else ""
+                said = str(error)
+            if not watch:
+                return
+            flush()  # else a pipe or a file would get it much later
+            time.sleep(_PAUSE)
 
 
 @federate.command("serve")

@@ -7,7 +7,6 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import (
-    DatabaseLocked,
     DeviceRevoked,
     ErasureIncomplete,
     FederationBusy,
@@ -286,6 +285,8 @@ class Federation:
 
         Raises:
             ErasureIncomplete: An erasure could not be finished.
+            FederationBusy: Another process is exchanging changes.
+            DatabaseLocked: Another program writes, or reads an older state.
         """
         done = self._take_in()
         while self.erase is not None and erasures.waits(self.replica):
@@ -353,11 +354,13 @@ class Federation:
         Raises:
             DeviceRevoked: The other devices no longer trust this one.
             ErasureIncomplete: An erasure could not be finished; what was sealed is sent.
+            FederationBusy: As for `take_in`.
+            DatabaseLocked: Likewise.
         """
         first = exchange()
         try:
             taken_in, sealed = self.bring_up_to_date()
-        except (ErasureIncomplete, DatabaseLocked):
+        except ErasureIncomplete:
             exchange()
             raise
         exchanged = first.followed_by(exchange())
@@ -373,6 +376,8 @@ class Federation:
         Raises:
             DeviceRevoked: The other devices no longer trust this one.
             ErasureIncomplete: An erasure could not be finished.
+            FederationBusy: As for `take_in`.
+            DatabaseLocked: Likewise.
         """
         taken_in = self.take_in()
         if self.replica.level(self.replica.device_id) == 0:
