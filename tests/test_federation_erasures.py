@@ -795,9 +795,9 @@ def test_what_is_shown_of_an_erasure_for_another_device(shared, capsys):
         health._check_erasures(b)
     b.devices.federation.erase = erase
     steps = []
-    done = b.devices.sync(folder=folder, progress=lambda *step: steps.append(step))
+    b.devices.sync(folder=folder, progress=lambda *step: steps.append(step))
     assert steps
-    federate._report(done)
+    federate._report_erasures(b.devices.federation)
     shown = capsys.readouterr().err
     assert "laptop asked for an erasure: 3 rows were erased here." in shown
     assert ADA not in shown
@@ -882,6 +882,29 @@ def test_an_own_erasure_that_cannot_be_finished_is_laid_to_no_other_device(share
         failing(patched, lambda scope: scope == Scope("user", "otto").hashed(own._key))
         with pytest.raises(ErasureIncomplete, match=r"^An erasure is not finished"):
             meet(folder, b)
+
+
+@pytest.mark.parametrize("is_together", [False, True])
+def test_the_first_of_two_erasures_is_reported_although_the_second_is_not_finished(
+    shared, monkeypatch, capsys, is_together
+):
+    a, b, folder = shared("laptop", "phone")
+    a.privacy.forget(user=ADA)
+    a.privacy.forget(user="otto")
+    meet(folder, a)
+    if is_together:
+        a.devices.compact()
+    seen = []
+    with monkeypatch.context() as patched:
+        failing(patched, lambda scope: seen.append(scope) or scope != seen[0])
+        patched.setattr(federate, "open_lab", lambda *_: contextlib.nullcontext(b))
+        with pytest.raises(ErasureIncomplete, match="laptop asked"):
+            federate.federate_sync(folder=folder)
+    assert len(b.privacy.receipts()) == 1
+    assert capsys.readouterr().err.count("laptop asked for an erasure: ") == 1
+    meet(folder, b)
+    federate._report_erasures(b.devices.federation)
+    assert capsys.readouterr().err.count("laptop asked for an erasure: ") == 1
 
 
 STATEMENT = {

@@ -61,6 +61,8 @@ class Federation:
         replica: The database, keys and bundles of this device.
         erase: Carries out the erasures that other devices asked for; without it, these wait, and
             so do all bundles.
+        erased: The erasures that were carried out for other devices, also if an exchange failed
+            afterwards; whoever tells the person of one removes it.
     """
 
     def __init__(self, connection: Connection, folder: Path) -> None:
@@ -73,6 +75,7 @@ class Federation:
         self.folder = folder
         self.replica = Replica(connection, Spool(folder / "spool"))
         self.erase: Callable[[], list[ErasedForDevice]] | None = None
+        self.erased: list[ErasedForDevice] = []
 
     @classmethod
     def of(cls, storage: Storage) -> Federation:
@@ -290,7 +293,9 @@ class Federation:
         """
         done = self._take_in()
         while self.erase is not None and erasures.waits(self.replica):
-            done.erased += self.erase()
+            erased = self.erase()
+            self.erased += erased
+            done.erased += erased
             done = done.followed_by(self._take_in())
         return done
 

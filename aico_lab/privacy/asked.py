@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 def erase_asked(storage: Storage, forgetting: Forgetting) -> list[ErasedForDevice]:
     """Carry out what other devices asked for, or go on with it, and return the results.
 
-    What is unfinished here is finished first, as nothing is taken in until then.
+    What is unfinished here is finished first, as nothing is taken in until then. If an erasure
+    fails after others, their results are returned, and the next call goes on with it.
 
     Raises:
         ErasureIncomplete: An erasure could not begin, or not be finished; another call goes on.
@@ -39,13 +40,14 @@ def erase_asked(storage: Storage, forgetting: Forgetting) -> list[ErasedForDevic
     federation = Federation.existing(storage)
     if federation is None:
         return []
-    replica, done = federation.replica, []
+    replica = federation.replica
     try:
         resumed = forgetting.resume()
     except AicoLabError as error:
         failed = forgetting.unfinished()[:1]
         begun = (one for one in erasures.asked(replica) if one.erasure_id in failed)
         raise _incomplete(error, replica, next(begun, None)) from error
+    done: list[ErasedForDevice] = []
     for one in erasures.asked(replica):
         try:
             if one.is_begun:  # by a process that was killed, or by a person who erased the same
@@ -53,6 +55,8 @@ def erase_asked(storage: Storage, forgetting: Forgetting) -> list[ErasedForDevic
             else:
                 rows, left = _carry_out(one, replica, storage, forgetting)
         except AicoLabError as error:
+            if done:
+                break
             raise _incomplete(error, replica, one) from error
         done.append(erasures.end(replica, one, rows, left))
     return done
