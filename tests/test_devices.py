@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import random
 import re
@@ -18,6 +19,7 @@ import pytest
 from aico_lab import health
 from aico_lab.cli import device, federate
 from aico_lab.errors import (
+    DatabaseLocked,
     DeviceRevoked,
     ErasureIncomplete,
     FolderUnusable,
@@ -408,6 +410,32 @@ def test_watching_goes_on_while_an_erasure_cannot_be_finished(lab, tmp_path, mon
     said = capsys.readouterr()
     assert said.err.count("still in the warehouse") == 1
     assert said.out.count(" received, ") == 2
+
+
+def test_watching_begins_while_another_program_reads_an_older_state(
+    lab, tmp_path, monkeypatch, capsys
+):
+    """It says so once, and each later exchange is in a pipe as soon as it is done."""
+    works, rounds, shown = Federation.bring_up_to_date, iter([1, 2, 3, 4]), []
+    stdout = io.TextIOWrapper(io.BytesIO())
+
+    def fails(_):
+        raise DatabaseLocked("Another program reads an older state.")
+
+    def pause(_):
+        shown.append(stdout.buffer.getvalue().count(b" received, "))
+        if next(rounds) == 4:
+            raise KeyboardInterrupt
+        if len(shown) == 2:
+            monkeypatch.setattr(Federation, "bring_up_to_date", works)
+
+    monkeypatch.setattr(Federation, "bring_up_to_date", fails)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(federate.time, "sleep", pause)
+    monkeypatch.setattr(federate, "open_lab", lambda *_: nullcontext(lab))
+    with pytest.raises(KeyboardInterrupt):
+        federate.federate_sync(folder=tmp_path, watch=True)
+    assert (shown, capsys.readouterr().err.count("an older state")) == ([0, 0, 1, 2], 1)
 
 
 def test_a_folder_that_was_refused_is_not_remembered(devices, tmp_path):

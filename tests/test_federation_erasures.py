@@ -13,7 +13,13 @@ from aico_lab.adapters.sql_text import quoted
 from aico_lab.backup.restoring import restore
 from aico_lab.cli import federate
 from aico_lab.config import Settings
-from aico_lab.errors import DeviceRevoked, ErasureIncomplete, InvalidValue, UnknownName
+from aico_lab.errors import (
+    DatabaseLocked,
+    DeviceRevoked,
+    ErasureIncomplete,
+    InvalidValue,
+    UnknownName,
+)
 from aico_lab.etl.snapshots import published
 from aico_lab.federation import bundles, compacting, control, erasures, sealing
 from aico_lab.federation.bundles import Refused, parse_name
@@ -834,9 +840,9 @@ def test_what_is_shown_of_an_erasure_for_another_device(shared, capsys):
         health._check_erasures(b)
     b.devices.federation.erase = erase
     steps = []
-    done = b.devices.sync(folder=folder, progress=lambda *step: steps.append(step))
+    b.devices.sync(folder=folder, progress=lambda *step: steps.append(step))
     assert steps
-    federate._report(done)
+    federate._report_erasures(b.devices.federation)
     shown = capsys.readouterr().err
     assert "laptop asked for an erasure: 3 rows were erased here." in shown
     assert ADA not in shown
@@ -876,13 +882,14 @@ def test_nothing_is_taken_in_until_an_erasure_is_finished(shared, monkeypatch, i
         assert count(lab, f"SELECT count(*) FROM users WHERE user_id = '{ADA}'") == (not is_own)
 
 
-def test_nothing_is_taken_in_while_an_erasure_cannot_begin(shared, monkeypatch):
+@pytest.mark.parametrize("error", [InvalidValue, DatabaseLocked])
+def test_nothing_is_taken_in_while_an_erasure_cannot_begin(shared, monkeypatch, error):
     a, b, folder = shared("laptop", "phone")
     a.privacy.forget(user=ADA)
     meet(folder, a)
 
     def refused(*_, **__):
-        raise InvalidValue("A change of the key is unfinished.")
+        raise error("A change of the key is unfinished.")
 
     with monkeypatch.context() as patched:
         patched.setattr(Forgetting, "forget", refused)
@@ -891,6 +898,58 @@ def test_nothing_is_taken_in_while_an_erasure_cannot_begin(shared, monkeypatch):
     assert count(b, "SELECT count(*) FROM users") == 2
     meet(folder, b)
     check_erased(b)
+
+
+def failing(monkeypatch, fails):
+    """Let those erasures not be finished of whose scope `fails` is true."""
+    finish = Forgetting._finish
+
+    def finished(self, erasure, **options):
+        if fails(erasure.scope):
+            raise ErasureIncomplete("It is still in the warehouse: end that program.")
+        return finish(self, erasure, **options)
+
+    monkeypatch.setattr(Forgetting, "_finish", finished)
+
+
+def test_an_own_erasure_that_cannot_be_finished_is_laid_to_no_other_device(shared, monkeypatch):
+    a, b, folder = shared("laptop", "phone")
+    a.privacy.forget(user=ADA)
+    meet(folder, a)
+    with monkeypatch.context() as patched:
+        failing(patched, lambda _: True)
+        with pytest.raises(ErasureIncomplete, match="laptop asked"):
+            meet(folder, b)
+        with pytest.raises(ErasureIncomplete):
+            b.privacy.forget(user="otto")
+    own = b.privacy._forgetting(None)
+    with monkeypatch.context() as patched:
+        failing(patched, lambda scope: scope == Scope("user", "otto").hashed(own._key))
+        with pytest.raises(ErasureIncomplete, match=r"^An erasure is not finished"):
+            meet(folder, b)
+
+
+@pytest.mark.parametrize("is_together", [False, True])
+def test_the_first_of_two_erasures_is_reported_although_the_second_is_not_finished(
+    shared, monkeypatch, capsys, is_together
+):
+    a, b, folder = shared("laptop", "phone")
+    a.privacy.forget(user=ADA)
+    a.privacy.forget(user="otto")
+    meet(folder, a)
+    if is_together:
+        a.devices.compact()
+    seen = []
+    with monkeypatch.context() as patched:
+        failing(patched, lambda scope: seen.append(scope) or scope != seen[0])
+        patched.setattr(federate, "open_lab", lambda *_: contextlib.nullcontext(b))
+        with pytest.raises(ErasureIncomplete, match="laptop asked"):
+            federate.federate_sync(folder=folder)
+    assert len(b.privacy.receipts()) == 1
+    assert capsys.readouterr().err.count("laptop asked for an erasure: ") == 1
+    meet(folder, b)
+    federate._report_erasures(b.devices.federation)
+    assert capsys.readouterr().err.count("laptop asked for an erasure: ") == 1
 
 
 STATEMENT = {

@@ -18,7 +18,13 @@ from contextlib import contextmanager
 import pytest
 
 from aico_lab.adapters.libsql import LibSQLAdapter
-from aico_lab.errors import DeviceRevoked, DeviceUnreachable, ErasureIncomplete, InvalidValue
+from aico_lab.errors import (
+    DatabaseLocked,
+    DeviceRevoked,
+    DeviceUnreachable,
+    ErasureIncomplete,
+    InvalidValue,
+)
 from aico_lab.federation import lan, nearby
 from aico_lab.federation.receiving import TakenIn
 from aico_lab.federation.results import Sealed
@@ -266,7 +272,8 @@ def test_a_device_that_serves_ends_when_it_learns_of_its_revocation(two, tmp_pat
         server.run()
 
 
-def test_a_device_that_serves_goes_on_while_an_erasure_cannot_be_finished(two, monkeypatch):
+@pytest.mark.parametrize("error", [ErasureIncomplete, DatabaseLocked])
+def test_a_device_that_serves_goes_on_while_an_erasure_cannot_be_finished(two, monkeypatch, error):
     """It says so once, tries again after a while, and then tells what it has taken in."""
     device = two[0]
     server = lan.BundleServer(device, host="127.0.0.1")
@@ -275,7 +282,7 @@ def test_a_device_that_serves_goes_on_while_an_erasure_cannot_be_finished(two, m
     def bring_up_to_date():
         tries.append(1)
         if len(tries) < 3:
-            raise ErasureIncomplete("It is still in the warehouse: end that program.")
+            raise error("It is still in the warehouse: end that program.")
         return TakenIn(rows=7), Sealed(0)
 
     def taken_in(result):

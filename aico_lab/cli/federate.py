@@ -13,13 +13,14 @@ import typer
 from aico_lab.cli.common import HomeOption, JsonOption, KeyFileOption, open_lab
 from aico_lab.cli.device import FolderOption
 from aico_lab.cli.output import Bar, emit, note, say, show
+from aico_lab.cli.streams import flush
 from aico_lab.results import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
-    from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.federation.results import FederationProof, Synced
+    from aico_lab.federation.syncing import Federation
 
 federate = typer.Typer(
     help="Exchange changes with the person's other devices.", no_args_is_help=True
@@ -52,30 +53,40 @@ def federate_sync(
     if watch and json:
         raise InvalidValue("Use only one of --watch and --json.")
     with open_lab(home, key_file) as lab:
-        with Bar("steps") as bar:
-            done = lab.devices.sync(
-                folder=folder, lan=lan, address=address, tell=note, progress=bar.show
-            )
-        if json:
-            emit(done)
-        _report(done, quiet=json)
+        federation = lab.devices.federation
+        tell: Callable[[str], None] = note
         said = ""
-        while watch:
-            time.sleep(_PAUSE)
+        while True:
             try:
-                _report(lab.devices.sync(lan=lan, address=address))
-                said = ""
+                try:
+                    with Bar("steps") as bar:
+                        done = lab.devices.sync(
+                            folder=folder, lan=lan, address=address, tell=tell, progress=bar.show
+                        )
+                finally:  # also if something fails after an erasure
+                    _report_erasures(federation)
+                if json:
+                    emit(done)
+                _report(done, quiet=json)
+                # The folder is remembered, and why only it was used has been said.
+                folder, tell, said = None, lambda _: None, ""
             except AicoLabError as error:
                 # A folder of a cloud drive or a stick may be away for a while, and a program that
-                # is to end before an erasure can be finished may run for one.
-                lasts = isinstance(error, ErasureIncomplete) or (
-                    isinstance(error, FolderUnusable) and error.__cause__ is not None
+                # keeps an erasure from being finished may run for one.
+                may_pass = (
+                    error.transient
+                    or isinstance(error, ErasureIncomplete)
+                    or (isinstance(error, FolderUnusable) and error.__cause__ is not None)
                 )
-                if not (error.transient or lasts):
+                if not (watch and may_pass):
                     raise
                 if str(error) != said:
                     note(str(error))
-                said = str(error) if lasts else ""
+                said = str(error)
+            if not watch:
+                return
+            flush()  # else a pipe or a file would get it much later
+            time.sleep(_PAUSE)
 
 
 @federate.command("serve")
@@ -91,12 +102,18 @@ def federate_serve(
     from aico_lab.federation import lan, nearby
 
     with open_lab(home, key_file) as lab:
-        server = lan.BundleServer(lab.devices.federation, port)
+        federation = lab.devices.federation
+
+        def tell(sentence: str) -> None:
+            _report_erasures(federation)
+            note(sentence)
+
+        server = lan.BundleServer(federation, port)
         with server, nearby.announced(nearby.BUNDLES, server.port) as is_announced:
             note(f"Serving at {nearby.own_address()}:{server.port} (Control-C stops).")
             if not is_announced:
                 note("Other devices need this address: federate sync --address HOST:PORT.")
-            server.run(lambda done: _report_erasures(done.erased), note)
+            server.run(lambda _: _report_erasures(federation), tell)
 
 
 @federate.command("status")
@@ -376,7 +393,6 @@ def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
             if len(some) > 1:
                 more = counted(len(some) - 1, "other files")
                 note(f"Likewise {more}: see `aico-lab federate status`.")
-        _report_erasures(one.taken_in.erased)
         if not quiet:
             say(
                 f"{way}: {counted(one.exchanged.received, 'files')} received, "
@@ -385,10 +401,11 @@ def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
             )
 
 
-def _report_erasures(erasures: Iterable[ErasedForDevice]) -> None:
+def _report_erasures(federation: Federation) -> None:
     from aico_lab.metrics.engine.claims import counted
 
-    for one in erasures:
+    while federation.erased:
+        one = federation.erased.pop(0)
         rows = counted(one.rows, "rows")
         note(f"{one.name} asked for an erasure: {rows} were erased here.")
         for sentence in one.left:

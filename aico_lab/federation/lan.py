@@ -97,7 +97,7 @@ class BundleServer:
 
         Args:
             taken_in: Called with what was taken in, each time.
-            tell: Called with a sentence if an erasure cannot be finished, once until it is.
+            tell: Called with a sentence why nothing can be taken in, once until something is.
 
         Raises:
             DeviceRevoked: The other devices no longer trust this one.
@@ -117,13 +117,13 @@ class BundleServer:
                 taken_in(done)
                 self._read_trust()
                 told, again_at = "", math.inf
-            except ErasureIncomplete as error:  # a program may have to end first
+            except AicoLabError as error:
+                # A program may have to end before an erasure can be finished.
+                if not (error.transient or isinstance(error, ErasureIncomplete)):
+                    raise
                 if str(error) != told:
                     tell(str(error))
                 told = str(error)
-            except AicoLabError as error:
-                if not error.transient:
-                    raise
             finally:
                 for one in waiting:
                     one.set()

@@ -7,7 +7,6 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from aico_lab.errors import (
-    DatabaseLocked,
     DeviceRevoked,
     ErasureIncomplete,
     FederationBusy,
@@ -62,6 +61,8 @@ class Federation:
         replica: The database, keys and bundles of this device.
         erase: Carries out the erasures that other devices asked for; without it, these wait, and
             so do all bundles.
+        erased: The erasures that were carried out for other devices, also if an exchange failed
+            afterwards; whoever tells the person of one removes it.
     """
 
     def __init__(self, connection: Connection, folder: Path) -> None:
@@ -74,6 +75,7 @@ class Federation:
         self.folder = folder
         self.replica = Replica(connection, Spool(folder / "spool"))
         self.erase: Callable[[], list[ErasedForDevice]] | None = None
+        self.erased: list[ErasedForDevice] = []
 
     @classmethod
     def of(cls, storage: Storage) -> Federation:
@@ -286,10 +288,14 @@ class Federation:
 
         Raises:
             ErasureIncomplete: An erasure could not be finished.
+            FederationBusy: Another process is exchanging changes.
+            DatabaseLocked: Another program writes, or reads an older state.
         """
         done = self._take_in()
         while self.erase is not None and erasures.waits(self.replica):
-            done.erased += self.erase()
+            erased = self.erase()
+            self.erased += erased
+            done.erased += erased
             done = done.followed_by(self._take_in())
         return done
 
@@ -353,11 +359,13 @@ class Federation:
         Raises:
             DeviceRevoked: The other devices no longer trust this one.
             ErasureIncomplete: An erasure could not be finished; what was sealed is sent.
+            FederationBusy: As for `take_in`.
+            DatabaseLocked: Likewise.
         """
         first = exchange()
         try:
             taken_in, sealed = self.bring_up_to_date()
-        except (ErasureIncomplete, DatabaseLocked):
+        except ErasureIncomplete:
             exchange()
             raise
         exchanged = first.followed_by(exchange())
@@ -373,6 +381,8 @@ class Federation:
         Raises:
             DeviceRevoked: The other devices no longer trust this one.
             ErasureIncomplete: An erasure could not be finished.
+            FederationBusy: As for `take_in`.
+            DatabaseLocked: Likewise.
         """
         taken_in = self.take_in()
         if self.replica.level(self.replica.device_id) == 0:

@@ -31,22 +31,23 @@ if TYPE_CHECKING:
 def erase_asked(storage: Storage, forgetting: Forgetting) -> list[ErasedForDevice]:
     """Carry out what other devices asked for, or go on with it, and return the results.
 
-    What is unfinished here is finished first, as nothing is taken in until then.
+    What is unfinished here is finished first, as nothing is taken in until then. If an erasure
+    fails after others, their results are returned, and the next call goes on with it.
 
     Raises:
         ErasureIncomplete: An erasure could not begin, or not be finished; another call goes on.
-        DatabaseLocked: Likewise, since another program reads an older state.
-        ErasureBusy: Another process is erasing.
     """
     federation = Federation.existing(storage)
     if federation is None:
         return []
-    replica, done = federation.replica, []
-    begun = next((one for one in erasures.asked(replica) if one.is_begun), None)
+    replica = federation.replica
     try:
         resumed = forgetting.resume()
     except AicoLabError as error:
-        raise _incomplete(error, replica, begun) from error
+        failed = forgetting.unfinished()[:1]
+        begun = (one for one in erasures.asked(replica) if one.erasure_id in failed)
+        raise _incomplete(error, replica, next(begun, None)) from error
+    done: list[ErasedForDevice] = []
     for one in erasures.asked(replica):
         try:
             if one.is_begun:  # by a process that was killed, or by a person who erased the same
@@ -54,23 +55,23 @@ def erase_asked(storage: Storage, forgetting: Forgetting) -> list[ErasedForDevic
             else:
                 rows, left = _carry_out(one, replica, storage, forgetting)
         except AicoLabError as error:
+            if done:
+                break
             raise _incomplete(error, replica, one) from error
         done.append(erasures.end(replica, one, rows, left))
     return done
 
 
-def _incomplete(error: AicoLabError, replica: Replica, asked: AskedErasure | None) -> AicoLabError:
-    """Return the error that an erasure, of this or of another device, is not finished.
-
-    It stays of a type that is tried again by `federate sync --watch` and `federate serve`.
-    """
+def _incomplete(
+    error: AicoLabError, replica: Replica, asked: AskedErasure | None
+) -> ErasureIncomplete:
+    """Return the error that an erasure, of this or of another device, is not finished."""
     begin = (
         "An erasure is not finished"
         if asked is None
         else f"{erasures.name_of(replica, asked)} asked for an erasure, which is not finished"
     )
-    type_ = type(error) if error.transient else ErasureIncomplete
-    return type_(f"{begin}, so nothing was taken in since: {error}")
+    return ErasureIncomplete(f"{begin}, so nothing was taken in since: {error}")
 
 
 def _carry_out(
