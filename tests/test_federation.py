@@ -1702,6 +1702,16 @@ def test_a_proof_claims_nothing_of_rows_that_one_device_does_not_hold(two, make,
         assert {"people", "conversations"} <= {*found.compared}
 
 
+def test_rows_that_a_device_deletes_with_another_are_no_conflict(two, folder):
+    """The version of the deletion itself counted as one that its author had not known."""
+    a, b = two
+    a.run("INSERT INTO user_profiles VALUES ('ada', '{}', '2025')")
+    meet(folder, a, b)
+    a.run("DELETE FROM users WHERE user_id = 'ada'")
+    meet(folder, a, b)
+    assert b.conflicts() == []
+
+
 @pytest.mark.slow
 def test_long_rows_are_sent_in_several_bundles(two, folder):
     """All of them were in one, which other devices refused for its size, with all later ones."""

@@ -462,6 +462,27 @@ def test_what_a_device_said_that_hears_of_two_erasures_at_once_goes(shared):
         assert lab.devices.federation.conflicts() == []
 
 
+def test_an_erasure_that_another_device_skipped_is_none_before(shared):
+    """Else what was begun anew would stay for one that knew of the same erasures as the rest."""
+    a, b, c, d, folder = shared("laptop", "phone", "stick", "desktop", channel="group")
+    other = folder.parent / "other"
+    other.mkdir()
+    a.privacy.forget(conversation="talk")
+    meet(folder, a, c, d)
+    write(c, SAID, "n1", "group", "talk", "otto", "user", "begun anew")
+    b.privacy.forget(conversation="talk")  # has not heard of the other erasure
+    meet(other, b, c)
+    assert count(c, "SELECT count(*) FROM messages WHERE message_id = 'n1'") == 1
+    write(d, SAID, "n2", "group", "talk", "otto", "user", "begun anew")
+    d.privacy.forget(conversation="talk")
+    meet(folder, d, c, a, d, c)
+    meet(other, c, b, c)
+    meet(folder, c, b, a, d)
+    for lab in (a, b, c, d):
+        assert count(lab, "SELECT count(*) FROM messages WHERE conversation_id = 'talk'") == 0
+        assert lab.devices.federation.conflicts() == []
+
+
 def test_what_was_begun_anew_stays_also_if_a_third_device_had_nothing_of_it(shared):
     a, b, c, folder = shared("laptop", "phone", "stick", channel="group")
     write(a, SAID, "old", "group", "chat", "otto", "user", "roses are red here")

@@ -313,6 +313,23 @@ def decide(replica: Replica, erasure_id: str, decided: Sequence[Decision]) -> No
     )
 
 
+def skip(replica: Replica, erasure: AskedErasure) -> None:
+    """Note that an erasure, which is to be ended now, is not one to carry out on this device."""
+    replica.connection.execute(
+        "UPDATE sync_erasures SET is_skipped = 1 WHERE erasure_id = ?", [erasure.erasure_id]
+    )
+
+
+def not_carried_out(replica: Replica) -> set[str]:
+    """Return the ids of the erasures that wait or were skipped here."""
+    return {
+        erasure_id
+        for (erasure_id,) in replica.connection.fetch_all(
+            "SELECT erasure_id FROM sync_erasures WHERE state <> 'done' OR is_skipped"
+        )
+    }
+
+
 def end(replica: Replica, erasure: AskedErasure, rows: int, left: Sequence[str]) -> ErasedForDevice:
     """Note that an erasure was carried out, and return the result.
 

@@ -87,9 +87,10 @@ def _carry_out(
         return 0, []
     if asked.cl is not None and erasures.length(replica, scope.kind, scope.value) > asked.cl:
         return 0, []
-    if not erasures.concerns(replica, asked, scope.kind, scope.value):
-        return 0, []
-    if asked.cl is None and _was_begun_anew(asked, replica, scope):
+    if not erasures.concerns(replica, asked, scope.kind, scope.value) or (
+        asked.cl is None and _was_begun_anew(asked, replica, scope)
+    ):
+        erasures.skip(replica, asked)
         return 0, []
     result = forgetting.forget(scope)
     return sum(result.rows.values()), result.left
@@ -100,13 +101,11 @@ def _was_begun_anew(asked: AskedErasure, replica: Replica, scope: Scope) -> bool
 
     The asking device did not know of the erasure before, or of what somebody has said since.
     """
-    waiting = {one.erasure_id for one in erasures.asked(replica)}
-    before = {one["erasure_id"] for one in _known(replica, scope)}
-    if not before - waiting - {asked.erasure_id, *asked.after}:
+    not_before = erasures.not_carried_out(replica) | {asked.erasure_id, *asked.after}
+    if not {one["erasure_id"] for one in _known(replica, scope)} - not_before:
         return False
     return any(
-        stream is None
-        or not (stream.startswith(asked.device_id) or had(replica, asked.ctx, stream, n))
+        stream is None or not had(replica, asked.ctx, stream, n)
         for stream, n in replica.connection.fetch_all(
             "SELECT DISTINCT stream, n FROM messages LEFT JOIN sync_rows "
             "ON table_name = 'messages' AND row_key = message_id "
