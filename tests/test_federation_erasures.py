@@ -29,6 +29,8 @@ from aico_lab.home.receipts import SealedErasures
 from aico_lab.lab import Lab
 from aico_lab.privacy.forgetting import Forgetting
 from aico_lab.privacy.scope import Scope
+from aico_lab.schema import SchemaVersion, register_schema
+from aico_lab.schema.registry import SchemaRegistry
 
 ADA = "person-ada-1987"
 SAID = (
@@ -322,6 +324,46 @@ def test_a_device_that_joins_later_lists_no_erased_texts(shared, tmp_path, homes
         meet(folder, a, c, a, c)
         assert c.devices.federation.conflicts() == []
         assert {table for table, _ in left_of(c)} <= {"change_log"}  # the key of the person's row
+
+
+def test_any_name_of_a_column_of_a_plugin_does(tmp_path, homes, monkeypatch):
+    registry = SchemaRegistry()
+    registry._schemas |= SchemaRegistry.default._schemas
+    monkeypatch.setattr(SchemaRegistry, "default", registry)
+    owned = 'stamp_id TEXT PRIMARY KEY NOT NULL, user_id TEXT, "*" TEXT'
+    notes = (
+        'note_id TEXT PRIMARY KEY NOT NULL, user_id TEXT, "it\'s $x" TEXT NOT NULL '
+        "REFERENCES stamps_owned ON DELETE CASCADE"
+    )
+    version = SchemaVersion(
+        version=1, name="Stamps", description="Stamps.",
+        sql_statements=[
+            f"CREATE TABLE stamps_owned ({owned})", f"CREATE TABLE stamps_notes ({notes})",
+        ],
+        rollback_statements=["DROP TABLE stamps_notes", "DROP TABLE stamps_owned"],
+        tracked={"stamps_owned": ("stamp_id",), "stamps_notes": ("note_id",)},
+    )  # fmt: skip
+    register_schema("stamps", "plugin", federated=True, registry=registry)({1: version})
+    with contextlib.ExitStack() as opened:
+        a, b, c = [opened.enter_context(homes.open(tmp_path / name)) for name in "abc"]
+        for lab in (a, b, c):
+            registry.apply_plugin_schema("stamps", lab.primary)
+        folder = tmp_path / "shared"
+        folder.mkdir()
+        a.devices.federation.begin("a")
+        join(a, b, "b")
+        write(a, "INSERT INTO users VALUES (?, 'Ada', '2024', NULL)", ADA)
+        write(a, "INSERT INTO stamps_owned VALUES ('s', ?, 'a canary')", ADA)
+        write(a, "INSERT INTO stamps_owned VALUES ('t', NULL, 'a blue one')")
+        meet(folder, a, b)
+        join(b, c, "c")  # which the erasing device does not know
+        meet(folder, b, c)
+        write(c, "INSERT INTO stamps_notes VALUES ('n', ?, 's')", ADA)
+        a.privacy.forget(user=ADA)
+        meet(folder, a, b, c, a, b, c)
+        assert {one.key for one in c.devices.federation.conflicts()} == {"n", "s"}
+        for lab in (a, b, c):
+            assert lab.primary.fetch_all('SELECT "*" FROM stamps_owned') == [("a blue one",)]
 
 
 @pytest.mark.parametrize(
