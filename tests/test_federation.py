@@ -260,8 +260,8 @@ def test_without_its_tombstone_the_row_is_back(two, folder, tmp_path, monkeypatc
     monkeypatch.setattr(
         sealing,
         "_next_length",
-        lambda old, digest, *, is_deleted, is_forced: found(
-            old, digest, is_deleted=is_deleted and old is not None, is_forced=is_forced
+        lambda old, digest, *, is_deleted, **others: found(
+            old, digest, is_deleted=is_deleted and old is not None, **others
         ),
     )
     assert came_and_went_after_a_restored_backup(two, folder, tmp_path) == [1, 1]

@@ -21,6 +21,7 @@ from aico_lab.federation import conflicts, control
 from aico_lab.federation.bundles import ROWS, Changes, Ctx, FileName, Header, RowChange
 from aico_lab.federation.rows import (
     Version,
+    device_of_stream,
     digest_of,
     from_columns,
     key_values,
@@ -121,7 +122,7 @@ def _retry_once(replica: Replica) -> None:
             if (known := replica.tables.get(name))  # none of a plugin that was deactivated
         ]
         for (device, ctx), found in itertools.groupby(
-            parked, lambda one: (one[3].version.stream.partition(".")[0], one[2])
+            parked, lambda one: (one[3].version.device_id, one[2])
         ):
             group = list(found)
             changes: Changes = {}
@@ -166,7 +167,7 @@ def _note_seen(replica: Replica, name: FileName, header: Header) -> None:
     seen = [
         head
         for stream, (_, heads) in header.ctx.items()
-        if not stream.startswith(f"{name.device}.")
+        if device_of_stream(stream) != name.device
         for head in heads
     ]
     replica.connection.execute(
@@ -427,8 +428,8 @@ class _Applying:
     ) -> None:
         """Note the rows that go with deleted ones without their author's knowing of them.
 
-        The deleted ones are noted, too: without them those rows cannot come back. An erased one is
-        not, if only rows go with it that are never kept.
+        The deleted ones are noted, too: without them those rows cannot come back. An erased row is
+        noted only if a row goes with it that would be kept as a conflict.
         """
         noted = {change.key for other, change, _ in self.lost if other is table}
         lost = {}

@@ -28,8 +28,10 @@ from aico_lab.federation.rows import (
     MAX_STAMP,
     PLAIN,
     Version,
+    device_of_stream,
     digest_of,
     from_json,
+    is_stream,
     to_json,
 )
 from aico_lab.home.receipts import ERASURE_ID
@@ -48,12 +50,15 @@ LARGEST_FILE: Final = 80 << 20
 _INFLATED: Final = 64 << 20
 _CONTEXT: Final = b"aico-lab federation bundle v1\0"
 _SIGNATURE: Final = 64
-_ERASED: Final = "\0"  # a column, which no table has, of tables with erased rows
+_ERASED: Final = "\0"
+"""The name of a column that no table has.
+
+It stands in bundles with erased rows, so that an older version waits until it is upgraded.
+"""
 START: Final = "0" * 32
 """The hash before the first bundle of a stream."""
 
 _INFINITE: Final = frozenset({math.inf, -math.inf})
-_STREAM: Final = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{8}")
 _NAME: Final = re.compile(r"([0-9a-f]{16}\.[0-9a-f]{8})/(\d{8})-([0-9a-f]{32})\.age")
 
 
@@ -94,7 +99,7 @@ class FileName(NamedTuple):
     @property
     def device(self) -> str:
         """The id of the device that the stream belongs to."""
-        return self.stream.partition(".")[0]
+        return device_of_stream(self.stream)
 
     def __str__(self) -> str:
         return f"{self.stream}/{self.n:08d}-{self.hash}.age"
@@ -112,18 +117,13 @@ def parse_name(name: str) -> FileName:
     return FileName(found[1], int(found[2]), found[3])
 
 
-def is_stream(name: str) -> bool:
-    """Return whether a name is that of a stream."""
-    return _STREAM.fullmatch(name) is not None
-
-
 def hash_of(content: bytes) -> str:
     """Return the hash of a file that is part of its name."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 class Decision(NamedTuple):
-    """A conflict that a person decided: the losing version of a row."""
+    """A conflict that a person or an erasure decided: the losing version of a row."""
 
     table: str
     key: str
@@ -131,6 +131,11 @@ class Decision(NamedTuple):
     n: int
     stamp: int
     cl: int
+
+    @classmethod
+    def of(cls, table: str, key: str, loser: str) -> Decision:
+        """Return the decision that a version lost, given as it is stored."""
+        return cls(table, key, *json.loads(loser))
 
     @property
     def loser(self) -> str:
@@ -151,7 +156,7 @@ class Header:
         schema: The sum of the versions of the author's core schemas.
         statements: Signed statements on devices, epochs and policies; see `control`.
         needs: Bundles of its device with rows that its rows may refer to, as names of files.
-        decided: Conflicts that a person decided.
+        decided: Conflicts that a person or an erasure decided.
         v: The version of the format.
     """
 
@@ -325,7 +330,7 @@ def read_ctx(read: Any) -> Ctx:
 
 def _decision(table: str, key: str, stream: str, *numbers: int) -> Decision:
     n, stamp, cl = map(_natural, numbers)
-    if not (isinstance(table, str) and isinstance(key, str) and _STREAM.fullmatch(stream)):
+    if not (isinstance(table, str) and isinstance(key, str) and is_stream(stream)):
         raise ValueError("is no decision")
     return Decision(table, key, stream, n, stamp, cl)
 
@@ -386,7 +391,7 @@ def _change(header: Header, table: FederatedTable, known: dict[str, int], row: A
     stream, n = origin or (header.stream, header.n)
     if not isinstance(key, str) or "\0" in key:
         raise ValueError("is no key")
-    if origin and not _STREAM.fullmatch(stream):
+    if origin and not is_stream(stream):
         raise ValueError("is no stream")
     if len(table.keys) > 1:
         parts = json.loads(key)

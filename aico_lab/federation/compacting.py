@@ -91,9 +91,9 @@ def compact(replica: Replica) -> tuple[int, int, int]:
 def _without_trust_and_keys(replica: Replica, links: list[Link]) -> list[Link]:
     """Return bundles without those of others on trust, or any on keys of unheld classes.
 
-    Who has not learned yet that this device is trusted could not read its state without them, such
-    as one that was revoked before and must learn that; and its own statements hand out only the
-    keys that it has, of the classes that it knows.
+    Without them, a device that does not know yet that this one is trusted could not read its state,
+    and one that was revoked would not learn of it. And this device's own statements hand out only
+    the keys that it has, of the classes that it knows.
     """
     kept, there = set(), replica.spool.names()
     rows = replica.connection.fetch_all(

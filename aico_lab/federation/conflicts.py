@@ -2,10 +2,11 @@
 
 A row that another device deleted, or one that it refers to, without knowing of this version of it,
 is kept as well. A person decides by `Federation.resolve`, which writes a new version, and names the
-losing one in the header of its bundle: that ends the conflict on every device, also where the
-losing version comes later. Nothing else does, since who changes a row need not have looked at what
-it lost; only two versions of a personality are no conflict any more when one of them is changed,
-which nobody has decided: `decided_at` stays NULL, and the version may be lost later.
+losing one in the header of its bundle. A decision ends the conflict on every device, also where the
+losing version comes later, and so does an erasure whose device had taken in the losing version; see
+`end_erased`. A later change of the row does not, since who changes a row need not have looked at
+what it lost; only two versions of a personality are no conflict any more when one of them is
+changed, which nobody has decided: `decided_at` stays NULL, and the version may be lost later.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from aico_lab.federation.chosen import checked
 from aico_lab.federation.replaced import UNKNOWN_CTX
 from aico_lab.federation.rows import (
     Version,
+    device_of_stream,
     from_json,
     key_values,
     physical,
@@ -127,9 +129,10 @@ def keep_losers(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> 
 def end_erased(replica: Replica, changes: Changes, ctx: Ctx) -> None:
     """End the conflicts of erased rows whose losing versions the erasing device knew.
 
-    Other devices may have erased before they got such a version. Those of devices that the one
-    which asked did not know stay, as for `erasures.concerns`. Those of rows without which another
-    one that is kept could not be brought back end with the last of these.
+    This device may have erased before it got such a version. Versions of a device that the
+    statement does not name stay, as in `erasures.concerns`, unless that device itself erased the
+    row. A version without which other kept rows could not be brought back ends with the last of
+    them.
 
     Args:
         replica: The device.
@@ -166,12 +169,13 @@ def _ctx_of(replica: Replica, version: Version) -> Ctx | None:
 
 
 def _is_concerned(replica: Replica, erased: Version, stream: str) -> bool:
-    """Return whether an erasure concerns the versions of a stream."""
+    """Return whether an erasure, by which a row was erased, concerns the versions of a stream."""
     row = replica.connection.fetch_one(
-        "SELECT statement ->> 'devices' FROM sync_erasures WHERE erasure_id = ?", [erased.digest]
+        "SELECT statement ->> 'devices' FROM sync_erasures WHERE erasure_id = ?",
+        [erased.erasure_id],
     )
-    device = stream.partition(".")[0]
-    return row is None or device in json.loads(row[0]) or erased.stream[:16] == device
+    device_id = device_of_stream(stream)
+    return row is None or device_id in json.loads(row[0]) or erased.device_id == device_id
 
 
 def _end_needless(replica: Replica) -> None:
@@ -239,7 +243,6 @@ def queue(
     """
     if not table.queues_conflicts:
         return
-    version = loser.version
     # That the version was beside another one of a personality is less than that it is lost.
     inserted = replica.connection.fetch_one(
         "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, is_parent, state, "
@@ -248,13 +251,17 @@ def queue(
         "DO UPDATE SET content = excluded.content, kind = excluded.kind, state = 'open' "
         "WHERE kind = 'personality' AND decided_at IS NULL RETURNING conflict_id",
         [
-            table.name, loser.key,
-            json.dumps([version.stream, version.n, version.stamp, version.cl]),
+            table.name, loser.key, _stored_loser(loser.version),
             json.dumps(to_columns(table, loser.content or ())), kind, is_parent,
         ],
     )  # fmt: skip
     if inserted:
         replica.publish_event("federation.conflict", {"number": inserted[0], "table": table.name})
+
+
+def _stored_loser(version: Version) -> str:
+    """Return a losing version in the form of `Decision.loser`."""
+    return json.dumps([version.stream, version.n, version.stamp, version.cl])
 
 
 _RIVALS: Final = """
@@ -277,15 +284,13 @@ def queue_profiles(replica: Replica) -> None:
     versions = stored_versions(replica.connection, _PROFILES, rivals)
     there, _ = physical(replica.connection, table, list(versions))
     for key in versions.keys() & there.keys():
-        version = versions[key]
         inserted = replica.connection.fetch_one(
             "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, state, "
             f"found_at) SELECT ?1, ?2, ?3, ?4, 'personality', 'open', {NOW} WHERE NOT EXISTS "
             "(SELECT 1 FROM sync_conflicts WHERE table_name = ?1 AND row_key = ?2 "
             "AND kind = 'personality') ON CONFLICT DO NOTHING RETURNING conflict_id",
             [
-                _PROFILES, key,
-                json.dumps([version.stream, version.n, version.stamp, version.cl]),
+                _PROFILES, key, _stored_loser(versions[key]),
                 json.dumps(to_columns(table, there[key])),
             ],
         )  # fmt: skip
@@ -330,7 +335,7 @@ def close_seen(replica: Replica, table: str, keys: Iterable[str], ctx: Ctx) -> N
 
 
 def receive(replica: Replica, class_: str, decided: Sequence[Decision]) -> int:
-    """End the conflicts of a class that a person decided on another device.
+    """End the conflicts of a class that a person or an erasure decided.
 
     One that is not known yet is stored, so that its losing version is not queued later.
 
@@ -381,10 +386,10 @@ def log_new(replica: Replica, device_id: str, since: int) -> None:
 
 
 def decided(replica: Replica, class_: str) -> list[Decision]:
-    """Return the conflicts of a class that a person decided."""
+    """Return the conflicts of a class that a person or an erasure decided."""
     names = [table.name for table in replica.tables.values() if table.class_ == class_]
     return [
-        Decision(name, key, *json.loads(loser))
+        Decision.of(name, key, loser)
         for name, key, loser in replica.connection.fetch_all(
             "SELECT table_name, row_key, loser FROM sync_conflicts WHERE decided_at IS NOT NULL "
             "AND table_name IN (SELECT value FROM json_each(?)) ORDER BY conflict_id",
@@ -409,7 +414,7 @@ def open_conflicts(replica: Replica) -> list[RowConflict]:
         lost = {column: from_json(value) for column, value in json.loads(content).items()}
         stream = json.loads(loser)[0]
         is_unsent = stream == replica.unsent_stream
-        device = stream.partition(".")[0]
+        device = device_of_stream(stream)
         found.append(
             RowConflict(
                 number, name, key, device, lost, kept, found_at, kind, is_unsent,
@@ -474,7 +479,7 @@ def _decide(replica: Replica, number: int) -> list[Decision]:
         "content FROM sync_conflicts WHERE conflict_id = ?) RETURNING table_name, row_key, loser",
         [number],
     )
-    return [Decision(table, key, *json.loads(loser)) for table, key, loser in ended]
+    return [Decision.of(*one) for one in ended]
 
 
 def resolve(

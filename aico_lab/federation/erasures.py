@@ -48,8 +48,8 @@ class AskedErasure:
         scope: What it erases, with a keyed hash instead of an id.
         cl: The causal length of its row after the deletion there; None if it has no row.
         devices: The devices that the one which asked knew, also revoked ones.
-        after: The erasures of the same that it knew.
-        ctx: What it had taken in; empty for what has a row, or if it is not known.
+        after: The ids of the earlier erasures of the same scope that it knew.
+        ctx: What it had taken in; empty for people and channels, or if it is not known.
         is_begun: Whether its rows were deleted here.
     """
 
@@ -98,7 +98,7 @@ def ask(
         key: The key of the hash in the scope.
         scope: What it erases, with a keyed hash instead of an id.
         value: The id.
-        after: The erasures of the same that are known.
+        after: The ids of the earlier erasures of the same scope that this device knows.
     """
     kind = scope["kind"]
     named = replica.connection.fetch_all(
@@ -112,7 +112,7 @@ def ask(
         "devices": [device_id for (device_id,) in named], "after": list(after),
         "ctx": replica.ctx() if cl is None else {},
     }  # fmt: skip
-    ask_again(replica, [statement])
+    note(replica, [statement])
 
 
 def statements(replica: Replica, erasure_ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -127,10 +127,10 @@ def statements(replica: Replica, erasure_ids: Sequence[str]) -> list[dict[str, A
     ]
 
 
-def ask_again(replica: Replica, said: Iterable[Mapping[str, Any]]) -> None:
-    """Pass on what the other devices were asked before this home was restored from a backup.
+def note(replica: Replica, said: Iterable[Mapping[str, Any]]) -> None:
+    """Store statements on erasures, to be sent with the next bundles.
 
-    The home may not know all devices that the statements name.
+    One that is stored stays as it is.
     """
     replica.connection.execute_many(
         "INSERT INTO sync_erasures (erasure_id, statement, state, unsent) "
@@ -153,8 +153,8 @@ def length(replica: Replica, kind: str, value: str) -> int:
 def receive(replica: Replica, said: Mapping[str, Any]) -> None:
     """Note an erasure that a device asks for.
 
-    A second statement on it adds the devices that it names. If this is one of them, and was not
-    before, it erases now, unless it has done so.
+    A second statement on the same erasure adds its devices to those of the first. This device
+    carries it out now if only the second one names it, unless it has a record of the erasure.
 
     Args:
         replica: The device.
@@ -207,8 +207,9 @@ def receive(replica: Replica, said: Mapping[str, Any]) -> None:
 def concerns(replica: Replica, erasure: AskedErasure, kind: str, value: str) -> bool:
     """Return whether this device is to carry an erasure out.
 
-    One that the asking device did not know has perhaps rows that were never there, such as its own
-    ones from before it joined. It erases if all rows with the id came from devices that were known.
+    A device that the asking one did not know may have rows that the asking one never had, such as
+    its own from before it joined. So it erases only if all rows with the id came from devices that
+    the asking one knew.
 
     Args:
         replica: The device.
@@ -282,12 +283,12 @@ def begin(replica: Replica, erasures: Iterable[AskedErasure]) -> None:
 
 
 def mark_deleted(replica: Replica, erasure_id: str, since: int) -> None:
-    """Let the deletions of an erasure end conflicts, in the transaction that deletes the rows.
+    """Mark the rows that an erasure deleted, so that their deletions are sent with its id.
 
     Args:
-        replica: The device.
+        replica: The device, in the transaction that deletes the rows.
         erasure_id: The id of the erasure, on all devices.
-        since: The last change of the feed before, which still has those after it.
+        since: The number of the feed's last change before the erasure; the feed has all later ones.
     """
     replica.connection.execute(
         "INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, erased_by, place) "
@@ -350,7 +351,7 @@ def end(replica: Replica, erasure: AskedErasure, rows: int, left: Sequence[str])
 def end_all(replica: Replica) -> None:
     """Note that no erasure so far concerns this device, which has only now joined the others.
 
-    Its first try to join may have been ended, so that an erasure names it.
+    An erasure may name it, if its first attempt to join was interrupted.
     """
     replica.connection.execute("UPDATE sync_erasures SET state = 'done'")
 

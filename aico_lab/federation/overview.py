@@ -16,6 +16,7 @@ from aico_lab.federation.results import (
     FederationStatus,
     MissingBundles,
 )
+from aico_lab.federation.rows import device_of_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -118,7 +119,7 @@ def _missing(
         last = 0
         for n in sorted({n for n in there[stream] if n <= end} | {end + 1}):
             if n > last + 1:
-                yield MissingBundles(stream.partition(".")[0], stream, last + 1, n - 1)
+                yield MissingBundles(device_of_stream(stream), stream, last + 1, n - 1)
             last = n
 
 
@@ -147,7 +148,7 @@ def _named(replica: Replica, revoked: AbstractSet[str]) -> collections.Counter[s
     ):
         for stream, (length, _) in Ctx(json.loads(text) or {}).items():
             # What a revoked device wrote counts only if another one had taken it in.
-            if author not in revoked or not stream.startswith(author):
+            if author not in revoked or device_of_stream(stream) != author:
                 ends[stream] = max(ends[stream], length)
     return ends
 

@@ -98,7 +98,7 @@ class Receiver:
         while pending and progress:
             progress = False
             for name in sorted(pending - self._headers.keys() - self._refused):
-                # With its keys others may be read, also while an erasure comes before all of them.
+                # Its keys may open other bundles, even while all of them wait for an erasure.
                 progress |= self._read_header(name)
             order = sorted(self._headers.items(), key=lambda item: (item[1].age, item[0]))
             for name, header in order:
@@ -120,7 +120,8 @@ class Receiver:
                     self._kept.pop(name, None)
                     self._reasons.pop(name, None)
         retry_parked(self._replica)
-        if not erasures.waits(self._replica):  # the keys may be in what has its turn after it
+        # A bundle that waits for an erasure may have the keys.
+        if not erasures.waits(self._replica):
             self._obey_own_revocation()
             self._refuse_unreadable()
         waiting = sorted((str(name), why) for name, why in self._reasons.items())

@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 MAX_STAMP: Final = 2**53 - 1
 PLAIN: Final = {str, int, float, type(None)}
 """The types of values that are the same in JSON, except for infinite numbers."""
+_STREAM: Final = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{8}")
+
+
+def is_stream(name: str) -> bool:
+    """Return whether a name is that of a stream."""
+    return _STREAM.fullmatch(name) is not None
+
+
+def device_of_stream(stream: str) -> str:
+    """Return the id of the device that a stream belongs to."""
+    return stream.partition(".")[0]
 
 
 class Version(NamedTuple):
@@ -38,8 +50,8 @@ class Version(NamedTuple):
     Attributes:
         cl: The causal length.
         stamp: Microseconds since 1970, or more.
-        digest: The digest of the content; of a row that an erasure deleted, the id of the erasure,
-            which also ends conflicts of the row; else empty for a deleted row.
+        digest: The digest of the content; empty for a deleted row, or the id of the erasure that
+            deleted it.
         stream: The stream of the bundle with this version.
         n: The number of the bundle in it.
     """
@@ -58,13 +70,24 @@ class Version(NamedTuple):
     @property
     def is_erased(self) -> bool:
         """Whether an erasure deleted the row."""
-        return not self.is_alive and bool(self.digest)
+        return bool(self.erasure_id)
+
+    @property
+    def erasure_id(self) -> str:
+        """The id of the erasure that deleted the row; empty if none did."""
+        return "" if self.is_alive else self.digest
+
+    @property
+    def device_id(self) -> str:
+        """The id of the device that wrote the version."""
+        return device_of_stream(self.stream)
 
 
 def order(version: Version) -> tuple[int, bool, int, str]:
     """Return the sort key of a version: whoever wrote it does not matter.
 
-    Of deletions, one by an erasure wins, since it is known what its author knew.
+    An erasure's deletion wins over other deletions, so that a version which its author knew is not
+    kept when it comes late.
     """
     return (version.cl, version.is_erased, version.stamp, version.digest)
 

@@ -84,7 +84,8 @@ def seal(replica: Replica, decided: Iterable[Decision] = ()) -> int:
                 break
             sealed += count
     _clear_others(replica, own)
-    if asked and (own or replica.level(replica.device_id) == 1):  # one that receives never sends
+    # A device that only receives never sends them.
+    if asked and (own or replica.level(replica.device_id) == 1):
         erasures.note_sent(replica)
     return sealed
 
@@ -342,7 +343,7 @@ def _leave_out(replica: Replica, table: str, key: str | bytes, reason: str) -> N
 def _clear_others(replica: Replica, own: AbstractSet[str]) -> None:
     """Delete the marks of changed rows in classes that this device does not send; see `_scan`.
 
-    A device that is revoked keeps those of erased rows, in case that it joins again.
+    A device that is revoked keeps those of erased rows, in case it joins again.
     """
     others = [table.name for table in replica.tables.values() if table.class_ not in own]
     if others:

@@ -26,9 +26,9 @@ from aico_lab.federation.bundles import (
     FileName,
     Refused,
     hash_of,
-    is_stream,
     parse_name,
 )
+from aico_lab.federation.rows import is_stream
 from aico_lab.home.files import (
     os_errors,
     private_files,

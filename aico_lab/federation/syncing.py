@@ -246,7 +246,8 @@ class Federation:
             if former and (own := self.replica.own_classes):
                 for class_ in own:
                     self.replica.put(f"scan:{class_}", "1")
-                # What the others refused counts by this, as a trusted device has it.
+                # By this the others learn that a trusted device has the bundles that they refused,
+                # and take them in.
                 self._write(*map(control.acknowledgement, self.replica.former_ids))
         self._publish()
 
@@ -301,7 +302,8 @@ class Federation:
 
     def _take_in(self) -> TakenIn:
         with self._exclusive():
-            if self.is_outside:  # what it changes now is sent later, as not knowing anything newer
+            # Its changes are sent when it joins again, and must not claim to know later bundles.
+            if self.is_outside:
                 return TakenIn()
             compacting.begin_streams_after_loss(self.replica)
             taken_in = Receiver(self.replica).take_in()

@@ -1,4 +1,4 @@
-"""Erasures that a person's devices ask each other for: carry them out here, and ask for own ones.
+"""Carry out the erasures that other devices ask for, and ask them for this device's own.
 
 See `federation.erasures`.
 """
@@ -99,7 +99,8 @@ def _carry_out(
 def _was_begun_anew(asked: AskedErasure, replica: Replica, scope: Scope) -> bool:
     """Return whether a conversation that was erased before was begun anew here.
 
-    The asking device did not know of the erasure before, or of what somebody has said since.
+    It has a message of a person from after an earlier erasure, and the asking device knew neither
+    that erasure nor the message.
     """
     not_before = erasures.not_carried_out(replica) | {asked.erasure_id, *asked.after}
     if not {one["erasure_id"] for one in _known(replica, scope)} - not_before:
@@ -118,7 +119,7 @@ def _was_begun_anew(asked: AskedErasure, replica: Replica, scope: Scope) -> bool
 def _finished(
     asked: AskedErasure, storage: Storage, resumed: Sequence[ErasureResult]
 ) -> tuple[int, list[str]]:
-    """Return as `_carry_out` what an erasure did that was finished just now, or before."""
+    """Return the same as `_carry_out` for an erasure whose rows are deleted already."""
     left = [text for one in resumed if one.erasure_id == asked.erasure_id for text in one.left]
     receipts = storage.primary.fetch_all(
         "SELECT receipt FROM erasures WHERE erasure_id = ? AND finished_at IS NOT NULL",
@@ -143,17 +144,17 @@ def _known(replica: Replica, scope: Scope) -> list[dict[str, Any]]:
 
 
 def tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, deleted: Deleted) -> None:
-    """Ask the other devices to erase the same, unless it is what one of them asked for.
+    """Ask the other devices to erase the same, unless one of them asked for it.
 
-    The conflicts that were removed here end on them, too, also on one that finds them only later.
-    A repetition has the id of the first erasure, so that only devices that missed that obey.
+    Conflicts that were erased here end on them, too, even if a device finds them only later. A
+    repetition keeps the id of the first erasure, so that devices which carried that out do nothing.
     """
     if asked := asked_of(replica, scope):
         erasures.begin(replica, asked)
         ids = [one.erasure_id for one in asked]
     elif scope.kind in erasures.ROW_OF:
         ids = [erasure.repeats or erasure.erasure_id]
-        erasures.ask_again(replica, erasure.asked)
+        erasures.note(replica, erasure.asked)
         key = secrets.token_bytes(32)
         after = [one["erasure_id"] for one in _known(replica, scope)]
         erasures.ask(replica, ids[0], key, scope.hashed(key), scope.value, after=after)
@@ -161,5 +162,4 @@ def tell_devices(replica: Replica, erasure: KeptErasure, scope: Scope, deleted: 
         return
     erasures.mark_deleted(replica, ids[0], deleted.since)
     erasure.asked = erasure.asked or erasures.statements(replica, ids)
-    ended = [Decision(table, key, *json.loads(loser)) for table, key, loser in deleted.conflicts]
-    erasures.decide(replica, ids[0], ended)
+    erasures.decide(replica, ids[0], [Decision.of(*one) for one in deleted.conflicts])

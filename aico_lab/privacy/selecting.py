@@ -433,9 +433,13 @@ def _select_kept(connection: Connection, scope: Scope) -> None:
             for row in rows
         ],
     )
-    taken: object = None
+    before: object = None
     # An answer may be kept to one that is stored, which answers another that is kept.
-    while rows and taken != (taken := connection.fetch_one("SELECT count(*) FROM temp.gone_kept")):
+    while rows:
+        count = connection.fetch_one("SELECT count(*) FROM temp.gone_kept")
+        if count == before:
+            break
+        before = count
         for statement in (*_KEPT_OF[scope.kind], _TAKE_THEIR_MESSAGES, _KEPT_OF_ERASED):
             connection.execute(statement, [scope.value] if "?1" in statement else [])
 
