@@ -62,7 +62,7 @@
     │   └── NeverExplored           there is no exploration yet, or nothing to explore
     ├── ErasureError                something could not be erased everywhere yet
     │   ├── ErasureBusy             transient
-    │   └── ErasureIncomplete       a search still found something; another call goes on
+    │   └── ErasureIncomplete       a search still found something; another call goes on; transient
     ├── BusError
     │   ├── InvalidTopic
     │   └── HandlerFailed
@@ -390,6 +390,8 @@ class ErasureBusy(ErasureError):
 
 class ErasureIncomplete(ErasureError):
     """A search after an erasure still found something; another call goes on."""
+
+    transient = True
 
 
 class BusError(AicoLabError):

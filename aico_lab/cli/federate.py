@@ -48,7 +48,7 @@ def federate_sync(
     json: JsonOption = False,
 ) -> None:
     """Send what changed here, and take in what changed elsewhere."""
-    from aico_lab.errors import AicoLabError, ErasureIncomplete, FolderUnusable, InvalidValue
+    from aico_lab.errors import AicoLabError, FolderUnusable, InvalidValue
 
     if watch and json:
         raise InvalidValue("Use only one of --watch and --json.")
@@ -73,10 +73,8 @@ def federate_sync(
             except AicoLabError as error:
                 # A folder of a cloud drive or a stick may be away for a while, and a program that
                 # keeps an erasure from being finished may run for one.
-                may_pass = (
-                    error.transient
-                    or isinstance(error, ErasureIncomplete)
-                    or (isinstance(error, FolderUnusable) and error.__cause__ is not None)
+                may_pass = error.transient or (
+                    isinstance(error, FolderUnusable) and error.__cause__ is not None
                 )
                 if not (watch and may_pass):
                     raise
@@ -303,7 +301,10 @@ def federate_compact(
     from aico_lab.metrics.engine.claims import counted
 
     with open_lab(home, key_file) as lab:
-        done = lab.devices.compact()
+        try:
+            done = lab.devices.compact()
+        finally:
+            _report_erasures(lab.devices.federation)
     if json:
         emit(done)
         return
@@ -406,8 +407,8 @@ def _report_erasures(federation: Federation) -> None:
 
     while federation.erased:
         one = federation.erased.pop(0)
-        rows = counted(one.rows, "rows")
-        note(f"{one.name} asked for an erasure: {rows} were erased here.")
+        rows, verb = counted(one.rows, "rows"), "was" if one.rows == 1 else "were"
+        note(f"{one.name} asked for an erasure: {rows} {verb} erased here.")
         for sentence in one.left:
             note(sentence)
 

@@ -379,6 +379,10 @@ def unsent(replica: Replica) -> tuple[list[dict[str, Any]], list[Decision]]:
     return statements, [one for one in decided if one.table in replica.tables]
 
 
-def note_sent(replica: Replica) -> None:
-    """Note that the statements and decisions were sent."""
-    replica.connection.execute("UPDATE sync_erasures SET unsent = NULL WHERE unsent IS NOT NULL")
+def note_sent(replica: Replica, sent: Iterable[Mapping[str, Any]]) -> None:
+    """Note that statements were sent, with the conflicts that their erasures decide."""
+    replica.connection.execute(
+        "UPDATE sync_erasures SET unsent = NULL "
+        "WHERE erasure_id IN (SELECT value FROM json_each(?))",
+        [json.dumps([one["erasure_id"] for one in sent])],
+    )

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from aico_lab.errors import AicoLabError, DeviceUnreachable, ErasureIncomplete, InvalidValue
+from aico_lab.errors import AicoLabError, DeviceUnreachable, InvalidValue
 from aico_lab.federation import replaced
 from aico_lab.federation.bundles import LARGEST_FILE, Refused, parse_name
 from aico_lab.federation.nearby import BUNDLES, discover, read_address
@@ -119,7 +119,7 @@ class BundleServer:
                 told, again_at = "", math.inf
             except AicoLabError as error:
                 # A program may have to end before an erasure can be finished.
-                if not (error.transient or isinstance(error, ErasureIncomplete)):
+                if not error.transient:
                     raise
                 if str(error) != told:
                     tell(str(error))

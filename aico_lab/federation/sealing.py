@@ -86,7 +86,7 @@ def seal(replica: Replica, decided: Iterable[Decision] = ()) -> int:
     _clear_others(replica, own)
     # A device that only receives never sends them.
     if asked and (own or replica.level(replica.device_id) == 1):
-        erasures.note_sent(replica)
+        erasures.note_sent(replica, asked)
     return sealed
 
 
