@@ -1712,6 +1712,22 @@ def test_rows_that_a_device_deletes_with_another_are_no_conflict(two, folder):
     assert b.conflicts() == []
 
 
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_changed_row_that_is_deleted_with_another_can_be_brought_back(two, make, folder, level):
+    a, c = two[0], make("c")
+    c.join(json.loads(json.dumps(a.invite(c.create_keys(), "tablet", level=level))))
+    a.run("INSERT INTO user_profiles VALUES ('ada', '{}', '2025')")
+    meet(folder, a, c)
+    a.run("DELETE FROM users WHERE user_id = 'ada'")
+    c.run("UPDATE user_profiles SET profile = '[1]'")
+    meet(folder, a, c, a, c)
+    found = {one.table: one.number for one in c.conflicts()}
+    assert found.keys() == {"users", "user_profiles"}
+    c.resolve(found["user_profiles"], "mine")
+    assert (c.name, c.one("SELECT profile FROM user_profiles")) == ("Ada", "[1]")
+    assert c.conflicts() == []
+
+
 @pytest.mark.slow
 def test_long_rows_are_sent_in_several_bundles(two, folder):
     """All of them were in one, which other devices refused for its size, with all later ones."""

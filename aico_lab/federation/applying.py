@@ -479,11 +479,17 @@ class _Applying:
                     child, [row[0] for row in rows], ctx, only_kept=only_kept
                 )
                 unsent = self._unsent(child, [row[0] for row in rows])
+                noted = {
+                    change.key: change.version.stream != self._replica.unsent_stream
+                    for other, change, _ in self.lost
+                    if other is child
+                }
                 lost, parents = {}, set()
                 for key, parent_key, *version, twins in rows:
                     if (child.name, key) in self._gone:  # noted with its own deletion
-                        if key in deeper:
-                            above[parent_key] = deeper[key] or above.get(parent_key, False)
+                        if key in deeper or key in noted:
+                            is_shared = deeper.get(key, False) or noted.get(key, False)
+                            above[parent_key] = is_shared or above.get(parent_key, False)
                         continue
                     known = with_twins(Version(*version), twins) if version[0] else []
                     is_unsent = key in unsent or not known
