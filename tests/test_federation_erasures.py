@@ -579,7 +579,7 @@ def test_a_device_that_knows_no_erased_rows_waits_for_its_upgrade(shared, monkey
     meet(folder, a)
     replica = a.devices.federation.replica
     opened = [Receiver(replica).open(parse_name(name)) for name in replica.spool.names()]
-    with_marks = [one for one in opened if b'"*"' in one.body]
+    with_marks = [one for one in opened if rb'"\u0000"' in one.body]
     assert with_marks
     monkeypatch.setattr(bundles, "_ERASED", "another")  # as an older version reads them
     for one in with_marks:
