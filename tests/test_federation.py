@@ -1753,6 +1753,20 @@ def test_a_row_that_no_bundle_can_have_is_named(two, folder):
     assert (table, key, reason) == ("memories", "long", "it is larger than 32 MiB")
 
 
+def test_a_row_that_cannot_be_sent_is_kept_when_another_device_changes_it(two, folder):
+    a, b = two
+    a.run("INSERT INTO memories VALUES ('m', 'ada', 'x', 'fact', 1, '2024', NULL)")
+    meet(folder, a, b)
+    a.run("UPDATE memories SET content = ?", "y" * (33 << 20))
+    b.run("UPDATE memories SET content = 'theirs'")
+    meet(folder, a, b, a)
+    assert a.one("SELECT content FROM memories") == "theirs"
+    (conflict,) = a.conflicts()
+    assert conflict.is_unsent
+    assert len(conflict.lost["content"]) == 33 << 20
+    assert a.status().unsendable == ()
+
+
 def test_own_changes_of_a_device_that_only_receives_are_seen_and_stay(two, make, folder):
     a, c = two[0], make("c")
     c.join(a.invite(c.create_keys(), "tablet", level=1))

@@ -194,6 +194,9 @@ class _Applying:
         self.written: set[tuple[str, str]] = set()
         self.answers: list[control.Statement] = []
         self.lost: list[tuple[FederatedTable, RowChange, bool]] = []
+        self._has_unsendable = bool(
+            replica.connection.fetch_one("SELECT 1 FROM sync_unsendable LIMIT 1")
+        )
         self._gone: set[tuple[str, str]] = set()
         self._before: dict[tuple[str, str], Version] = {}
         self._known: dict[tuple[str, int, str, int], bool] = {}
@@ -246,6 +249,12 @@ class _Applying:
                 if fate == "write":
                     self.written.add((table.name, change.key))
         refused = self._write(table, rows)
+        if self._has_unsendable:
+            self._connection.execute(
+                "DELETE FROM sync_unsendable WHERE table_name = ? "
+                "AND row_key IN (SELECT value FROM json_each(?))",
+                [table.name, json.dumps(list(rows.keys() - refused.keys()))],
+            )
         for key in (unsent.keys() & rows.keys()) - refused.keys():
             if unsent[key].version.digest != by_key[key].version.digest:
                 conflicts.queue(self._replica, table, unsent[key])
@@ -293,11 +302,22 @@ class _Applying:
         return list(chosen.values()), unsent
 
     def _unsent(self, table: FederatedTable, keys: Sequence[str]) -> dict[str, RowChange]:
-        """Return rows that were changed here and are in no bundle, as their class is not sent."""
-        if table.class_ in self._sent_classes or not table.queues_conflicts:
+        """Return rows that were changed here and are in no bundle, as they are not sent."""
+        is_sent = table.class_ in self._sent_classes
+        if not table.queues_conflicts or (is_sent and not self._has_unsendable):
             return {}
         # Until they are deleted, those of this bundle are there without being changed.
         chosen = [key for key in keys if (table.name, key) not in self._gone]
+        if is_sent:
+            chosen = [
+                key
+                for (key,) in self._connection.fetch_all(
+                    "SELECT row_key FROM sync_unsendable WHERE table_name = ? "
+                    "AND typeof(row_key) = 'text' "
+                    "AND row_key IN (SELECT value FROM json_each(?))",
+                    [table.name, json.dumps(chosen)],
+                )
+            ]
         there, _ = physical(self._connection, table, chosen)
         known = stored_versions(self._connection, table.name, there)
         digests = {key: digest_of(table, key, content) for key, content in there.items()}

@@ -58,7 +58,7 @@ class RowConflict:
             or 'deleted' for a row that was deleted, or went with one that it refers to, by a device
             that did not know it in this version.
         is_unsent: Whether `lost` is a change of this device that was in no bundle, as the device
-            does not send such rows; no other one knows of the conflict.
+            does not send such rows, or not this one; no other one knows of the conflict.
         is_for_others: Whether only another device can decide it, since this one does not send such
             rows.
     """
