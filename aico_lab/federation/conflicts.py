@@ -153,7 +153,7 @@ def end_erased(replica: Replica, changes: Changes, ctx: Ctx) -> None:
                 replica.connection.execute(
                     "UPDATE sync_conflicts SET is_parent = 1 WHERE conflict_id = ?", [number]
                 )
-    _end_needless(replica)
+    end_needless(replica)
 
 
 def _ctx_of(replica: Replica, version: Version) -> Ctx | None:
@@ -178,7 +178,7 @@ def _is_concerned(replica: Replica, erased: Version, stream: str) -> bool:
     return row is None or device_id in json.loads(row[0]) or erased.device_id == device_id
 
 
-def _end_needless(replica: Replica) -> None:
+def end_needless(replica: Replica) -> None:
     """End the conflicts of erased rows that are kept only for others which refer to them."""
     found: dict[str, list[tuple[int, str]]] = {}
     for name, number, key in replica.connection.fetch_all(
@@ -358,7 +358,7 @@ def receive(replica: Replica, class_: str, decided: Sequence[Decision]) -> int:
     )
     ended = before - _count_open(replica)
     if ended:
-        _end_needless(replica)
+        end_needless(replica)
     return ended
 
 
@@ -523,7 +523,7 @@ def resolve(
         ):
             ended += _resolve(replica, conflict, keep)
             ended += _decide(replica, conflict.number)
-    _end_needless(replica)
+    end_needless(replica)
     return ended
 
 

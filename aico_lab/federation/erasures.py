@@ -306,29 +306,13 @@ def decide(replica: Replica, erasure_id: str, decided: Sequence[Decision]) -> No
         return
     for class_ in replica.classes:
         conflicts.receive(replica, class_, decided)
+    conflicts.end_needless(replica)
     replica.connection.execute(
         "UPDATE sync_erasures SET unsent = (SELECT json_group_array(json(value)) FROM "
         "(SELECT value FROM json_each(coalesce(unsent, '[]')) "
         "UNION ALL SELECT value FROM json_each(?))) WHERE erasure_id = ?",
         [json.dumps(decided), erasure_id],
     )
-
-
-def skip(replica: Replica, erasure: AskedErasure) -> None:
-    """Note that an erasure, which is to be ended now, is not one to carry out on this device."""
-    replica.connection.execute(
-        "UPDATE sync_erasures SET is_skipped = 1 WHERE erasure_id = ?", [erasure.erasure_id]
-    )
-
-
-def not_carried_out(replica: Replica) -> set[str]:
-    """Return the ids of the erasures that wait or were skipped here."""
-    return {
-        erasure_id
-        for (erasure_id,) in replica.connection.fetch_all(
-            "SELECT erasure_id FROM sync_erasures WHERE state <> 'done' OR is_skipped"
-        )
-    }
 
 
 def end(replica: Replica, erasure: AskedErasure, rows: int, left: Sequence[str]) -> ErasedForDevice:

@@ -87,10 +87,9 @@ def _carry_out(
         return 0, []
     if asked.cl is not None and erasures.length(replica, scope.kind, scope.value) > asked.cl:
         return 0, []
-    if not erasures.concerns(replica, asked, scope.kind, scope.value) or (
-        asked.cl is None and _was_begun_anew(asked, replica, scope)
-    ):
-        erasures.skip(replica, asked)
+    if not erasures.concerns(replica, asked, scope.kind, scope.value):
+        return 0, []
+    if asked.cl is None and _was_begun_anew(asked, replica, scope):
         return 0, []
     result = forgetting.forget(scope)
     return sum(result.rows.values()), result.left
@@ -102,8 +101,9 @@ def _was_begun_anew(asked: AskedErasure, replica: Replica, scope: Scope) -> bool
     It has a message of a person from after an earlier erasure, and the asking device knew neither
     that erasure nor the message.
     """
-    not_before = erasures.not_carried_out(replica) | {asked.erasure_id, *asked.after}
-    if not {one["erasure_id"] for one in _known(replica, scope)} - not_before:
+    waiting = {one.erasure_id for one in erasures.asked(replica)}
+    before = {one["erasure_id"] for one in _known(replica, scope)}
+    if not before - waiting - {asked.erasure_id, *asked.after}:
         return False
     return any(
         stream is None or not had(replica, asked.ctx, stream, n)

@@ -167,15 +167,11 @@ FEDERATION = {
         sql_statements=[
             "ALTER TABLE sync_erasures DROP COLUMN ctx",
             "ALTER TABLE sync_dirty ADD COLUMN erased_by TEXT",
-            # Whether it was not carried out: it does not concern this device, or its conversation
-            # was begun anew here.
-            "ALTER TABLE sync_erasures ADD COLUMN is_skipped INTEGER NOT NULL DEFAULT 0",
             # Whether an erased row is kept only for others which refer to it.
             "ALTER TABLE sync_conflicts ADD COLUMN is_parent INTEGER NOT NULL DEFAULT 0",
         ],
         rollback_statements=[
             "ALTER TABLE sync_conflicts DROP COLUMN is_parent",
-            "ALTER TABLE sync_erasures DROP COLUMN is_skipped",
             "ALTER TABLE sync_dirty DROP COLUMN erased_by",
             "ALTER TABLE sync_erasures RENAME TO sync_erasures_3",
             _ERASURES,
