@@ -37,6 +37,7 @@ from aico_lab.errors import (
 from aico_lab.schema.core import CORE
 from aico_lab.schema.versions import prepare
 from tests.conftest import plain_text_files
+from tests.costs import takes_about
 from tests.databases import with_core_schemas
 from tests.effort import examples
 from tests.messages import at
@@ -771,9 +772,8 @@ def test_thousands_of_messages_are_given_in_the_order_of_their_ids(memory):
     memory.add_messages([fields(number, sentiment_score=0.0) for number in range(3_000)])
     ids = [f"m{number}" for number in range(4_000)] * 10
     random.Random(1).shuffle(ids)
-    began = time.perf_counter()
-    found = memory.get_messages_by_ids(ids)
-    assert time.perf_counter() - began < 10
+    with takes_about(1):
+        found = memory.get_messages_by_ids(ids)
     assert [m.message_id for m in found] == [i for i in ids if int(i[1:]) < 3_000]
     assert memory.get_messages_by_ids([]) == []
     assert memory.get_messages_by_ids(['") OR 1=1 --', "m\0", "\ud800"]) == []

@@ -412,9 +412,7 @@ def test_the_demo_shows_insight_from_real_conversations(aico_lab, in_process, ho
     assert result["quarantined"] == 0
     report = result["report"]
     assert report.endswith(".html")
-    started = time.perf_counter()
     again = json.loads(aico_lab("demo", "--limit", "2000", "--json").stdout)
-    assert time.perf_counter() - started < 20
     assert (again["added"], again["report"]) == (0, report)
     text = aico_lab("demo", "--limit", "2000").stdout
     called = f"  {shlex.quote(sys.executable)} -m aico_lab "

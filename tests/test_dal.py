@@ -499,7 +499,7 @@ async def test_an_exhausted_pool_says_so_and_recovers(dal):
     start = time.monotonic()
     with pytest.raises(PoolExhausted, match="All 3 connections"):
         await dal.fetch_all("SELECT 1")
-    assert 0.1 <= time.monotonic() - start < 10
+    assert time.monotonic() - start >= 0.1
     waiting = [asyncio.create_task(dal.fetch_all("SELECT 1 AS one")) for _ in range(5)]
     await asyncio.sleep(0.02)
     await dal.connection_pool.release(held[0])
@@ -804,7 +804,7 @@ async def test_waiting_for_other_writers_is_bounded(path, outside):
                     start = time.monotonic()
                     with pytest.raises(error):
                         await write
-                    assert 0.1 <= time.monotonic() - start < 5
+                    assert 0.1 <= time.monotonic() - start < 20  # else it is 30 s
                 assert await dal.fetch_all("SELECT a FROM t") == []
         async with limited.transaction():  # a writer of this process
             for dal, error in ((limited, OperationTimedOut), (patient, DatabaseLocked)):
@@ -862,7 +862,7 @@ async def test_cancelling_ends_the_wait_for_a_lock_at_once(dal, outside):
             task.cancel()
         done = await asyncio.gather(*waiting, return_exceptions=True)
         assert {type(result) for result in done} == {asyncio.CancelledError}
-        assert time.monotonic() - start < 10  # the lock is waited for 30 s
+        assert time.monotonic() - start < 20  # the lock is waited for 30 s
     await asyncio.sleep(0.05)
     assert outside.rows() == []
 

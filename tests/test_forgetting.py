@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,6 +36,7 @@ from aico_lab.privacy.scope import Scope
 from aico_lab.privacy.unused_space import search_pages
 from aico_lab.schema.backup import back_up
 from aico_lab.sources import jsonl
+from tests.costs import takes_about
 from tests.databases import with_core_schemas
 from tests.effort import examples
 from tests.messages import add, add_memories, message
@@ -947,14 +947,14 @@ def test_a_channel_with_the_id_of_a_person_who_is_gone_can_be_forgotten(tmp_path
             scope.check(primary)
 
 
-COUNT = 4000
+COUNT = 16_000
 NUMBERS = f"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {COUNT})"
 MESSAGES = f"""INSERT INTO messages
     (message_id, channel_id, conversation_id, user_id, role, content, timestamp) {NUMBERS} """
 
 
 def test_forgetting_a_person_in_a_channel_with_many_conversations_is_fast(tmp_path):
-    """Each conversation read the whole channel: 1.2 s more, and 2 minutes for 40,000."""
+    """Each conversation read the whole channel: 20 s more, and 2 minutes for 40,000."""
     scope = Scope("user", "ada")
     with with_core_schemas(tmp_path / "a.db").connect() as primary:
         add(primary, *(message(i, user_id=user) for i, user in enumerate(["ada", "u"])))
@@ -966,19 +966,15 @@ def test_forgetting_a_person_in_a_channel_with_many_conversations_is_fast(tmp_pa
                 UNION ALL SELECT '{channel}-hi-' || i, '{channel}', i, iif(i % 2, 'ada', NULL),
                     iif(i % 2, 'user', 'assistant'), 'hi', '2024-05-01' FROM n"""
             )
-        began = time.process_time()
-        with primary.transaction():
+        with takes_about(1.5), primary.transaction():
             former = Patterns.of(delete(primary, scope).wanted())
-        assert time.process_time() - began < 1.2
         assert primary.fetch_all("SELECT count(*) FROM messages") == [(COUNT + 1,)]
         primary.execute(
             f"""{MESSAGES} SELECT 'late-' || i, 'c', i, NULL, 'assistant', 'hi', '2025-05-01'
             FROM n WHERE i % 2"""
         )
-        began = time.process_time()
-        with primary.transaction():
+        with takes_about(0.6), primary.transaction():
             delete(primary, scope, former)
-        assert time.process_time() - began < 0.6
         assert primary.fetch_all("SELECT count(*) FROM messages") == [(COUNT + 1,)]
 
 
@@ -999,9 +995,8 @@ def test_undoing_an_import_that_added_many_people_is_fast(tmp_path):
             "INSERT INTO import_rows SELECT 1, 'users', user_id, NULL FROM users "
             "UNION ALL SELECT 1, 'memories', memory_id, NULL FROM memories WHERE memory_id % 2"
         )
-        began = time.process_time()
-        undo(primary, "i")
-        assert time.process_time() - began < 0.6
+        with takes_about(0.6):
+            undo(primary, "i")
         for table in ("users", "memories"):
             assert primary.fetch_all(f"SELECT count(*) FROM {table}") == [(COUNT // 2,)]
         assert primary.fetch_all("SELECT count(*) FROM outbox") == [(COUNT,)]
@@ -1028,9 +1023,8 @@ def test_undoing_an_import_whose_messages_were_edited_later_is_fast(plain):
         "INSERT INTO import_rows VALUES (0, 'users', 'person-ada', NULL), "
         "(0, 'channels', 'direct:person-ada', NULL)"
     )
-    began = time.process_time()
-    undo(plain.primary, "import-0")
-    assert time.process_time() - began < 0.5
+    with takes_about(0.05):
+        undo(plain.primary, "import-0")
     assert plain.primary.fetch_all(
         "SELECT number, former IS NULL, count(*) FROM import_rows WHERE table_name = 'messages' "
         "GROUP BY 1"

@@ -38,6 +38,7 @@ from aico_lab.errors import (
 )
 from aico_lab.repositories.outbox import enqueue
 from aico_lab.schema import feed
+from tests.costs import takes_about
 from tests.databases import with_core_schemas
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ async def test_a_failed_message_is_tried_again_after_a_pause(dal, registry, outs
     while not effects(outside):
         await drain(relay)
         await asyncio.sleep(0.01)
-    assert 0.19 < time.monotonic() - started < 5
+    assert time.monotonic() - started > 0.19
 
 
 @given(failures=st.integers(1, 50), backoff=st.floats(0, 10))
@@ -415,9 +416,8 @@ async def test_run_delivers_what_comes_later_and_is_cheap_when_idle(dal, registr
     worker(registry, dal)
     task = asyncio.create_task(Relay(dal, registry).run(stop))
     await asyncio.sleep(0.3)
-    spent = time.process_time()
-    await asyncio.sleep(1)
-    assert time.process_time() - spent < 0.25
+    with takes_about(0.05):
+        await asyncio.sleep(1)
     await enqueue(dal, "x", {"n": 1})
     await until(lambda: effects(outside) == [1])
     stop.set()

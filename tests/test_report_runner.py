@@ -229,7 +229,7 @@ def test_a_notebook_that_takes_too_long_is_stopped_and_kept(run, tmp_path):
         NotebookTimedOut, match=r"stopped in cell 3: it exceeded its timeout; .*ipynb\."
     ):
         run("print('before')", "import time; time.sleep(600)", timeout=8)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     kept = tmp_path / "out" / "report.ipynb"
     assert outputs(kept).startswith("before")
     assert "it exceeded its timeout" in kept.with_suffix(".html").read_text(encoding="utf-8")

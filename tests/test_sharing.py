@@ -6,7 +6,6 @@ import io
 import json
 import random
 import re
-import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -23,6 +22,7 @@ from aico_lab.privacy.shared_files import SharedMessage
 from aico_lab.privacy.sharing import SharingRules, _names
 from aico_lab.privacy.study import Study
 from tests.conftest import plain_text_files
+from tests.costs import takes_about
 from tests.redaction_sample import SAMPLE, labelled, plain
 
 TEXTS = ("I love it!", "what is this?", "I feel so sad today", "Tell Tomasz it is 12 o'clock")
@@ -297,15 +297,10 @@ def test_known_names_and_ids_are_removed_in_every_form(text, expected):
 )
 def test_texts_of_one_long_run_take_linear_time(piece):
     """Twenty times the text took 400 times as long, and a pasted file half an hour."""
-
-    def seconds(times: int) -> float:
-        text = piece * times + "_"
-        begin = time.process_time()
+    text = piece * 40_000 + "_"
+    with takes_about(0.5):
         names = ["Ada", "Zedekia", "王小明"]
         TextRedactor(names, [f"team {'x' * i}" for i in range(40)]).redact(text)
-        return time.process_time() - begin
-
-    assert seconds(40_000) < 1
 
 
 def test_metadata_that_could_name_somebody_are_left_out():
