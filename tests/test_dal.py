@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 KEY = "k" * 32
 INSERT = "INSERT INTO t (a) VALUES (?)"
 # Something that keeps the driver, and the whole process, busy for a fifth of a second or more.
-LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000)"
+LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000000)"
 
 
 class Regret(Exception):
@@ -368,7 +368,7 @@ async def test_waiting_writers_do_not_keep_readers_from_connections(dal):
     async with dal.transaction():
         writers = [asyncio.create_task(dal.execute(INSERT, [str(n)])) for n in range(20)]
         await asyncio.sleep(0.02)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(60):
             assert await asyncio.create_task(dal.fetch_all("SELECT a FROM t")) == []
     await asyncio.gather(*writers)
     assert [row["a"] for row in await dal.fetch_all("SELECT a FROM t ORDER BY id")] == [
@@ -517,7 +517,7 @@ async def test_a_writer_that_gets_no_connection_does_not_keep_its_turn(dal):
         await dal.execute(INSERT, ["no"])
     for connection in held:
         await dal.connection_pool.release(connection)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await dal.execute(INSERT, ["yes"])
 
 
@@ -585,7 +585,7 @@ async def test_a_broken_connection_is_replaced_before_its_next_use(path, outside
 
 async def until(condition: Any) -> None:
     """Wait for a condition that another thread makes true."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - a thread sets no event of this loop
             await asyncio.sleep(0.005)
 
@@ -632,7 +632,7 @@ async def test_what_a_vanished_task_leaves_behind_is_undone(path, outside, manag
     assert not outside.can_write()
     del task
     gc.collect()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         if not closed:
             await dal.execute(INSERT, ["after"])
         await dal.close()
@@ -691,7 +691,7 @@ async def test_closing_does_not_wait_for_ever(path, outside):
         with pytest.raises(Regret):
             async with own.transaction():
                 await own.execute(INSERT, ["two"])
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     await own.close()  # at once: it would wait for itself
                 raise Regret
     assert outside.rows() == []
@@ -816,7 +816,7 @@ async def test_waiting_for_other_writers_is_bounded(path, outside):
 @pytest.mark.slow
 async def test_an_interrupted_operation_spoils_its_transaction(path, outside):
     """Catching the interruption allows no partial commit; an inner transaction contains it."""
-    async with DataAccessLayer(Counting(path), operation_timeout=0.15) as dal:
+    async with DataAccessLayer(Counting(path), operation_timeout=0.4) as dal:
         with pytest.raises(OperationTimedOut, match="start again"):
             async with dal.transaction():
                 await dal.execute(INSERT, ["half"])
@@ -957,8 +957,8 @@ def test_in_a_forked_process_a_layer_says_that_it_is_of_no_use(path, outside):
         code = 1
         try:
             with pytest.raises(ConnectionIsClosed, match="make one after it"):
-                asyncio.run(asyncio.wait_for(use(layer, "lost"), 2))
-            asyncio.run(asyncio.wait_for(layer.close(), 2))
+                asyncio.run(asyncio.wait_for(use(layer, "lost"), 60))
+            asyncio.run(asyncio.wait_for(layer.close(), 60))
             asyncio.run(use_another())
             code = 0
         finally:
