@@ -478,7 +478,7 @@ def _check_devices(lab: Lab) -> str:
     trusted = facts.pop("trusted")
     if not facts:
         return "this home is on one device only"
-    if lab.devices.federation.is_outside:
+    if lab.devices.federation.replica.is_outside:
         raise DeviceRevoked(
             "The other devices trust this one no longer, so its changes go nowhere: let one of "
             "them add it again."
@@ -486,7 +486,8 @@ def _check_devices(lab: Lab) -> str:
     found = ", ".join(
         _counted(count, name) for name, count in facts.items() if isinstance(count, int) and count
     )
-    only = ", and changes of this device stay here" if lab.devices.federation.receives_only else ""
+    receives_only = lab.devices.federation.replica.receives_only
+    only = ", and changes of this device stay here" if receives_only else ""
     return f"{trusted:,} trusted; {found or 'nothing waits'}{only}" + (
         ": see `aico-lab federate status`" if found else ""
     )

@@ -29,7 +29,7 @@ from aico_lab.errors import (
     UnknownName,
 )
 from aico_lab.federation import pairing
-from aico_lab.federation.replica import DeviceKeys
+from aico_lab.federation.replica import DeviceKeys, Replica
 from aico_lab.federation.results import MissingBundles
 from aico_lab.federation.syncing import Federation
 from aico_lab.lab import Lab
@@ -497,7 +497,7 @@ def test_the_health_of_a_home_knows_of_its_devices(lab, monkeypatch):
     assert health._check_devices(lab) == "1 trusted; nothing waits"
     assert health.describe(lab)["devices"]["trusted"] == 1
     with monkeypatch.context() as revoked, pytest.raises(DeviceRevoked, match="go nowhere"):
-        revoked.setattr(Federation, "is_outside", True)
+        revoked.setattr(Replica, "is_outside", True)
         health._check_devices(lab)
     left = lab.devices.federation.replica.spool.folder / "stream" / "..pending-1.age.2261706d"
     left.parent.mkdir(parents=True)

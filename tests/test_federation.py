@@ -349,10 +349,10 @@ def test_that_rows_stay_deleted_is_decided_for_all_devices(orphaned, folder):
 def test_many_conflicts_are_decided_at_once_or_none(orphaned, folder):
     a, b, c = orphaned
     with pytest.raises(UnknownName):
-        b.resolve_all([b.conflicts()[0].number, 99], "mine")
+        b.resolve([b.conflicts()[0].number, 99], "mine")
     with pytest.raises(InvalidValue, match="which was deleted"):
-        a.resolve_all([one.number for one in a.conflicts()], "theirs")
-    b.resolve_all([one.number for one in b.conflicts()], "mine")
+        a.resolve([one.number for one in a.conflicts()], "theirs")
+    b.resolve_all("mine")
     meet(folder, a, b, c)
     for one in orphaned:
         assert one.one("SELECT group_concat(message_id) FROM messages") == "unknown"
@@ -1839,6 +1839,225 @@ def test_each_own_change_that_is_in_no_bundle_is_kept_by_itself(listening, folde
     a.run("DELETE FROM memories")
     meet(folder, a, c)
     assert [(one.kind, one.lost["content"]) for one in c.conflicts()] == [("deleted", "second")]
+
+
+def rejoin(a, other):
+    """Let a device join again that is revoked now; it has another id then."""
+    level = a.replica.level(other.replica.device_id)
+    a.revoke(other.replica.device_id)
+    other.replica.connection.execute(
+        "UPDATE devices SET trust_level = 0, revoked_at = '2026' WHERE device_id = ?",
+        [other.replica.device_id],
+    )
+    other.join(json.loads(json.dumps(a.invite(other.create_keys(), "again", level=level))))
+
+
+def test_a_device_that_joined_again_knows_its_own_versions(two, folder):
+    a, b = two
+    a.run(RENAME, "theirs", at=1_800_000_000_001)
+    b.run(RENAME, "mine", at=1_800_000_000_000)
+    meet(folder, a, b)
+    rejoin(a, b)
+    meet(folder, b, a)
+    b.resolve(b.conflicts()[0].number, "mine")
+    meet(folder, b, a)
+    assert (a.name, b.name) == ("mine", "mine")
+
+
+def test_a_device_that_only_receives_decides_what_it_changed_before_it_joined_again(
+    listening, folder
+):
+    a, c = listening
+    c.run("UPDATE memories SET content = 'mine'")
+    a.run("UPDATE memories SET content = 'theirs'")
+    meet(folder, a, c)
+    rejoin(a, c)
+    meet(folder, a, c)
+    (found,) = c.conflicts()
+    assert found.is_unsent
+    assert not found.is_for_others
+    c.resolve(found.number, "mine")
+    assert c.one("SELECT content FROM memories") == "mine"
+
+
+def test_a_row_that_a_device_which_only_receives_deleted_itself_can_be_brought_back(
+    listening, folder
+):
+    a, c = listening
+    c.run("UPDATE memories SET content = 'mine'")
+    a.run("UPDATE memories SET content = 'theirs'")
+    meet(folder, a, c)
+    c.run("DELETE FROM memories")
+    c.resolve(c.conflicts()[0].number, "mine")
+    assert c.one("SELECT content FROM memories") == "mine"
+
+
+def raw(device):
+    return device.one(
+        "SELECT CAST(content AS BLOB) FROM memories "
+        "WHERE typeof(content) = 'text' AND memory_id = 'm'"
+    )
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "UPDATE memories SET content = 'theirs'",
+        "DELETE FROM memories",
+        "DELETE FROM users WHERE user_id = 'eve'",
+    ],
+)
+@pytest.mark.parametrize("text", [b"my\0self", b"caf\xe9", b""])
+def test_a_text_that_no_bundle_can_have_is_kept_when_another_device_changes_the_row(
+    two, folder, text, theirs
+):
+    a, b = two
+    a.run(USER, "eve", "Eve")
+    a.run(MEMORY, "m")
+    meet(folder, a, b)
+    a.run("UPDATE memories SET content = CAST(? AS TEXT), importance = 0.25", text)
+    a.run("INSERT INTO memories VALUES (CAST(? AS TEXT), 'eve', 'x', 'fact', 1, '2024', NULL)",
+          b"key\xe9")  # fmt: skip
+    b.run(theirs, at=1_800_000_000_000)
+    meet(folder, a, b, a)
+    assert raw(a) in {None, b"theirs"}
+    found = {one.table: one for one in a.conflicts()}
+    lost = found["memories"].lost["content"]
+    assert (lost if isinstance(lost, bytes) else lost.encode()) == text
+    a.resolve(found["memories"].number, "mine")
+    importance = a.one("SELECT importance FROM memories WHERE memory_id = 'm'")
+    assert (raw(a), importance) == (text, 0.25)
+    assert a.conflicts() == []
+    unsendable = {(table, key) for table, key, _ in a.status().unsendable}
+    assert (("memories", "m") in unsendable) == bool(text)
+
+
+def test_a_row_beside_a_text_that_no_bundle_can_have_is_decided_by_a_file(two, folder):
+    a, b = two
+    a.run("INSERT INTO memories VALUES ('m', 'ada', 'x', 'fact', 1, '2024', NULL)")
+    meet(folder, a, b)
+    for device, number in ((a, 0.25), (b, 0.5)):
+        device.run("UPDATE memories SET importance = ?", number)
+    meet(folder, a, b)
+    a.run("UPDATE memories SET content = CAST(? AS TEXT)", b"my\0self")
+    a.resolve(a.conflicts()[0].number, {"importance": 0.75})
+    assert (raw(a), a.one("SELECT importance FROM memories")) == (b"my\0self", 0.75)
+
+
+@pytest.mark.parametrize("is_known_first", [False, True])
+def test_compacting_keeps_the_version_of_a_row_whose_later_one_cannot_be_sent(
+    two, make, folder, is_known_first
+):
+    a, b = two
+    a.run("INSERT INTO memories VALUES ('m', 'ada', 'sent', 'fact', 1, '2024', NULL)")
+    meet(folder, a, b)
+    if is_known_first:
+        b.compact()
+        meet(folder, b, a)
+    a.run("UPDATE memories SET content = 'a' || char(0)")
+    a.seal()
+    a.compact()
+    meet(folder, a, b)
+    c = make("c")
+    c.join(a.invite(c.create_keys(), "desktop"))
+    meet(folder, a, c)
+    assert c.one("SELECT content FROM memories") == "sent"
+    a.run("UPDATE memories SET content = 'again'")
+    meet(folder, a, b, c)
+    assert (b.one("SELECT content FROM memories"), b.conflicts()) == ("again", [])
+    assert a.verify(with_=c.verify().verified.proof).buckets == {}
+
+
+@pytest.mark.parametrize("theirs", [RENAME, "DELETE FROM users WHERE user_id = 'ada' AND ? <> ''"])
+@pytest.mark.parametrize("case", ["loses", "loses late", "wins", "wins late"])
+def test_of_two_versions_of_which_one_replaced_the_other_only_the_last_can_be_lost(
+    two, make, folder, theirs, case
+):
+    """Whether they lose, or the last one wins after the first had lost."""
+    a, b = two
+    c = with_third(two, make, folder)
+    b.run(theirs, "theirs", at=1_800_000_000_000)
+    a.run(RENAME, "first", at=1_700_000_000_000)
+    a.sync(folder)
+    if "late" in case:
+        meet(folder, b, c)
+    a.run(RENAME, "second", at=1_900_000_000_000 if "wins" in case else 1_700_000_000_001)
+    a.seal()
+    a.exchange(folder)
+    meet(folder, c, b, a)
+    kept = {tuple(found.lost["name"] for found in one.conflicts()) for one in (a, b, c)}
+    assert kept in ({("second",)}, {("theirs",)})
+    assert len({one.name for one in (a, b, c)}) == 1
+    b.resolve(b.conflicts()[0].number, "mine")
+    meet(folder, b, a, c)
+    assert [one.conflicts() for one in (a, b, c)] == [[], [], []]
+
+
+def test_who_changes_a_row_that_lost_decides_nothing(two, make, folder):
+    a, b = two
+    c = with_third(two, make, folder)
+    a.run(RENAME, "first", at=1_800_000_000_000)
+    b.run(RENAME, "theirs", at=1_800_000_000_001)
+    meet(folder, a, b, c)
+    a.run(RENAME, "second", at=1_800_000_000_002)
+    b.run(RENAME, "third", at=1_800_000_000_003)
+    meet(folder, a, b, c)
+    for one in (a, b, c):
+        assert [found.lost["name"] for found in one.conflicts()] == ["first", "second"]
+
+
+def test_an_own_deletion_ends_conflicts_although_it_is_in_no_bundle_yet(two, folder):
+    a, b = two
+    for one in two:
+        one.run(USER, "eve", "Eve")
+    meet(folder, a, b)
+    for device, name in ((a, "mine"), (b, "theirs")):
+        device.run("UPDATE users SET name = ?", name)
+    meet(folder, a, b)
+    assert len(a.conflicts()) == 2
+    a.run("DELETE FROM users WHERE user_id = 'eve'")
+    assert a.resolve_all("mine") == {}
+    assert a.conflicts() == []
+    meet(folder, a, b)
+    assert (a.name, b.name, b.conflicts()) == ("mine", "mine", [])
+
+
+def test_a_version_that_refers_to_a_person_who_is_gone_is_left_by_name(two, folder):
+    a, b = two
+    a.run(USER, "eve", "Eve")
+    a.run(CHANNEL)
+    a.run(MESSAGE, "m")
+    meet(folder, a, b)
+    a.run("UPDATE messages SET content = 'mine'", at=1_800_000_000_000)
+    b.run("UPDATE messages SET content = 'theirs', user_id = 'ada'", at=1_800_000_000_001)
+    meet(folder, a, b)
+    for device, name in ((a, "mine"), (b, "theirs")):
+        device.run(RENAME, name)
+    meet(folder, a, b)
+    a.run("DELETE FROM users WHERE user_id = 'eve'")
+    (left,) = a.resolve_all("mine")
+    assert a.name == "mine"
+    (found,) = a.conflicts()
+    assert (found.number, found.table) == (left, "messages")
+    with pytest.raises(InvalidValue, match="'eve' of users, which was deleted: decide on a device"):
+        a.resolve(left, "mine")
+    a.resolve(left, {"content": "mine"})
+    meet(folder, a, b)
+    for one in two:
+        rows = one.replica.connection.fetch_all("SELECT content, user_id FROM messages")
+        assert rows == [("mine", "ada")]
+        assert one.conflicts() == []
+
+
+def test_of_all_conflicts_those_stay_that_this_device_cannot_decide(orphaned):
+    a, _, _ = orphaned
+    (orphan,) = [one.number for one in a.conflicts() if one.key == "unknown"]
+    a.run(USER, "new", "New")
+    a.seal()
+    left = a.resolve_all("theirs")
+    assert left.keys() == {orphan}
+    assert "'eve' of users, which was deleted: decide on" in left[orphan]
+    assert [one.number for one in a.conflicts()] == [orphan]
 
 
 def test_a_row_of_a_device_that_only_receives_is_kept_if_its_parent_is_deleted(listening, folder):

@@ -287,7 +287,7 @@ def test_a_row_that_was_changed_twice_meanwhile_leaves_no_conflict(shared):
     b.devices.federation.seal()
     b.devices.federation.exchange(folder)
     meet(folder, a)
-    assert len(a.devices.federation.conflicts()) == 2
+    assert len(a.devices.federation.conflicts()) == 1  # with the later text
     meet(folder, b, a)
     check_erased(a)
     check_erased(b)
@@ -780,6 +780,29 @@ def test_a_process_that_is_killed_while_it_erases_for_another_device(shared, mon
         for lab in (a, again):
             check_erased(lab)
             assert count(lab, "SELECT count(*) FROM messages") == 1
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_own_versions_of_segments_go_with_the_person_on_a_device_that_only_receives(
+    shared, tmp_path, homes, is_deleted
+):
+    a, folder = shared("laptop", channel="group")
+    make_of_it(a, "group")
+    write(a, SAID, "o2", "group", "talk", "otto", "user", "roses are red here, too")
+    write(a, "INSERT INTO segment_messages SELECT 's', message_id, id FROM messages")
+    with homes.open(tmp_path / "frame") as c:
+        join(a, c, "frame", level=1)
+        meet(folder, a, c)
+        for lab, text in ((c, "a canary, my own words"), (a, "what they sum up")):
+            write(lab, "UPDATE conversation_segments SET summary = ?", text)
+        if is_deleted:
+            write(a, "DELETE FROM conversation_segments")
+        meet(folder, a, c)
+        assert len(c.devices.federation.conflicts()) == 1
+        a.privacy.forget(user=ADA)
+        meet(folder, a, c)
+        check_erased(a)
+        check_erased(c)
 
 
 def test_a_device_that_only_receives_erases_and_cannot_ask(shared, tmp_path, homes):

@@ -277,17 +277,22 @@ def federate_resolve(
             )
     with open_lab(home, key_file) as lab:
         federation = lab.devices.federation
-        chosen = numbers or [one.number for one in federation.conflicts() if not one.is_for_others]
-        if keep in ("mine", "theirs"):
-            federation.resolve_all(chosen, cast("Literal['mine', 'theirs']", keep))
+        before = [one.number for one in federation.conflicts()]
+        undecided: dict[int, str] = {}
+        if all_:
+            undecided = federation.resolve_all(cast("Literal['mine', 'theirs']", keep))
         else:
-            federation.resolve(chosen[0], read_values(Path(keep)))
+            values = keep if keep in ("mine", "theirs") else read_values(Path(keep))
+            federation.resolve(numbers or [], values)
         left = federation.conflicts()
+    for number, reason in undecided.items():
+        note(f"Conflict {number} is left: {reason}")
+    resolved = sorted({*before} - {one.number for one in left})
     if json:
-        emit({"resolved": chosen, "left": len(left)})
+        emit({"resolved": resolved, "left": len(left)})
         return
-    say(f"{counted(len(chosen), 'conflicts')} resolved; {counted(len(left), 'conflicts')} left.")
-    if chosen:
+    say(f"{counted(len(resolved), 'conflicts')} resolved; {counted(len(left), 'conflicts')} left.")
+    if resolved:
         say("`aico-lab federate sync` tells the other devices.")
     if any(one.is_for_others for one in left):
         say("Some are of rows that this device does not send: decide them on another device.")
@@ -414,4 +419,8 @@ def _report_erasures(federation: Federation) -> None:
 
 
 def _value(value: object) -> str:
+    from aico_lab.federation.rows import RawText
+
+    if isinstance(value, RawText):
+        value = value.decode(errors="backslashreplace")
     return json_text(value) if isinstance(value, str | int | float | None) else repr(value)

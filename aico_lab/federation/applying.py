@@ -17,7 +17,7 @@ import orjson
 
 from aico_lab.adapters.sql_text import quoted
 from aico_lab.errors import ConstraintViolated
-from aico_lab.federation import conflicts, control
+from aico_lab.federation import conflicts, control, erased_conflicts, taken_in
 from aico_lab.federation.bundles import ROWS, Changes, Ctx, FileName, Header, RowChange
 from aico_lab.federation.rows import (
     Version,
@@ -32,7 +32,9 @@ from aico_lab.federation.rows import (
     store_versions,
     stored_twins,
     stored_versions,
+    text_or_none,
     to_columns,
+    with_raw_text,
     with_twins,
 )
 from aico_lab.federation.sealing import (
@@ -69,10 +71,11 @@ _DUE: Final = """SELECT parked_id, table_name, row_key, version, ctx FROM sync_p
 def apply(replica: Replica, name: FileName, header: Header, changes: Changes) -> None:
     """Write the rows of a bundle, obey its statements, and note the bundle as taken in."""
     with _changes_of(name.device, replica) as applying:
+        # First, because what its author had taken in is asked for while its rows are merged.
+        add_to_chain(replica, name, header)
         applying.merge(changes, header.ctx)
         if ended := conflicts.receive(replica, header.class_, header.decided):
             replica.audit("federation.resolved", name.device, f"conflicts: {ended:,}")
-        add_to_chain(replica, name, header)
         _note_seen(replica, name, header)
         applying.answers = control.obey(replica, header.statements, name.device)
         if changes:
@@ -214,7 +217,7 @@ class _Applying:
             self._keep_unknown(table, gone[table.name], ctx, erased)
         for table in below_first:
             self._delete(table, gone[table.name], ctx)
-        conflicts.end_erased(self._replica, changes, ctx)
+        erased_conflicts.end_erased(self._replica, changes, ctx)
         if "personality_profiles" in changes:
             conflicts.queue_profiles(self._replica)
 
@@ -257,7 +260,7 @@ class _Applying:
             )
         for key in (unsent.keys() & rows.keys()) - refused.keys():
             if unsent[key].version.digest != by_key[key].version.digest:
-                conflicts.queue(self._replica, table, unsent[key])
+                conflicts.queue(self._replica, table, unsent[key], by_key[key].version)
         self.lost += [(table, unsent[key], False) for key in gone if key in unsent]
         for key, reason in refused.items():
             del versions[key]
@@ -299,6 +302,9 @@ class _Applying:
             self._keep_beaten(table, beaten, chosen, ctx)
             self._keep_refused(table, [one for one in changes if one.key not in chosen], known)
             conflicts.close_seen(self._replica, table.name, chosen, ctx)
+            conflicts.end_replaced(
+                self._replica, table.name, {one.key: one.version for one in changes}
+            )
         return list(chosen.values()), unsent
 
     def _unsent(self, table: FederatedTable, keys: Sequence[str]) -> dict[str, RowChange]:
@@ -318,7 +324,7 @@ class _Applying:
                     [table.name, json.dumps(chosen)],
                 )
             ]
-        there, _ = physical(self._connection, table, chosen)
+        there = with_raw_text(self._connection, table, chosen)
         known = stored_versions(self._connection, table.name, there)
         digests = {key: digest_of(table, key, content) for key, content in there.items()}
         return {
@@ -371,7 +377,7 @@ class _Applying:
                 if chosen[key].content is None:
                     self.lost.append((table, loser, False))
                 else:
-                    conflicts.queue(self._replica, table, loser)
+                    conflicts.queue(self._replica, table, loser, chosen[key].version)
 
     def _keep_refused(
         self, table: FederatedTable, changes: Sequence[RowChange], known: dict[str, Version]
@@ -383,7 +389,7 @@ class _Applying:
             if not new.is_alive or new.digest == old.digest or self._knew(old, new):
                 continue
             if old.is_alive:
-                conflicts.queue(self._replica, table, change)
+                conflicts.queue(self._replica, table, change, old)
             else:
                 dead.append(change)
         fulls = [_full(table, change) for change in dead]
@@ -398,14 +404,14 @@ class _Applying:
         """Return whether the author of a stored version had taken in another one of the row."""
         asked = (version.stream, version.n, other.stream, other.n)
         if asked not in self._known:
-            self._known[asked] = conflicts.knew(self._replica, version, other)
+            self._known[asked] = taken_in.knew(self._replica, version, other)
         return self._known[asked]
 
     def _had(self, ctx: Ctx, version: Version) -> bool:
         """Return whether the author of the bundle had taken in a version."""
         asked = (version.stream, version.n)
         if asked not in self._had_of:
-            self._had_of[asked] = conflicts.had(self._replica, ctx, *asked)
+            self._had_of[asked] = taken_in.had(self._replica, ctx, *asked)
         return self._had_of[asked]
 
     def _unknown(self, versions: Sequence[Version], ctx: Ctx) -> list[Version]:
@@ -486,13 +492,18 @@ class _Applying:
                 if not keys or (only_kept and not child.queues_conflicts):
                     continue
                 column = f"t.{quoted(full[parent.position])}"
-                rows = self._connection.fetch_all(
-                    f"SELECT {select_key(child, 't')}, {column}, cl, stamp, digest, stream, n, "
-                    f"twins FROM {child.name} AS t LEFT JOIN sync_rows AS r ON r.table_name = ? "
+                found = self._connection.fetch_all(
+                    f"SELECT CAST({select_key(child, 't')} AS BLOB), {column}, cl, stamp, digest, "
+                    f"stream, n, twins FROM {child.name} AS t "
+                    f"LEFT JOIN sync_rows AS r ON r.table_name = ? "
                     f"AND r.row_key = {select_key(child, 't')} LEFT JOIN sync_streams "
                     f"USING (stream_id) WHERE {column} IN (SELECT value FROM json_each(?))",
                     [child.name, json.dumps(list(keys))],
                 )
+                # Of one whose key no bundle can have, nobody could name the conflict.
+                rows = [
+                    (key, *row) for raw, *row in found if (key := text_or_none(raw)) is not None
+                ]
                 if rows:
                     conflicts.keep_losers(self._replica, child.name, [row[0] for row in rows], ctx)
                 deeper = self._unknown_below(
@@ -500,7 +511,7 @@ class _Applying:
                 )
                 unsent = self._unsent(child, [row[0] for row in rows])
                 noted = {
-                    change.key: change.version.stream != self._replica.unsent_stream
+                    change.key: not self._replica.is_unsent(change.version.stream)
                     for other, change, _ in self.lost
                     if other is child
                 }
@@ -526,7 +537,9 @@ class _Applying:
     def _note_lost(
         self, table: FederatedTable, lost: dict[str, list[Version]], parents: AbstractSet[str]
     ) -> None:
-        there, _ = physical(self._connection, table, list(lost) if table.queues_conflicts else [])
+        if not table.queues_conflicts:
+            return
+        there = with_raw_text(self._connection, table, list(lost))
         self.lost += [
             (table, RowChange(key, version, content), key in parents)
             for key, content in there.items()

@@ -23,6 +23,7 @@ from aico_lab.federation.bundles import (
     Refused,
     RowChange,
     parse_name,
+    read_changes,
 )
 from aico_lab.federation.receiving import Receiver
 from aico_lab.federation.replaced import Link
@@ -31,7 +32,7 @@ from aico_lab.federation.sealing import seal, write
 from aico_lab.federation.tables import BASE, select_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from aico_lab.federation.replica import Replica
@@ -228,17 +229,39 @@ def _rows(
 def _stored(
     replica: Replica, table: FederatedTable, origins: AbstractSet[tuple[str, int]] | None
 ) -> Iterator[RowChange]:
+    others: dict[str, Version] = {}
     for rows in _pages(replica, table):
         versions = {key: Version(*version) for key, *version in rows}
         wanted = {key: one for key, one in versions.items() if _is_of(one, origins)}
         alive = [key for key, version in wanted.items() if version.is_alive]
-        # A row that cannot be sent as it is now is left out: `federate status` names it.
         there, _ = physical(replica.connection, table, alive)
         for key, version in wanted.items():
             if not version.is_alive:
                 yield RowChange(key, version, None)
             elif key in there and digest_of(table, key, there[key]) == version.digest:
                 yield RowChange(key, version, there[key])
+            else:
+                others[key] = version
+    # A change that no bundle can have: the last version that was sent is in a bundle alone.
+    yield from _from_bundles(replica, table, others)
+
+
+def _from_bundles(
+    replica: Replica, table: FederatedTable, wanted: Mapping[str, Version]
+) -> Iterator[RowChange]:
+    """Yield rows in versions that the tables do not have any more, as far as bundles have them."""
+    if not wanted:
+        return
+    receiver, left = Receiver(replica), dict(wanted)
+    of_class = {link.file for link in _chain(replica, table.class_)}
+    for name in map(parse_name, sorted(replica.spool.names() & of_class)):
+        with contextlib.suppress(Refused):
+            opened = receiver.open(name)
+            schema = replica.schema_of(opened.header.class_)
+            for change in read_changes(opened, replica.tables, schema).get(table.name, ()):
+                if left.get(change.key) == change.version:
+                    del left[change.key]
+                    yield change
 
 
 def _pages(replica: Replica, table: FederatedTable) -> Iterator[list[Any]]:

@@ -1,35 +1,36 @@
 """Rows that two devices changed without knowing of each other: the losing version is kept.
 
 A row that another device deleted, or one that it refers to, without knowing of this version of it,
-is kept as well. A person decides by `Federation.resolve`, which writes a new version, and names the
-losing one in the header of its bundle. A decision ends the conflict on every device, also where the
-losing version comes later, and so does an erasure whose device had taken in the losing version; see
-`end_erased`. A later change of the row does not, since who changes a row need not have looked at
-what it lost; only two versions of a personality are no conflict any more when one of them is
-changed, which nobody has decided: `decided_at` stays NULL, and the version may be lost later.
+is kept as well. A person decides by `resolving`, which writes a new version, and names the losing
+one in the header of its bundle. A decision ends the conflict on every device, also where the losing
+version comes later, and so does an erasure whose device had taken in the losing version; see
+`erased_conflicts`. A later change of the row does not, since who changes a row need not have looked
+at what it lost. But a version that its own device, or another one, had replaced before it lost is
+not lost, wherever the later version comes second; see `end_replaced`. And two versions of a
+personality are no conflict any more when one of them is changed, which nobody has decided:
+`decided_at` stays NULL, and the version may be lost later.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aico_lab.adapters.libsql import NOW
-from aico_lab.adapters.sql_text import quoted
-from aico_lab.errors import InvalidValue, UnknownName
-from aico_lab.federation.bundles import Changes, Ctx, Decision, RowChange
-from aico_lab.federation.chosen import checked
-from aico_lab.federation.replaced import UNKNOWN_CTX
+from aico_lab.federation.bundles import Ctx, Decision, RowChange
+from aico_lab.federation.erased_conflicts import end_needless
 from aico_lab.federation.rows import (
+    RawText,
     Version,
-    device_of_stream,
     from_json,
-    key_values,
     physical,
     stored_versions,
     to_columns,
+    with_raw_text,
 )
+from aico_lab.federation.taken_in import ctx_of, had, knew
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -75,43 +76,6 @@ class RowConflict:
     is_for_others: bool = False
 
 
-def knew(replica: Replica, version: Version, other: Version) -> bool:
-    """Return whether the author of a version had taken in another one of the same row."""
-    if version.stream == other.stream:
-        # Two bundles of one number are of a copied home, whose copies do not know of each other.
-        return version.n > other.n and len(_hashes(replica, other.stream, other.n)) == 1
-    row = replica.connection.fetch_one(
-        "SELECT ctx FROM sync_chain WHERE stream = ? AND n = ?", [version.stream, version.n]
-    )
-    if row is not None and row[0] == UNKNOWN_CTX:  # the author of the state knew all that it has
-        return True
-    return row is not None and had(replica, Ctx(json.loads(row[0])), other.stream, other.n)
-
-
-def had(replica: Replica, ctx: Ctx, stream: str, n: int) -> bool:
-    """Return whether all bundles `n` of a stream had been taken in; copied homes write several."""
-    if not ctx.has(stream, n):
-        return False
-    hashes = _hashes(replica, stream, n)
-    if len(hashes) <= 1:
-        return True
-    before = replica.connection.fetch_all(
-        "WITH RECURSIVE before(n, hash) AS (SELECT n, hash FROM sync_chain WHERE stream = ?1 "
-        "AND hash IN (SELECT value FROM json_each(?2)) UNION SELECT c.n - 1, c.prev "
-        "FROM before JOIN sync_chain AS c ON c.stream = ?1 AND c.n = before.n "
-        "AND c.hash = before.hash WHERE c.n > ?3) SELECT hash FROM before WHERE n = ?3",
-        [stream, json.dumps(ctx[stream][1]), n],
-    )
-    return hashes <= {hash_ for (hash_,) in before}
-
-
-def _hashes(replica: Replica, stream: str, n: int) -> set[str]:
-    rows = replica.connection.fetch_all(
-        "SELECT hash FROM sync_chain WHERE stream = ? AND n = ?", [stream, n]
-    )
-    return {hash_ for (hash_,) in rows}
-
-
 def keep_losers(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> None:
     """Keep the losers of rows that are to be deleted, if the deleting device did not know them."""
     for number, loser in replica.connection.fetch_all(
@@ -126,108 +90,11 @@ def keep_losers(replica: Replica, table: str, keys: Sequence[str], ctx: Ctx) -> 
             )
 
 
-def end_erased(replica: Replica, changes: Changes, ctx: Ctx) -> None:
-    """End the conflicts of erased rows whose losing versions the erasing device knew.
-
-    This device may have erased before it got such a version. Versions of a device that the
-    statement does not name stay, as in `erasures.concerns`, unless that device itself erased the
-    row. A version without which other kept rows could not be brought back ends with the last of
-    them.
-
-    Args:
-        replica: The device.
-        changes: The rows of a bundle.
-        ctx: What its author had taken in.
-    """
-    for name, some in changes.items():
-        erased = {one.key: one.version for one in some if one.version.is_erased}
-        for number, key, loser in replica.connection.fetch_all(
-            "SELECT conflict_id, row_key, loser FROM sync_conflicts WHERE state = 'open' "
-            "AND table_name = ? AND row_key IN (SELECT value FROM json_each(?))",
-            [name, json.dumps(list(erased))],
-        ):
-            stream, n, *_ = json.loads(loser)
-            if _is_concerned(replica, erased[key], stream) and had(
-                replica, _ctx_of(replica, erased[key]) or ctx, stream, n
-            ):
-                replica.connection.execute(
-                    "UPDATE sync_conflicts SET is_parent = 1 WHERE conflict_id = ?", [number]
-                )
-    end_needless(replica)
-
-
-def _ctx_of(replica: Replica, version: Version) -> Ctx | None:
-    """Return what the author of a version had taken in, or None if its bundle has not come.
-
-    It need not be the author of the bundle that it came with, since a state has all versions.
-    """
-    row = replica.connection.fetch_one(
-        "SELECT ctx FROM sync_chain WHERE stream = ? AND n = ? AND ctx <> ?",
-        [version.stream, version.n, UNKNOWN_CTX],
-    )
-    return Ctx(json.loads(row[0])) if row else None
-
-
-def _is_concerned(replica: Replica, erased: Version, stream: str) -> bool:
-    """Return whether an erasure, by which a row was erased, concerns the versions of a stream."""
-    row = replica.connection.fetch_one(
-        "SELECT statement ->> 'devices' FROM sync_erasures WHERE erasure_id = ?",
-        [erased.erasure_id],
-    )
-    device_id = device_of_stream(stream)
-    return row is None or device_id in json.loads(row[0]) or erased.device_id == device_id
-
-
-def end_needless(replica: Replica) -> None:
-    """End the conflicts of erased rows that are kept only for others which refer to them."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    for name, number, key in replica.connection.fetch_all(
-        "SELECT table_name, conflict_id, row_key FROM sync_conflicts "
-        "WHERE state = 'open' AND is_parent"
-    ):
-        found.setdefault(name, []).append((number, key))
-    for table in reversed(replica.tables.values()):  # children before parents
-        for number, key in found.get(table.name, ()):
-            if not _is_needed(replica, table, key):
-                replica.connection.execute(
-                    "DELETE FROM sync_conflicts WHERE conflict_id = ?", [number]
-                )
-
-
-def _is_needed(replica: Replica, table: FederatedTable, key: str) -> bool:
-    """Return whether a deleted row that is kept refers to a row."""
-    return any(
-        replica.connection.fetch_one(
-            "SELECT 1 FROM sync_conflicts WHERE state = 'open' AND kind = 'deleted' "
-            f"AND table_name = ? AND {_stored_value(child, position)} = ? LIMIT 1",
-            [child.name, key],
-        )
-        for child, position in _children(replica, table)
-    )
-
-
-def _children(replica: Replica, table: FederatedTable) -> list[tuple[FederatedTable, int]]:
-    """Return the tables whose rows are kept and go with those of a table, and the reference."""
-    return [
-        (child, parent.position)
-        for child in replica.tables.values()
-        for parent in child.parents
-        if parent.table == table.name and not parent.is_cleared and child.queues_conflicts
-    ]
-
-
-def _stored_value(table: FederatedTable, position: int) -> str:
-    """Return SQL for a value of a kept row, by its position in a full row."""
-    if position >= len(table.keys):
-        name = table.columns[position - len(table.keys)].replace("'", "''")
-        return f"(SELECT value FROM json_each(content) WHERE key = '{name}')"
-    return "row_key" if len(table.keys) == 1 else f"row_key ->> {position}"
-
-
 def queue(
     replica: Replica,
     table: FederatedTable,
     loser: RowChange,
+    winner: Version | None = None,
     *,
     kind: str = "row",
     is_parent: bool = False,
@@ -238,20 +105,22 @@ def queue(
         replica: The device.
         table: The table of the row.
         loser: The version.
+        winner: The one that it lost to; None for a deletion.
         kind: The kind of the conflict; see `RowConflict`.
         is_parent: Whether an erased row is kept only for others which refer to it.
     """
-    if not table.queues_conflicts:
+    if not table.queues_conflicts or _was_replaced(replica, table.name, loser, winner):
         return
+    end_replaced(replica, table.name, {loser.key: loser.version})
     # That the version was beside another one of a personality is less than that it is lost.
     inserted = replica.connection.fetch_one(
-        "INSERT INTO sync_conflicts (table_name, row_key, loser, content, kind, is_parent, state, "
-        f"found_at) VALUES (?, ?, ?, ?, ?, ?, 'open', {NOW}) "
+        "INSERT INTO sync_conflicts (table_name, row_key, loser, winner, content, kind, is_parent, "
+        f"state, found_at) VALUES (?, ?, ?, ?, ?, ?, ?, 'open', {NOW}) "
         "ON CONFLICT (table_name, row_key, loser) "
         "DO UPDATE SET content = excluded.content, kind = excluded.kind, state = 'open' "
         "WHERE kind = 'personality' AND decided_at IS NULL RETURNING conflict_id",
         [
-            table.name, loser.key, _stored_loser(loser.version),
+            table.name, loser.key, _stored(loser.version), winner and _stored(winner),
             json.dumps(to_columns(table, loser.content or ())), kind, is_parent,
         ],
     )  # fmt: skip
@@ -259,9 +128,74 @@ def queue(
         replica.publish_event("federation.conflict", {"number": inserted[0], "table": table.name})
 
 
-def _stored_loser(version: Version) -> str:
-    """Return a losing version in the form of `Decision.loser`."""
+def end_replaced(replica: Replica, table: str, new: Mapping[str, Version]) -> None:
+    """End conflicts whose losing version the author of a new one had replaced.
+
+    That author did not know that it loses; on its device it never was a conflict. Whoever knew and
+    changed the row decided nothing.
+
+    Args:
+        replica: The device.
+        table: The table of the rows.
+        new: The new versions by key.
+    """
+    for number, key, loser, winner in replica.connection.fetch_all(
+        "SELECT conflict_id, row_key, loser, winner FROM sync_conflicts WHERE state = 'open' "
+        "AND (kind = 'deleted' OR winner IS NOT NULL) AND table_name = ? "
+        "AND row_key IN (SELECT value FROM json_each(?))",
+        [table, json.dumps(list(new))],
+    ):
+        if _replaced_first(replica, new[key], _version(loser), winner and _version(winner)):
+            replica.connection.execute("DELETE FROM sync_conflicts WHERE conflict_id = ?", [number])
+
+
+def _was_replaced(replica: Replica, table: str, loser: RowChange, winner: Version | None) -> bool:
+    """Return whether the author of a version that is or was a conflict had replaced another one."""
+    return any(
+        _replaced_first(replica, _version(later), loser.version, winner)
+        for (later,) in replica.connection.fetch_all(
+            "SELECT loser FROM sync_conflicts WHERE kind <> 'personality' AND table_name = ? "
+            "AND row_key = ?",
+            [table, loser.key],
+        )
+    )
+
+
+def _replaced_first(
+    replica: Replica, later: Version, loser: Version, winner: Version | None
+) -> bool:
+    # Whoever knew of a deletion wrote a version with another causal length. What the author of a
+    # version knew that came with a state cannot be told.
+    return (
+        later.cl == loser.cl
+        and ctx_of(replica, later) is not None
+        and knew(replica, later, loser)
+        and not (winner and knew(replica, later, winner))
+    )
+
+
+def _stored(version: Version) -> str:
+    """Return a version in the form of `Decision.loser`."""
     return json.dumps([version.stream, version.n, version.stamp, version.cl])
+
+
+def _version(stored: str) -> Version:
+    """Return a version of which `_stored` returned the form, without its digest."""
+    stream, n, stamp, cl = json.loads(stored)
+    return Version(cl, stamp, "", stream, n)
+
+
+def kept_values(content: str) -> dict[str, Any]:
+    """Return the values by column of a losing version, given as it is stored."""
+    return {column: _kept_value(value) for column, value in json.loads(content).items()}
+
+
+def _kept_value(value: object) -> object:
+    match value:
+        case {"t": str(text)}:
+            return RawText(base64.b64decode(text))
+        case _:
+            return from_json(value)
 
 
 _RIVALS: Final = """
@@ -290,7 +224,7 @@ def queue_profiles(replica: Replica) -> None:
             "(SELECT 1 FROM sync_conflicts WHERE table_name = ?1 AND row_key = ?2 "
             "AND kind = 'personality') ON CONFLICT DO NOTHING RETURNING conflict_id",
             [
-                _PROFILES, key, _stored_loser(versions[key]),
+                _PROFILES, key, _stored(versions[key]),
                 json.dumps(to_columns(table, there[key])),
             ],
         )  # fmt: skip
@@ -300,22 +234,10 @@ def queue_profiles(replica: Replica) -> None:
             )
 
 
-def _rival_of(replica: Replica, key: str) -> str | None:
+def rival_of(replica: Replica, key: str) -> str | None:
     """Return the version of a personality that counts as the active one instead of another."""
     rows = replica.connection.fetch_all(_RIVALS)
     return next((winner for loser, winner in rows if loser == key), None)
-
-
-def _choose_profile(replica: Replica, loser: str, *, keeps_lost: bool) -> None:
-    """End the activity of the one of two versions of a personality that is not chosen."""
-    winner = _rival_of(replica, loser)
-    ended, chosen = (winner, loser) if keeps_lost else (loser, winner)
-    replica.connection.execute(
-        "UPDATE personality_profiles SET active_until = max(active_from, "
-        "(SELECT active_from FROM personality_profiles WHERE profile_id = ?)) "
-        "WHERE profile_id = ? AND active_until IS NULL",
-        [chosen, ended],
-    )
 
 
 def close_seen(replica: Replica, table: str, keys: Iterable[str], ctx: Ctx) -> None:
@@ -408,162 +330,16 @@ def open_conflicts(replica: Replica) -> list[RowConflict]:
         table = replica.tables.get(name)
         if table is None:  # of a plugin that was deactivated
             continue
-        shown = _rival_of(replica, key) or key if kind == "personality" else key
-        there, _ = physical(replica.connection, table, [shown])
+        shown = rival_of(replica, key) or key if kind == "personality" else key
+        there = with_raw_text(replica.connection, table, [shown])
         kept = dict(zip(table.columns, there[shown], strict=True)) if shown in there else {}
-        lost = {column: from_json(value) for column, value in json.loads(content).items()}
-        stream = json.loads(loser)[0]
-        is_unsent = stream == replica.unsent_stream
-        device = device_of_stream(stream)
+        version = _version(loser)
+        is_unsent = replica.is_unsent(version.stream)
         found.append(
             RowConflict(
-                number, name, key, device, lost, kept, found_at, kind, is_unsent,
+                number, name, key, version.device_id, kept_values(content), kept, found_at, kind,
+                is_unsent,
                 is_for_others=not is_unsent and table.class_ not in own,
             )
         )  # fmt: skip
     return found
-
-
-def _bring_back(
-    replica: Replica, table: FederatedTable, key: str, values: Mapping[str, Any]
-) -> list[Decision]:
-    """Write a row that went with one that it refers to, and that one before it.
-
-    Returns:
-        The conflicts of those that it refers to, which this decides.
-
-    Raises:
-        InvalidValue: This device does not have the row that it refers to.
-    """
-    columns = (*table.keys, *table.columns)
-    full = [*key_values(table, key), *(values.get(column) for column in table.columns)]
-    ended: list[Decision] = []
-    for parent in table.parents:
-        above, parent_key = replica.tables[parent.table], full[parent.position]
-        if parent_key is None or physical(replica.connection, above, [parent_key])[0]:
-            continue
-        if parent.is_cleared:
-            full[parent.position] = None
-            continue
-        row = replica.connection.fetch_one(
-            "SELECT conflict_id, content FROM sync_conflicts WHERE state = 'open' "
-            "AND kind = 'deleted' AND table_name = ? AND row_key = ?",
-            [parent.table, parent_key],
-        )
-        if row is None:
-            raise InvalidValue(
-                f"It refers to {parent_key!r} of {parent.table}, which was deleted: decide on the "
-                "device whose row it is."
-            )
-        stored = json.loads(row[1])
-        ended += _bring_back(
-            replica, above, parent_key,
-            {column: from_json(value) for column, value in stored.items()},
-        )  # fmt: skip
-        ended += _decide(replica, row[0])
-    sets = ", ".join(f"{quoted(c)} = excluded.{quoted(c)}" for c in table.columns)
-    replica.connection.execute(
-        f"INSERT INTO {table.name} ({', '.join(map(quoted, columns))}) "
-        f"VALUES ({', '.join('?' * len(columns))}) "
-        f"ON CONFLICT ({', '.join(map(quoted, table.keys))}) DO UPDATE SET {sets}",
-        full,
-    )
-    return ended
-
-
-def _decide(replica: Replica, number: int) -> list[Decision]:
-    """End a conflict, and those of the row with equal content; keep nothing of the content."""
-    ended = replica.connection.fetch_all(
-        f"UPDATE sync_conflicts SET state = 'decided', content = '{{}}', decided_at = {NOW} "
-        "WHERE state = 'open' AND (table_name, row_key, content) = (SELECT table_name, row_key, "
-        "content FROM sync_conflicts WHERE conflict_id = ?) RETURNING table_name, row_key, loser",
-        [number],
-    )
-    return [Decision.of(*one) for one in ended]
-
-
-def resolve(
-    replica: Replica, numbers: Iterable[int], keep: str | Mapping[str, Any]
-) -> list[Decision]:
-    """Decide conflicts, by new versions of the rows; also those of rows that they refer to.
-
-    Args:
-        replica: Inside a transaction.
-        numbers: The numbers of the conflicts.
-        keep: 'mine' for the version of this device, 'theirs' for the other one, or values of
-            columns, of which the others stay as they are now.
-
-    Returns:
-        What is to be sent with the new versions.
-
-    Raises:
-        UnknownName: There is no such open conflict.
-        InvalidValue: The row has no such column, `keep` is none of these, or this device does not
-            send such rows.
-        ConstraintViolated: The row may not have these values.
-    """
-    found = {conflict.number: conflict for conflict in open_conflicts(replica)}
-    for number in numbers:
-        if number not in found:
-            raise UnknownName(
-                f"There is no open conflict {number}: see `aico-lab federate conflicts`."
-            )
-        if found[number].is_for_others:
-            raise InvalidValue(
-                f"This device sends no {found[number].table}: decide conflict {number} on another."
-            )
-    # A row brings back what it refers to, which is then decided.
-    places = {name: place for place, name in enumerate(reversed(replica.tables))}
-    chosen = [found[number] for number in dict.fromkeys(numbers)]
-    ended: list[Decision] = []
-    for conflict in sorted(chosen, key=lambda one: (places[one.table], one.number)):
-        if replica.connection.fetch_one(
-            "SELECT 1 FROM sync_conflicts WHERE conflict_id = ? AND state = 'open'",
-            [conflict.number],
-        ):
-            ended += _resolve(replica, conflict, keep)
-            ended += _decide(replica, conflict.number)
-    end_needless(replica)
-    return ended
-
-
-def _resolve(
-    replica: Replica, conflict: RowConflict, keep: str | Mapping[str, Any]
-) -> list[Decision]:
-    table = replica.tables[conflict.table]
-    ended: list[Decision] = []
-    if isinstance(keep, str):
-        if keep not in ("mine", "theirs"):
-            raise InvalidValue("Keep 'mine', 'theirs', or values of columns.")
-        keeps_lost = (conflict.device_id == replica.device_id) == (keep == "mine")
-        chosen: Mapping[str, Any] = conflict.lost if keeps_lost else {}
-        if conflict.kind == "personality":
-            _choose_profile(replica, conflict.key, keeps_lost=keeps_lost)
-            chosen = {}
-    else:
-        chosen = keep
-    if unknown := set(chosen) - set(table.columns):
-        raise InvalidValue(
-            f"Rows of {table.name} have no column {min(unknown)!r} that can be changed: "
-            f"choose among {', '.join(table.columns)}."
-        )
-    if not isinstance(keep, str):
-        chosen = checked(replica.connection, table.name, chosen)
-    if conflict.kind == "deleted":
-        if chosen:
-            before = conflict.kept or conflict.lost
-            ended = _bring_back(replica, table, conflict.key, {**before, **chosen})
-    elif chosen:
-        sets = ", ".join(f"{quoted(column)} = ?" for column in chosen)
-        where = " AND ".join(f"{quoted(column)} = ?" for column in table.keys)
-        replica.connection.execute(
-            f"UPDATE {table.name} SET {sets} WHERE {where}",
-            [*chosen.values(), *key_values(table, conflict.key)],
-        )
-    replica.connection.execute(
-        "INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, is_forced) "
-        "VALUES (?, ?, ?, 0, 1) ON CONFLICT (table_name, row_key) "
-        "DO UPDATE SET is_forced = 1",
-        [table.name, conflict.key, replica.now()],
-    )
-    return ended

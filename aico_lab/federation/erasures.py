@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from aico_lab.federation import conflicts
+from aico_lab.federation import conflicts, erased_conflicts
 from aico_lab.federation.bundles import Ctx, Decision, Refused, read_ctx
 from aico_lab.federation.rows import stored_versions
 from aico_lab.federation.tables import select_key
@@ -306,7 +306,7 @@ def decide(replica: Replica, erasure_id: str, decided: Sequence[Decision]) -> No
         return
     for class_ in replica.classes:
         conflicts.receive(replica, class_, decided)
-    conflicts.end_needless(replica)
+    erased_conflicts.end_needless(replica)
     replica.connection.execute(
         "UPDATE sync_erasures SET unsent = (SELECT json_group_array(json(value)) FROM "
         "(SELECT value FROM json_each(coalesce(unsent, '[]')) "

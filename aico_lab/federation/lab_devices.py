@@ -173,7 +173,7 @@ class Devices:
         """
         from aico_lab.federation import control, pairing
 
-        if self.federation.is_begun and not self.federation.is_outside:
+        if self.federation.is_begun and not self.federation.replica.is_outside:
             raise InvalidValue(
                 "This home has devices already, see `aico-lab device list`: let it add the other "
                 "one by `aico-lab device add`, or join with a new home."

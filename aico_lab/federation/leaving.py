@@ -22,7 +22,7 @@ def check_alone(replica: Replica) -> None:
     if not others:
         return
     trusted = [one.name for one in others if one.trust_level > 1]
-    if replica.level(replica.device_id) == 0:
+    if replica.is_outside:
         raise InvalidValue("The other devices trust this one no longer, so it has left already.")
     if trusted:
         raise InvalidValue(

@@ -69,12 +69,11 @@ def status(replica: Replica) -> FederationStatus:
     }
     head = connection.fetch_one("SELECT coalesce(max(seq), 0) FROM change_log")
     cursor = json.loads(replica.get("cursor") or '{"seq": 0}')
-    level = replica.level(replica.device_id)
     return FederationStatus(
         devices=tuple(devices(replica)),
         missing=tuple(_missing(replica, waiting, refused)),
-        is_revoked=level == 0,
-        receives_only=level == 1,
+        is_revoked=replica.is_outside,
+        receives_only=replica.receives_only,
         waiting=tuple((name, why) for name, why in waiting.items() if replica.waits(why)),
         refused=tuple((refused | replica.files("refused")).items()),
         foreign=tuple((replica.unreadable() | replica.files("foreign")).items()),
@@ -84,8 +83,9 @@ def status(replica: Replica) -> FederationStatus:
             )
         ),
         unsendable=tuple(
-            connection.fetch_all(
-                "SELECT table_name, CAST(row_key AS TEXT), reason FROM sync_unsendable "
+            (table, key.decode(errors="backslashreplace"), reason)
+            for table, key, reason in connection.fetch_all(
+                "SELECT table_name, CAST(row_key AS BLOB), reason FROM sync_unsendable "
                 "ORDER BY 1, 2"
             )
         ),

@@ -134,12 +134,7 @@ def verify(replica: Replica, *, repair: bool) -> Verified:
             )
         ]
     if repair:
-        replica.connection.execute_many(
-            "INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, is_forced) "
-            "VALUES (?, ?, CAST(? AS INTEGER), 1, 1) "
-            "ON CONFLICT (table_name, row_key) DO UPDATE SET is_forced = 1",
-            [[table, key, str(replica.now())] for table, key in differing],
-        )
+        replica.send_again(differing)
     return Verified(prove(replica), differing, repair and bool(differing))
 
 

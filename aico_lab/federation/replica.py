@@ -9,7 +9,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -23,11 +23,13 @@ from aico_lab.schema.registry import SchemaRegistry
 from aico_lab.schema.versions import current_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aico_lab.adapters.libsql import Connection
     from aico_lab.federation.spool import Spool
     from aico_lab.federation.tables import FederatedTable
+
+_UNSENT: Final = "0" * 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,25 @@ class Replica:
                 holders[class_].add(device_id)
         return holders
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether this device was revoked, and has not joined again."""
+        return self.level(self.device_id) == 0
+
+    @property
+    def receives_only(self) -> bool:
+        """Whether the other devices take in no changes of this one."""
+        return self.level(self.device_id) == 1
+
+    def send_again(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Mark rows, by table and key, so that they are sent although they may be as stored."""
+        self.connection.execute_many(
+            "INSERT INTO sync_dirty (table_name, row_key, at, is_deleted, is_forced) "
+            "VALUES (?, ?, CAST(? AS INTEGER), 0, 1) "
+            "ON CONFLICT (table_name, row_key) DO UPDATE SET is_forced = 1",
+            [[table, key, str(self.now())] for table, key in rows],
+        )
+
     def audit(self, event: str, device_id: str | None, detail: str) -> None:
         """Write down what happened to the federation."""
         self.connection.execute(
@@ -324,7 +345,11 @@ class Replica:
     @property
     def unsent_stream(self) -> str:
         """The stream that stands for changes of this device that are in no bundle."""
-        return f"{self.device_id}.{'0' * 8}"
+        return f"{self.device_id}.{_UNSENT}"
+
+    def is_unsent(self, stream: str) -> bool:
+        """Return whether a stream stands for changes of this device that are in no bundle."""
+        return stream in {f"{own}.{_UNSENT}" for own in self.own_ids}
 
     def own_streams(self) -> dict[str, str]:
         """Return the classes of this device's current streams."""

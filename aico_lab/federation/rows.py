@@ -34,6 +34,19 @@ PLAIN: Final = {str, int, float, type(None)}
 _STREAM: Final = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{8}")
 
 
+class RawText(bytes):
+    """A text that no bundle can have: it has a NUL, or is not UTF-8, so the driver reads none."""
+
+
+def text_or_none(raw: bytes) -> str | None:
+    """Return a text that bundles can have, or None if they cannot."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
 def is_stream(name: str) -> bool:
     """Return whether a name is that of a stream."""
     return _STREAM.fullmatch(name) is not None
@@ -132,6 +145,8 @@ def text_of(table: FederatedTable, key: str, content: Sequence[Any]) -> bytes:
 
 def to_json(value: object) -> object:
     """Return a value of a row in a form that JSON preserves."""
+    if isinstance(value, RawText):
+        return {"t": base64.b64encode(value).decode()}
     if isinstance(value, bytes):
         return {"b": base64.b64encode(value).decode()}
     if isinstance(value, float) and not math.isfinite(value):
@@ -196,6 +211,36 @@ def physical(
         more, others = physical(connection, table, keys[middle:])
         return found | more, unreadable | others
     return {row[1]: row[2:] for row in rows if not row[0]}, {row[1] for row in rows if row[0]}
+
+
+def with_raw_text(
+    connection: Connection, table: FederatedTable, keys: Sequence[str]
+) -> dict[str, tuple[Any, ...]]:
+    """Return the content of the rows with some keys, also of those that no bundle can have.
+
+    Texts that `physical` cannot read are `RawText`.
+    """
+    there, unreadable = physical(connection, table, keys)
+    return there | {key: _raw(connection, table, key) for key in unreadable}
+
+
+def _raw(connection: Connection, table: FederatedTable, key: str) -> tuple[Any, ...]:
+    columns = [quoted(column) for column in table.columns]
+    values = ", ".join(f"iif(typeof({c}) = 'text', CAST({c} AS BLOB), {c})" for c in columns)
+    types = ", ".join(f"typeof({c})" for c in columns)
+    where = " AND ".join(f"{quoted(column)} = ?" for column in table.keys)
+    ((*found,),) = connection.fetch_all(
+        f"SELECT {values}, {types} FROM {table.name} WHERE {where}", key_values(table, key)
+    )
+    return tuple(
+        _text(value) if type_ == "text" else value
+        for value, type_ in zip(found[: len(columns)], found[len(columns) :], strict=True)
+    )
+
+
+def _text(raw: bytes) -> str | RawText:
+    text = text_or_none(raw)
+    return RawText(raw) if text is None else text
 
 
 def _reading(table: FederatedTable, keys: Sequence[str]) -> tuple[str, list[str]]:

@@ -31,6 +31,7 @@ from aico_lab.federation.rows import (
     store_versions,
     stored_versions,
     text_of,
+    text_or_none,
 )
 from aico_lab.federation.tables import BASE, closed, select_key
 from aico_lab.schema import feed
@@ -85,7 +86,7 @@ def seal(replica: Replica, decided: Iterable[Decision] = ()) -> int:
             sealed += count
     _clear_others(replica, own)
     # A device that only receives never sends them.
-    if asked and (own or replica.level(replica.device_id) == 1):
+    if asked and (own or replica.receives_only):
         erasures.note_sent(replica, asked)
     return sealed
 
@@ -260,7 +261,7 @@ def _compared(
     Yields:
         None instead of a version for a row that does not differ, or cannot be sent.
     """
-    keys = [_text_of(raw) if is_text else None for raw, is_text, *_ in dirty]
+    keys = [text_or_none(raw) if is_text else None for raw, is_text, *_ in dirty]
     named = [key for key in keys if key is not None]
     there, unreadable = physical(replica.connection, table, named)
     known = stored_versions(replica.connection, table.name, named)
@@ -326,14 +327,6 @@ def _next_length(
     return old.cl if digest and (digest != old.digest or is_forced) else None
 
 
-def _text_of(raw: bytes) -> str | None:
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        return None
-    return None if "\0" in text else text
-
-
 def _leave_out(replica: Replica, table: str, key: str | bytes, reason: str) -> None:
     replica.connection.execute(
         "INSERT INTO sync_unsendable VALUES (?, ?, ?) ON CONFLICT DO NOTHING", [table, key, reason]
@@ -350,7 +343,7 @@ def _clear_others(replica: Replica, own: AbstractSet[str]) -> None:
         replica.connection.execute(
             "DELETE FROM sync_dirty WHERE table_name IN (SELECT value FROM json_each(?)) "
             "AND (erased_by IS NULL OR ?)",
-            [json.dumps(others), replica.level(replica.device_id) > 0],
+            [json.dumps(others), not replica.is_outside],
         )
 
 

@@ -22,6 +22,7 @@ from aico_lab.federation import (
     overview,
     proof,
     replaced,
+    resolving,
     trust,
     undone,
 )
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aico_lab.adapters.libsql import Connection
+    from aico_lab.federation.bundles import Decision
     from aico_lab.federation.erasures import ErasedForDevice
     from aico_lab.storage import Storage
 
@@ -115,16 +117,6 @@ class Federation:
     def is_begun(self) -> bool:
         """Whether this device belongs to a federation."""
         return self.replica.get("federation") is not None
-
-    @property
-    def is_outside(self) -> bool:
-        """Whether this device was revoked, and has not joined again."""
-        return self.replica.level(self.replica.device_id) == 0
-
-    @property
-    def receives_only(self) -> bool:
-        """Whether the other devices take in no changes of this one."""
-        return self.replica.level(self.replica.device_id) == 1
 
     @property
     def federation_id(self) -> str:
@@ -225,7 +217,7 @@ class Federation:
         Raises:
             InvalidValue: It has a federation already, or the invitation is not for it.
         """
-        if self.is_begun and not self.is_outside:
+        if self.is_begun and not self.replica.is_outside:
             self._refuse_begun()
         id_ = str(invitation["federation"])
         if self.is_begun and id_ != self.federation_id:
@@ -237,7 +229,7 @@ class Federation:
             former = self.is_begun
             keys = self.replica.create_keys()
             control.obey(self.replica, invitation["statements"], str(invitation["from"]))
-            if self.replica.level(keys.device_id) == 0:
+            if self.replica.is_outside:
                 raise InvalidValue("The invitation is for another device.")
             self.replica.put("federation", id_)
             self.replica.audit("device.joined", keys.device_id, f"invited by {invitation['from']}")
@@ -303,7 +295,7 @@ class Federation:
     def _take_in(self) -> TakenIn:
         with self._exclusive():
             # Its changes are sent when it joins again, and must not claim to know later bundles.
-            if self.is_outside:
+            if self.replica.is_outside:
                 return TakenIn()
             compacting.begin_streams_after_loss(self.replica)
             taken_in = Receiver(self.replica).take_in()
@@ -387,7 +379,7 @@ class Federation:
             DatabaseLocked: Likewise.
         """
         taken_in = self.take_in()
-        if self.replica.level(self.replica.device_id) == 0:
+        if self.replica.is_outside:
             raise DeviceRevoked(
                 "The other devices no longer trust this one, so nothing was sent: ask one of them "
                 "to add it again."
@@ -504,41 +496,50 @@ class Federation:
         """Return the conflicts that nobody has decided, oldest first."""
         return conflicts.open_conflicts(self.replica)
 
-    def resolve(self, number: int, keep: str | Mapping[str, Any]) -> None:
-        """Decide a conflict by a new version of the row, on all devices.
+    def resolve(self, numbers: int | Iterable[int], keep: str | Mapping[str, Any]) -> None:
+        """Decide one conflict, or several or none of them, on all devices.
 
         Args:
-            number: The number of the conflict on this device.
+            numbers: The numbers of the conflicts on this device.
             keep: 'mine', 'theirs', or values of columns.
 
         Raises:
             UnknownName: There is no such open conflict.
-            InvalidValue: The row has no such column, or `keep` is none of these.
+            InvalidValue: The row has no such column, `keep` is none of these, this device does
+                not send such rows, or does not have a deleted row that they refer to.
             ConstraintViolated: The row may not have these values.
         """
-        self._resolve([number], keep)
+        chosen = [numbers] if isinstance(numbers, int) else list(numbers)
+        with self._resolving():
+            ended = resolving.resolve(self.replica, chosen, keep)
+            self._send_decided(ended)
 
-    def resolve_all(self, numbers: Iterable[int], keep: Literal["mine", "theirs"]) -> None:
-        """Decide several conflicts, or none of them.
+    def resolve_all(self, keep: Literal["mine", "theirs"]) -> dict[int, str]:
+        """Decide all conflicts of rows that this device sends, on all devices.
 
         Args:
-            numbers: The numbers of the conflicts on this device.
             keep: The versions to keep.
 
-        Raises:
-            UnknownName: There is no such open conflict.
-            InvalidValue: A row refers to a deleted one that this device does not have.
+        Returns:
+            The numbers of those that this device cannot decide, each with the reason.
         """
-        self._resolve(list(numbers), keep)
+        with self._resolving():
+            ended, left = resolving.resolve_all(self.replica, keep)
+            self._send_decided(ended)
+            return left
 
-    def _resolve(self, numbers: list[int], keep: str | Mapping[str, Any]) -> None:
-        with self._exclusive(), self.replica.connection.transaction():
-            seal(self.replica)
-            ended = conflicts.resolve(self.replica, numbers, keep)
-            seal(self.replica, ended)
-            self.replica.audit(
-                "federation.resolved", self.replica.device_id, f"conflicts: {len(ended):,}"
-            )
+    @contextlib.contextmanager
+    def _resolving(self) -> Iterator[None]:
+        with self._exclusive():
+            seal(self.replica)  # a change may end a conflict, also if nothing is decided now
+            with self.replica.connection.transaction():
+                yield
+
+    def _send_decided(self, ended: list[Decision]) -> None:
+        seal(self.replica, ended)
+        self.replica.audit(
+            "federation.resolved", self.replica.device_id, f"conflicts: {len(ended):,}"
+        )
 
     def status(self) -> FederationStatus:
         """Return what was sent and received, what is missing, and what waits."""

@@ -39,13 +39,12 @@ def require_full_trust(replica: Replica) -> None:
         InvalidValue: This device only receives.
     """
     _ = federation_id(replica)
-    level = replica.level(replica.device_id)
-    if level == 0:
+    if replica.is_outside:
         raise DeviceRevoked(
             "The other devices no longer trust this one, so it cannot decide about them: let "
             "one of them add it again."
         )
-    if level == 1:
+    if replica.receives_only:
         raise InvalidValue(
             "This device only receives, so the others would not learn of it: do it on another one."
         )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from aico_lab.errors import AicoLabError, ErasureIncomplete
 from aico_lab.federation import erasures
 from aico_lab.federation.bundles import Decision
-from aico_lab.federation.conflicts import had
 from aico_lab.federation.syncing import Federation
+from aico_lab.federation.taken_in import had
 from aico_lab.privacy.scope import found
 
 if TYPE_CHECKING:

@@ -332,11 +332,20 @@ _KEPT_OF: Final = {
     "import": (f"{_TAKE_KEPT} ?1 IN (SELECT value FROM json_each(k.imports))",),
 }
 """SQL for the rows of a scope that are kept beside the tables."""
-# Rows of others that answer an erased message stay, as they do in the tables.
+# Rows of others that answer an erased message stay, as they do in the tables. Of a segment that is
+# not in the tables any more, only the time tells which messages it was of.
 _KEPT_OF_ERASED: Final = f"""{_TAKE_KEPT}
     k.content ->> 'message_id' IN (SELECT message_id FROM temp.gone_messages)
     OR (k.table_name, coalesce(k.content ->> 'memory_id', k.content ->> 'event_id',
         k.content ->> 'policy_id')) IN (SELECT * FROM temp.gone_items)
+    OR (k.table_name = 'conversation_segments' AND (
+        k.content ->> 'segment_id' IN (SELECT segment_id FROM segment_messages
+            WHERE message_id IN (SELECT message_id FROM temp.gone_messages))
+        OR EXISTS (SELECT 1 FROM messages AS m WHERE m.channel_id = k.content ->> 'channel_id'
+            AND m.conversation_id
+                = coalesce(k.content ->> 'conversation_id', m.conversation_id)
+            AND m.timestamp BETWEEN k.content ->> 'started_at' AND k.content ->> 'ended_at'
+            AND m.id IN (SELECT id FROM temp.gone_messages))))
     OR (k.table_name = 'users' AND k.content ->> 'user_id' IN (SELECT * FROM temp.gone_users))
     OR (k.table_name = 'channels'
         AND k.content ->> 'channel_id' IN (SELECT * FROM temp.gone_channels))"""

@@ -180,4 +180,11 @@ FEDERATION = {
             "DROP TABLE sync_erasures_3",
         ],
     ),
+    4: SchemaVersion(
+        version=4,
+        name="Winners of conflicts",
+        description="The version that the losing one of a conflict lost to.",
+        sql_statements=["ALTER TABLE sync_conflicts ADD COLUMN winner TEXT"],
+        rollback_statements=["ALTER TABLE sync_conflicts DROP COLUMN winner"],
+    ),
 }
