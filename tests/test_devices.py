@@ -354,12 +354,11 @@ def test_a_home_is_no_shared_folder(lab):
         lab.devices.sync(folder=lab.home.path)
 
 
-def test_of_many_refused_files_some_are_named_and_all_counted(lab, tmp_path, capsys):
+def test_of_many_refused_files_some_are_named_and_all_counted(lab, tmp_path):
     (tmp_path / "Photos").mkdir()
     for number in range(25):
         (tmp_path / "Photos" / f"img{number}.jpg").touch()
-    federate._report(lab.devices.sync(folder=tmp_path))
-    lines = capsys.readouterr().err.splitlines()
+    lines = federate._notices(lab.devices.sync(folder=tmp_path))
     assert (len(lines), sum("img" in line for line in lines)) == (11, 10)
     assert "So were 15 more" in lines[-1]
     assert health._devices(lab)["files refused"] == 0
@@ -387,6 +386,31 @@ def test_watching_goes_on_while_the_folder_is_away(lab, tmp_path, monkeypatch, c
     said = capsys.readouterr()
     assert said.err.count("cannot be used") == 1
     assert said.out.count(" received, ") == 2
+
+
+def test_watching_names_a_refused_file_when_it_comes_and_not_each_time(
+    lab, tmp_path, monkeypatch, capsys
+):
+    stranger = tmp_path / "Photos" / "img.jpg"
+    stranger.parent.mkdir()
+    rounds = iter(["comes", "stays", "goes", "comes", "end"])
+
+    def pause(_):
+        match next(rounds):
+            case "comes":
+                stranger.touch()
+            case "goes":
+                stranger.unlink()
+            case "end":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(federate.time, "sleep", pause)
+    monkeypatch.setattr(federate, "open_lab", lambda *_: nullcontext(lab))
+    with pytest.raises(KeyboardInterrupt):
+        federate.federate_sync(folder=tmp_path, watch=True)
+    said = capsys.readouterr()
+    assert said.err.count("img.jpg was refused") == 2
+    assert said.out.count(" received, ") == 5
 
 
 def test_watching_goes_on_while_an_erasure_cannot_be_finished(lab, tmp_path, monkeypatch, capsys):

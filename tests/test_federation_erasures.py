@@ -811,7 +811,8 @@ def test_a_device_that_only_receives_erases_and_cannot_ask(shared, tmp_path, hom
         join(a, c, "frame", level=1)
         meet(folder, a, c)
         make_of_it(c)
-        c.privacy.forget(user="otto")
+        (advice,) = c.privacy.forget(user="otto").left
+        assert "run the same `aico-lab forget` on one of them" in advice
         ask_anyway(c, "otto")
         meet(folder, c, a)
         assert a.privacy.receipts() == []

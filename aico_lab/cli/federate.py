@@ -56,6 +56,7 @@ def federate_sync(
         federation = lab.devices.federation
         tell: Callable[[str], None] = note
         said = ""
+        noticed: list[str] = []
         while True:
             try:
                 try:
@@ -65,9 +66,15 @@ def federate_sync(
                         )
                 finally:  # also if something fails after an erasure
                     _report_erasures(federation)
+                notices = _notices(done)
+                for sentence in notices:
+                    if sentence not in noticed:  # at the last exchange of `--watch`
+                        note(sentence)
+                noticed = notices
                 if json:
                     emit(done)
-                _report(done, quiet=json)
+                else:
+                    _report(done)
                 # The folder is remembered, and why only it was used has been said.
                 folder, tell, said = None, lambda _: None, ""
             except AicoLabError as error:
@@ -380,31 +387,42 @@ def _show_verified(found: FederationProof, *, is_compared: bool) -> None:
         )
 
 
-def _report(done: dict[str, Synced], *, quiet: bool = False) -> None:
+def _notices(done: dict[str, Synced]) -> list[str]:
+    """Return a sentence for each file that was damaged or refused, or that waits."""
     from aico_lab.metrics.engine.claims import counted
 
-    for way, one in done.items():
-        for file in one.exchanged.damaged:
-            note(f"{file} was damaged on this device: it is fetched again, or sent anew.")
+    found = []
+    for one in done.values():
+        found += [
+            f"{file} was damaged on this device: it is fetched again, or sent anew."
+            for file in one.exchanged.damaged
+        ]
         refused = [*one.exchanged.refused, *one.taken_in.refused, *one.exchanged.foreign]
-        for file, reason in refused[:_SHOWN]:
-            note(f"{file} was refused: {reason}.")
+        found += [f"{file} was refused: {reason}." for file, reason in refused[:_SHOWN]]
         if len(refused) > _SHOWN:
-            note(f"So were {len(refused) - _SHOWN:,} more: is it the folder of the devices alone?")
+            found.append(
+                f"So were {len(refused) - _SHOWN:,} more: is it the folder of the devices alone?"
+            )
         files: dict[str, list[str]] = {}
         for file, reason in one.taken_in.waiting:
             files.setdefault(reason, []).append(file)
         for reason, some in files.items():
-            note(f"{some[0]} waits: {reason}.")
+            found.append(f"{some[0]} waits: {reason}.")
             if len(some) > 1:
                 more = counted(len(some) - 1, "other files")
-                note(f"Likewise {more}: see `aico-lab federate status`.")
-        if not quiet:
-            say(
-                f"{way}: {counted(one.exchanged.received, 'files')} received, "
-                f"{one.exchanged.sent:,} sent; {counted(one.taken_in.rows, 'rows')} taken in, "
-                f"{one.sealed.rows:,} changed here."
-            )
+                found.append(f"Likewise {more}: see `aico-lab federate status`.")
+    return found
+
+
+def _report(done: dict[str, Synced]) -> None:
+    from aico_lab.metrics.engine.claims import counted
+
+    for way, one in done.items():
+        say(
+            f"{way}: {counted(one.exchanged.received, 'files')} received, "
+            f"{one.exchanged.sent:,} sent; {counted(one.taken_in.rows, 'rows')} taken in, "
+            f"{one.sealed.rows:,} changed here."
+        )
 
 
 def _report_erasures(federation: Federation) -> None:

@@ -228,11 +228,18 @@ def _scan_bundles(storage: Storage, patterns: Patterns, result: Scan) -> None:
     """Count the bundles for other devices that have what was erased."""
     federation = Federation.existing(storage)
     if federation and (bundles := federation.bundles_with(patterns.word())):
+        advice = (
+            "and so have the other devices, from which this one only receives: run the same "
+            "`aico-lab forget` on one of them, or what they send of it later waits here."
+            if federation.replica.receives_only
+            else "and so may the shared folder and other devices: run `aico-lab federate compact` "
+            "here, once all devices have exchanged changes by `federate sync`, which erases it "
+            "there."
+        )
         result.leave(
             "bundles",
             f"{bundles:,} bundles in federation/spool have what was erased, or cannot be searched, "
-            "and so may the shared folder and other devices: run `aico-lab federate compact` here, "
-            "once all devices have exchanged changes by `federate sync`, which erases it there.",
+            f"{advice}",
         )
 
 
