@@ -38,8 +38,9 @@ LONGEST = (
 
 LONG = (
     "bench", "channel_memory", "charts_in_browser", "cube", "dal_load", "damage", "devices",
-    "embedding_exploration", "explorer", "exports_fuzz", "federation", "federation_metrics",
-    "federation_simulated", "import_identity", "import_report", "jupyterlab", "key_handover",
+    "embedding_exploration", "explorer", "exports_fuzz", "federation",
+    "federation_erasures_simulated", "federation_metrics", "federation_simulated",
+    "import_identity", "import_report", "jupyterlab", "key_handover",
     "keys_of_every_type", "leaks", "libsql_vectors", "metrics_coverage", "metrics_far_times",
     "metrics_spark", "metrics_temporal", "metrics_wording", "migrate", "other_programs",
     "page_in_browser", "personality_adaptation", "personality_evidence", "plain_text",
@@ -54,7 +55,8 @@ NOT_FAST = (
     "cached_repositories", "chart_details", "cli", "cube", "data_quality", "devices",
     "dictionary", "evolution", "exploration_numbers", "exploration_stored", "exports_aico",
     "exports_damage", "exports_fuzz", "exports_memory", "extensions", "federation",
-    "federation_erasures", "federation_privacy", "federation_simulated", "first_screen",
+    "federation_erasures", "federation_erasures_simulated", "federation_privacy",
+    "federation_simulated", "first_screen",
     "foreign", "forgetting", "health", "home_model", "import_branches", "import_command",
     "import_deletions", "import_places", "import_report", "import_same_chat", "integrity",
     "jupyterlab", "key_handover", "key_rotation", "key_slots", "keys", "keys_of_every_type",
