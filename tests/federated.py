@@ -15,7 +15,7 @@ from unittest import mock
 import orjson
 
 from aico_lab.errors import ConstraintViolated, DeviceRevoked, InvalidValue, UnknownName
-from aico_lab.federation import bundles, epochs, replaced
+from aico_lab.federation import bundles, conflicts, epochs, replaced
 from aico_lab.federation.bundles import FileName, Refused, parse_name
 from aico_lab.federation.receiving import Receiver
 from aico_lab.federation.rows import Version, order, physical
@@ -31,6 +31,7 @@ HOUR = 3_600_000
 SKEWS = (0, 0, 0, 3 * HOUR, -3 * HOUR, 87_600 * HOUR, -175_200 * HOUR)
 START = 1_700_000_000_000
 CHOSEN = ["memories", "conversations", "summaries", "personality", "stamps"]
+_RAW = "SELECT CAST(content AS BLOB) FROM messages WHERE message_id = ?"
 DATE = "2024-05-01T12:00:{:02d}.{:06d}Z"
 
 
@@ -110,6 +111,7 @@ class Node:
         self.fuse: int | None = None
         self.saved: tuple[Path, list[tuple[str, str]], dict[str, str]] | None = None
         self.journal: list[tuple[str, str]] = []
+        self.raws: dict[str, bytes] = {}  # of messages, which no bundle can have
         self.texts: dict[str, str] = {}  # of messages, written here and in no bundle yet
         self.is_revoked = self.is_restored = False
         self.connect()
@@ -159,6 +161,7 @@ class Node:
         path = self.home / "saved.db"
         shutil.copyfile(self.adapter.path, path)
         self.saved = (path, list(self.journal), dict(self.texts))
+        self.raws_saved = dict(self.raws)
 
     def restore(self) -> bool:
         if self.saved is None:
@@ -170,6 +173,7 @@ class Node:
             self.adapter.path.with_name(f"lab.db{end}").unlink(missing_ok=True)
         shutil.copyfile(self.saved[0], self.adapter.path)
         self.journal, self.texts = list(self.saved[1]), dict(self.saved[2])
+        self.raws = dict(self.raws_saved)
         if self.world.rng.random() < 0.3:  # the bundles are restored as well, or lost
             shutil.rmtree(self.home / "federation", ignore_errors=True)
         self.connect()
@@ -456,12 +460,59 @@ class World:
         if message:
             self._note_texts(node, {message: text})
 
+    def write_raw(self, node: Node) -> None:
+        """Let another program write a text that no bundle can have."""
+        # Of a new row the others would know nothing but what refers to it.
+        message = node.one(
+            "SELECT message_id FROM messages WHERE message_id IN "
+            "(SELECT row_key FROM sync_rows WHERE table_name = 'messages') ORDER BY random()"
+        )
+        if message:
+            self.serial += 1
+            raw = f"raw {self.serial}.".encode() + self.aside.choice([b"\0", b"\xff"])
+            with node.editing():
+                node.connection.execute(
+                    "UPDATE messages SET content = CAST(? AS TEXT) WHERE message_id = ?",
+                    [raw, message],
+                )
+            node.raws[message] = raw
+            self._note_texts(node, {})
+
+    def _check_raws(self, node: Node) -> None:
+        """Check that a text that no bundle can have is in the row, or among its conflicts."""
+        for message, raw in list(node.raws.items()):
+            if node.one(_RAW, [message]) == raw:
+                continue
+            found = node.connection.fetch_all(
+                "SELECT content, state FROM sync_conflicts WHERE row_key = ? "
+                "AND table_name = 'messages' AND instr(loser, ?)",
+                [message, node.federation.replica.unsent_stream],
+            )
+            assert any(
+                state == "decided" or conflicts.kept_values(content).get("content") == raw
+                for content, state in found
+            ), ("lost raw text", node.name, message, raw)
+            self.count["raws"] += 1
+            del node.raws[message]
+
+    def mend_raws(self) -> None:
+        """Let people give all rows texts that bundles can have."""
+        for node in [*self.nodes, self.listener]:
+            with node.editing():
+                node.connection.execute(
+                    "UPDATE messages SET content = 'mended' WHERE content GLOB 'raw [0-9]*'"
+                )
+            node.raws.clear()
+
     def _note_texts(self, node: Node, texts: dict[str, str]) -> None:
         """Note what a device wrote, and forget what it has changed or deleted since."""
         node.texts = {
             message: text
             for message, text in (node.texts | texts).items()
-            if node.one("SELECT content FROM messages WHERE message_id = ?", [message]) == text
+            if node.one(_RAW, [message]) == text.encode()
+        }
+        node.raws = {
+            message: raw for message, raw in node.raws.items() if node.one(_RAW, [message]) == raw
         }
 
     def _check_texts(self, node: Node) -> None:
@@ -477,7 +528,7 @@ class World:
             )
 
         for message, text in list(node.texts.items()):
-            if node.one("SELECT content FROM messages WHERE message_id = ?", [message]) != text:
+            if node.one(_RAW, [message]) != text.encode():
                 assert node.one(
                     "SELECT 1 FROM sync_conflicts WHERE table_name = 'messages' AND "
                     "row_key = ? AND (instr(content, ?) OR (state = 'decided' "
@@ -539,6 +590,7 @@ class World:
         if node.federation.replica.level(node.federation.replica.device_id) == 2:
             node.federation.seal()
         self._check_texts(node)
+        self._check_raws(node)
 
     def resolve(self, node: Node) -> None:
         """Let a person decide a conflict."""
@@ -639,6 +691,9 @@ class World:
             if self.aside.random() < 0.1:
                 with self.beside():
                     self.listen()
+            if self.aside.random() < 0.05:
+                with self.beside():
+                    self.write_raw(self.aside.choice([*self.nodes, self.listener]))
             if x < 0.6:
                 self.guarded(node, lambda node=node: self.edit(node))
             elif x < 0.8:
@@ -675,6 +730,7 @@ class World:
         self.cross()
         for node in self.nodes:
             self.resolve(node)
+        self.mend_raws()
         self.settle()
         self.check()
         self._check_listener()

@@ -14,6 +14,7 @@ from aico_lab.federation import (
     epochs,
     receiving,
     replica,
+    rows,
     sealing,
     spool,
     tables,
@@ -71,6 +72,10 @@ def _what_others_deleted_is_lost(monkeypatch):
 
 def _own_changes_that_are_not_sent_are_lost(monkeypatch):
     monkeypatch.setattr(applying._Applying, "_unsent", lambda *_: {})
+
+
+def _texts_that_no_bundle_can_have_are_lost(monkeypatch):
+    monkeypatch.setattr(applying, "with_raw_text", lambda *found: rows.physical(*found)[0])
 
 
 def _decisions_stay_local(monkeypatch):
@@ -168,6 +173,7 @@ MUTANTS = {
     _what_came_and_went_leaves_tombstones: 0,
     _what_others_deleted_is_lost: 0,
     _own_changes_that_are_not_sent_are_lost: 1,
+    _texts_that_no_bundle_can_have_are_lost: 0,
     _decisions_stay_local: 0,
     _orphans_stay_local: 3,
     _replaces_rows: 0,
