@@ -5,8 +5,8 @@ is kept as well. A person decides by `resolving`, which writes a new version, an
 one in the header of its bundle. A decision ends the conflict on every device, also where the losing
 version comes later, and so does an erasure whose device had taken in the losing version; see
 `erased_conflicts`. A later change of the row does not, since who changes a row need not have looked
-at what it lost. But a version that its own device, or another one, had replaced before it lost is
-not lost, wherever the later version comes second; see `end_replaced`. And two versions of a
+at what it lost. But a version that a device had replaced before it heard of the winner is not lost:
+its conflict ends where the later version comes; see `end_replaced`. And two versions of a
 personality are no conflict any more when one of them is changed, which nobody has decided:
 `decided_at` stays NULL, and the version may be lost later.
 """
@@ -129,10 +129,10 @@ def queue(
 
 
 def end_replaced(replica: Replica, table: str, new: Mapping[str, Version]) -> None:
-    """End conflicts whose losing version the author of a new one had replaced.
+    """End conflicts whose losing version was replaced by a new one, before it lost.
 
-    That author did not know that it loses; on its device it never was a conflict. Whoever knew and
-    changed the row decided nothing.
+    The new one's author knew the losing version, and not the winner. Whoever knows both and changes
+    the row has decided nothing.
 
     Args:
         replica: The device.
