@@ -463,11 +463,10 @@ class World:
     def write_raw(self, node: Node) -> None:
         """Let another program write a text that no bundle can have."""
         # Of a new row the others would know nothing but what refers to it.
-        message = node.one(
+        if message := node.one(
             "SELECT message_id FROM messages WHERE message_id IN "
             "(SELECT row_key FROM sync_rows WHERE table_name = 'messages') ORDER BY random()"
-        )
-        if message:
+        ):
             self.serial += 1
             raw = f"raw {self.serial}.".encode() + self.aside.choice([b"\0", b"\xff"])
             with node.editing():
@@ -767,6 +766,14 @@ class World:
                 with node.editing():
                     node.connection.execute(change, [text, message])
                 self._note_texts(node, {message: text})
+        for node in [self.listener] if other is first else [other, self.listener]:
+            self.write_raw(node)
+            with first.editing():
+                for message in node.raws:
+                    first.connection.execute(change, ["changed elsewhere", message])
+            self._note_texts(first, {})
+            for one in (first, node):
+                self.by_folder(one, lossy=False)
 
     def settle(self) -> None:
         self.with_faults = False
