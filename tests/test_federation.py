@@ -701,6 +701,17 @@ def test_of_two_active_personalities_a_person_chooses_one(two, folder):
     assert (a.conflicts(), b.conflicts()) == ([], [])
 
 
+def test_a_file_of_values_changes_no_other_values_of_a_personality(two, folder):
+    a, b = two
+    meet_with_two_personalities(folder, a, b)
+    a.run("UPDATE personality_profiles SET traits = '{\"calm\": 0.9}' WHERE profile_id = 'b'")
+    a.resolve(a.conflicts()[0].number, {"stability": 0.5})
+    rows = "SELECT profile_id, traits, stability FROM personality_profiles ORDER BY 1"
+    (lost, other) = a.replica.connection.fetch_all(rows)
+    assert lost == ("a", "{}", 0.5)
+    assert other[:2] == ("b", '{"calm": 0.9}')
+
+
 def test_of_two_personalities_one_that_is_changed_was_not_decided_on(two, folder):
     """Else a device that compacts would end the conflict of one that lost the same version."""
     a, b = two

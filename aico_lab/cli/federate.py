@@ -254,7 +254,7 @@ def federate_resolve(
     ] = None,
     *,
     all_: Annotated[
-        bool, typer.Option("--all", help="Decide all conflicts of rows that this device sends.")
+        bool, typer.Option("--all", help="Decide all conflicts that this device can decide.")
     ] = False,
     keep: Annotated[
         str,

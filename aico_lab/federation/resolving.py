@@ -186,7 +186,8 @@ def _resolve(
         chosen = checked(replica.connection, table.name, keep)
     ended: list[Decision] = []
     if chosen:
-        before = conflict.kept or conflict.lost
+        # Of two personalities `kept` is another row.
+        before = conflict.lost if conflict.kind == "personality" else conflict.kept or conflict.lost
         ended = _bring_back(replica, table, conflict.key, {**before, **chosen})
     replica.send_again([(table.name, conflict.key)])
     return ended
