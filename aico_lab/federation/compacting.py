@@ -1,6 +1,7 @@
 """Write the rows as they are into new bundles, which replace the old ones; see `replaced`.
 
-Changed and erased texts are then in no file any more. The same is done with the rows of bundles
+Changed and erased texts are then in no file any more, except for the last sent version of a row
+which now has a text that cannot be sent. The same is done with the rows of bundles
 that are lost, such as by a backup without them: in their old versions they change nothing where
 they are known.
 """
@@ -242,14 +243,14 @@ def _stored(
                 yield RowChange(key, version, there[key])
             else:
                 others[key] = version
-    # A change that no bundle can have: the last version that was sent is in a bundle alone.
+    # The text of these rows cannot be sent now, so their last sent version is only in a bundle.
     yield from _from_bundles(replica, table, others)
 
 
 def _from_bundles(
     replica: Replica, table: FederatedTable, wanted: Mapping[str, Version]
 ) -> Iterator[RowChange]:
-    """Yield rows in versions that the tables do not have any more, as far as bundles have them."""
+    """Yield versions that the tables no longer have, from the bundles that have them."""
     if not wanted:
         return
     receiver, left = Receiver(replica), dict(wanted)

@@ -7,7 +7,7 @@ version comes later, and so does an erasure whose device had taken in the losing
 `erased_conflicts`. A later change of the row does not, since who changes a row need not have looked
 at what it lost. But a version that a device had replaced before it heard of the winner is not lost:
 its conflict ends where the later version comes; see `end_replaced`. And two versions of a
-personality are no conflict any more when one of them is changed, which nobody has decided:
+personality are no conflict any more when the losing one is changed, which nobody has decided:
 `decided_at` stays NULL, and the version may be lost later.
 """
 

@@ -35,7 +35,10 @@ _STREAM: Final = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{8}")
 
 
 class RawText(bytes):
-    """A text that no bundle can have: it has a NUL, or is not UTF-8, so the driver reads none."""
+    """The bytes of a text that cannot be sent.
+
+    It has a NUL, at which the driver cuts it, or is not UTF-8, at which the driver fails.
+    """
 
 
 def text_or_none(raw: bytes) -> str | None:
